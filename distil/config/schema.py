@@ -1,0 +1,258 @@
+"""The typed config: one dataclass a config group. Standard library only; a default lives here and nowhere else.
+
+Ranges are checked in ``__post_init__`` with ``InputError``, so a bad value ends before any model loads.
+Groups with a registry (method, data, peft) are subclassed beside what consumes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from distil.types import InputError
+
+MISSING: Any = "???"
+"""A value the user must give (OmegaConf's marker)."""
+
+
+def check(holds: bool, message: str) -> None:
+    """Raise InputError(message) unless ``holds``."""
+    if not holds:
+        raise InputError(message)
+
+
+def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise InputError unless ``value`` is one of ``choices``."""
+    check(value in choices, f"{key}={value} is unknown. Choose one of: {', '.join(choices)}.")
+
+
+@dataclass
+class MethodConfig:
+    """Keys that methods share, so that one override sweeps across all of them."""
+
+    name: str = MISSING
+    temperature: float = 2.0
+    """Softens both distributions of every divergence."""
+    kd_loss_weight: float = 0.5
+    """alpha: weight of the divergence; 1 - alpha is the weight of cross-entropy on the reference."""
+
+    ignored: ClassVar[tuple[str, ...]] = ()
+    """Shared keys this method does not use; they stay out of the identity of its runs."""
+
+    def __post_init__(self) -> None:
+        check(self.temperature > 0, f"method.temperature must be above 0, got {self.temperature}.")
+        check(
+            0 <= self.kd_loss_weight <= 1,
+            f"method.kd_loss_weight must lie in [0, 1], got {self.kd_loss_weight}.",
+        )
+
+
+@dataclass
+class LoadConfig:
+    """Where a model comes from and how ``from_pretrained`` loads it (keys under its own names)."""
+
+    path: str | None = None
+    """A local folder or a hub name."""
+    revision: str | None = None
+    gguf_file: str | None = None
+    """Name of a GGUF file inside the folder."""
+    dtype: str = "float32"
+    attn_implementation: str | None = None
+    device_map: str | None = None
+
+    def __post_init__(self) -> None:
+        check_choice("model.*.dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
+
+
+@dataclass
+class TeacherConfig(LoadConfig):
+    """The teacher. ``path: null`` means none (``method=sft`` needs none)."""
+
+
+@dataclass
+class StudentConfig(LoadConfig):
+    """The student: a model of its own, the teacher with fewer layers, or a fresh one of the teacher's kind."""
+
+    init: str = "pretrained"
+    """``pretrained``, or ``random``: the config of ``path`` (null: the teacher's) with ``overrides``, untrained."""
+    keep_layers: Any = None
+    """Depth pruning: a list of block indices, or a count (chosen by block influence). null keeps all."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Keys of the model's own config to change with ``init: random`` (hidden_size, num_hidden_layers, …)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("model.student.init", self.init, ("pretrained", "random"))
+        check(
+            not self.overrides or self.init == "random",
+            "model.student.overrides changes shapes, which only init=random allows: add model.student.init=random.",
+        )
+        layers = self.keep_layers
+        if layers is None:
+            return
+        example = "give a list of block indices such as [0,2,4], or a count such as 15"
+        if isinstance(layers, int) and not isinstance(layers, bool):
+            check(layers >= 1, f"model.student.keep_layers={layers}: {example}.")
+            return
+        check(
+            isinstance(layers, (list, tuple))
+            and len(layers) > 0
+            and all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in layers)
+            and sorted(set(layers)) == list(layers),
+            f"model.student.keep_layers={layers}: {example}; indices rise and do not repeat.",
+        )
+
+
+@dataclass
+class ModelConfig:
+    """A teacher -> student pair. ``student.path: null`` means: from the teacher."""
+
+    name: str = MISSING
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+
+
+@dataclass
+class PeftConfig:
+    """Which adapter the student trains through. ``none`` trains all of it."""
+
+    name: str = MISSING
+
+
+@dataclass
+class RolloutConfig:
+    """How the student's own sequences are sampled (on-policy methods)."""
+
+    name: str = "default"
+    max_new_tokens: int = 128
+    sampling_temperature: float = 1.0
+    top_k: int = 0
+    """0: all tokens."""
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check(self.max_new_tokens >= 1, f"rollouts.max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        check(
+            self.sampling_temperature > 0,
+            f"rollouts.sampling_temperature must be above 0, got {self.sampling_temperature}.",
+        )
+        check(self.top_k >= 0, f"rollouts.top_k must be 0 (all) or above, got {self.top_k}.")
+        check(0 < self.top_p <= 1, f"rollouts.top_p must lie in (0, 1], got {self.top_p}.")
+
+
+@dataclass
+class DataConfig:
+    """Keys that every data source shares: how rows become scored token sequences."""
+
+    name: str = MISSING
+    max_length: int = 512
+    """Longest sequence in tokens, prompt and response together."""
+    score: str = "response"
+    """``response``: score response tokens and the closing EOS; ``all``: the prompt's too."""
+    truncation: str = "response"
+    """Too-long rows: cut the ``response`` at its end, the prompt at its left (``prompt_left``), or ``drop`` the row."""
+    chat_template: bool | None = None
+    """Wrap prompts in the tokenizer's chat template. null: where it has one."""
+    max_train_rows: int | None = None
+    max_eval_rows: int | None = None
+    """Cap on the validation rows and on the test rows, each."""
+    validation_fraction: float = 0.05
+    """Share of the training rows set aside (by seed) where a set brings no validation split; test likewise."""
+    split_seed: int = 0
+    """Seed of that split: not the run's seed, so that all seeds judge on the same rows."""
+
+    def __post_init__(self) -> None:
+        check(self.max_length >= 2, f"data.max_length must be at least 2, got {self.max_length}.")
+        check_choice("data.score", self.score, ("response", "all"))
+        check_choice("data.truncation", self.truncation, ("response", "prompt_left", "drop"))
+        for key in ("max_train_rows", "max_eval_rows"):
+            value = getattr(self, key)
+            check(value is None or value >= 1, f"data.{key} must be at least 1 or null, got {value}.")
+        check(
+            0 < self.validation_fraction < 0.5,
+            f"data.validation_fraction must lie in (0, 0.5), got {self.validation_fraction}.",
+        )
+
+
+@dataclass
+class RunConfig:
+    """How the runner behaves around training."""
+
+    resume: bool = True
+    """Go on from the newest checkpoint that verifies; false starts this run afresh."""
+    rerun: bool = False
+    """Run again although it is done, in a new folder."""
+    allow_network: bool = True
+    """false: hub names resolve to the local cache only, and the hub is never asked."""
+    plugins: list[str] = field(default_factory=list)
+    """Files or folders of Python that register methods, data sources, metrics (read before the config composes)."""
+
+
+@dataclass
+class EvalConfig:
+    """Judgement of teacher, untouched student and distilled student on the same held-out rows."""
+
+    name: str = "default"
+    metrics: list[str] = field(default_factory=lambda: ["likelihood", "agreement", "rouge", "bleu", "length"])
+    """Names in the metric registry, in the order of the table."""
+    teacher: bool = True
+    """Judge the teacher too (KL and agreement need it). false saves its memory where the method needs none."""
+    batch_size: int = 16
+    generation_rows: int = 64
+    """How many held-out rows are answered by generation; likelihoods use all of them. 0: none."""
+    samples: int = 20
+    """How many of those answers go into samples.jsonl."""
+    max_new_tokens: int = 128
+    do_sample: bool = False
+    """false: greedy."""
+    temperature: float = 1.0
+    """Sampling temperature, with do_sample."""
+    top_k: int = 0
+    top_p: float = 1.0
+    during_training_rows: int = 64
+    """Rows of the cheap evaluation during training (validation split)."""
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "max_new_tokens", "during_training_rows"):
+            check(getattr(self, key) >= 1, f"eval.{key} must be at least 1, got {getattr(self, key)}.")
+        for key in ("generation_rows", "samples", "top_k"):
+            check(getattr(self, key) >= 0, f"eval.{key} must be at least 0, got {getattr(self, key)}.")
+        check(self.temperature > 0, f"eval.temperature must be above 0, got {self.temperature}.")
+        check(0 < self.top_p <= 1, f"eval.top_p must lie in (0, 1], got {self.top_p}.")
+
+
+@dataclass
+class TrackerConfig:
+    """Where scalars and samples go besides the run directory."""
+
+    name: str = MISSING
+    project: str = "distil"
+    entity: str | None = None
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ExperimentConfig:
+    """Everything one run is."""
+
+    name: str = "default"
+    """Folder of the run under ``output_dir``."""
+    seed: int = 0
+    output_dir: str = "outputs"
+    method: MethodConfig = MISSING
+    model: ModelConfig = MISSING
+    peft: PeftConfig = MISSING
+    rollouts: RolloutConfig = MISSING
+    data: DataConfig = MISSING
+    trainer: Any = MISSING
+    """Fields of ``transformers.TrainingArguments``, and only those."""
+    run: RunConfig = MISSING
+    eval: EvalConfig = MISSING
+    tracker: TrackerConfig = MISSING
+
+    def __post_init__(self) -> None:
+        check(
+            isinstance(self.seed, str) or 0 <= self.seed < 2**32,
+            f"seed must lie in [0, 2**32), got {self.seed}.",
+        )

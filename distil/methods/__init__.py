@@ -1,0 +1,1 @@
+"""Objectives: one file a method, a config dataclass and its terms."""

@@ -1,0 +1,38 @@
+"""What a method is: data, not control flow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from distil.config.schema import MethodConfig
+from distil.losses import Term
+from distil.registry import Registry
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+class Method(ABC, Generic[C]):
+    """An objective: a weighted sum of terms, which may depend on the step.
+
+    From the terms alone the trainer knows whether a teacher is needed, whether the student must generate,
+    and what the head has to compute. A method does no I/O and knows no device.
+    """
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @abstractmethod
+    def terms(self, step: int) -> tuple[Term, ...]:
+        """The objective at optimizer step ``step`` (counted from 0). Terms of weight 0 cost nothing."""
+
+    def state_dict(self) -> dict[str, float]:
+        """What the method has observed and a resumed run must know. Most methods: nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take back what ``state_dict`` gave."""
+
+
+METHODS: Registry[type[Method]] = Registry("method", "distil.methods")  # type: ignore[type-arg]  # any config
+register_method = METHODS.register

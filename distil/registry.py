@@ -1,0 +1,114 @@
+"""Registries that find their own entries: a method, adapter, data source or metric is one file, no other edit."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from distil.types import InputError
+
+T = TypeVar("T")
+
+ENTRY_POINT_GROUP = "distil.plugins"
+"""Installed packages name modules under this entry point group; importing them registers what they hold."""
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """One registered thing: its name, what builds it, and the dataclass of its config keys (None: no keys)."""
+
+    name: str
+    factory: T
+    config: type[Any] | None
+
+
+class Registry(Generic[T]):
+    """Names to factories, filled by importing every module of ``package`` on first use.
+
+    Modules of the package must import nothing heavy at module level: they are imported to compose a config.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._entries: dict[str, Entry[T]] = {}
+        self._scanned = False
+
+    def register(self, name: str, config: type[Any] | None = None) -> Callable[[T], T]:
+        """Decorator that files ``factory`` under ``name``. Raises InputError if another one already has it."""
+
+        def decorate(factory: T) -> T:
+            known = self._entries.get(name)
+            if known is not None and getattr(known.factory, "__qualname__", None) != getattr(
+                factory, "__qualname__", None
+            ):
+                raise InputError(f"{self.kind}={name} is registered twice: {known.factory} and {factory}")
+            self._entries[name] = Entry(name, factory, config)
+            return factory
+
+        return decorate
+
+    def entries(self) -> dict[str, Entry[T]]:
+        """All entries by name, sorted, after importing the package's modules once."""
+        if not self._scanned:
+            self._scanned = True
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{self.package}.{module.name}")
+        return dict(sorted(self._entries.items()))
+
+    def get(self, name: str) -> Entry[T]:
+        """The entry called ``name``. Raises InputError naming the nearest known name."""
+        entries = self.entries()
+        if name not in entries:
+            raise InputError(unknown_name(self.kind, name, entries))
+        return entries[name]
+
+
+def unknown_name(key: str, value: str, known: Iterable[str]) -> str:
+    """The message for a name nobody knows: key, value, nearest name, all names."""
+    names = sorted(known)
+    near = get_close_matches(value, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"{key}={value} is unknown.{hint} Known: {', '.join(names) or 'none'}."
+
+
+def load_plugins(paths: Iterable[str]) -> None:
+    """Import users' files so that what they register is known: each path is a .py file or a folder of them.
+
+    Installed packages that declare the entry point group ``distil.plugins`` are imported too.
+    Raises InputError for a path that does not exist or a file that cannot be imported.
+    """
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        point.load()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"run.plugins={path}: no such file or folder.")
+        for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            _import_file(file.resolve())
+
+
+def _import_file(file: Path) -> None:
+    name = f"distil_plugin_{file.stem}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"run.plugins={file}: not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"run.plugins={file}: {type(error).__name__}: {error}") from error

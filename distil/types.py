@@ -1,0 +1,50 @@
+"""The words every module shares: shape letters, sequence sources, errors.
+
+Shape letters, carried as suffixes of tensor names (``logits_BTV``, ``teacher_NV``):
+
+    B  sequences    T  positions    N  scored positions    V  vocabulary    H  hidden width    K  terms
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+IGNORE_INDEX = -100
+"""Label of a position that is not scored (the value ``torch.nn.functional.cross_entropy`` ignores)."""
+
+
+class Sequences(str, Enum):
+    """Whose sequences a term scores."""
+
+    REFERENCE = "reference"
+    """The data set's own responses."""
+    ROLLOUT = "rollout"
+    """Responses that the student sampled itself (on-policy)."""
+
+
+REFERENCE = Sequences.REFERENCE
+ROLLOUT = Sequences.ROLLOUT
+
+
+class DistilError(Exception):
+    """A failure with a message for the user: printed without a traceback, ended with ``exit_code``."""
+
+    exit_code = 1
+
+
+class InputError(DistilError):
+    """Bad input from the user: names the key, the value and the way out. Raised before anything expensive."""
+
+    exit_code = 2
+
+
+class RunFailed(DistilError):
+    """A run that stopped by itself (NaN, out of memory, full disk): what was written before is kept."""
+
+    exit_code = 1
+
+
+class RunInterrupted(DistilError):
+    """The user stopped the run (Ctrl-C): a checkpoint was written, the same command goes on."""
+
+    exit_code = 130
