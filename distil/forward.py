@@ -1,0 +1,112 @@
+"""From token ids to the hidden states of scored positions: the (B, T, V) logits of a batch are never made.
+
+The *wrapped* model is called (so that data-parallel and adapter hooks run) with ``logits_to_keep=1``, and a hook
+keeps what its body puts out. Where a model has no plain output head, its logits are taken as they come (the plain
+road): same numbers, more memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distil.head import Dense, Head
+from distil.types import IGNORE_INDEX
+
+logger = logging.getLogger(__name__)
+
+
+def scored_and_targets(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Which positions predict a scored token, and those tokens.
+
+    Position t is scored where label t + 1 is not IGNORE_INDEX: the one shift of the project.
+    Returns ``scored_BT`` (bool, last column false) and ``targets_N`` in the order ``hidden_BTH[scored_BT]`` has.
+    """
+    scored_BT = torch.zeros_like(labels_BT, dtype=torch.bool)
+    scored_BT[:, :-1] = labels_BT[:, 1:] != IGNORE_INDEX
+    return scored_BT, labels_BT[:, 1:][scored_BT[:, :-1]]
+
+
+def position_ids(attention_mask_BT: Tensor) -> Tensor:
+    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs it)."""
+    return (attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
+
+
+def plain_head(model: nn.Module) -> Head | None:
+    """The output head of a causal LM as a matrix product, or None where it is something else.
+
+    Knows final soft-capping (Gemma), ``logit_scale`` (Cohere) and ``logits_scaling`` (Granite).
+    """
+    module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if type(module) is not nn.Linear:
+        return None
+    config: Any = model.config
+    scale = getattr(config, "logit_scale", None) or 1.0
+    scale /= getattr(config, "logits_scaling", None) or 1.0
+    return Head(module.weight, module.bias, scale, getattr(config, "final_logit_softcapping", None))
+
+
+class Forward:
+    """Runs one model over batches and gives back what predicts the scored tokens.
+
+    ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, whose body is watched.
+    The first batch checks that head and hidden states give the model's own logits; if not, the plain road is taken.
+    """
+
+    def __init__(self, model: nn.Module, inner: nn.Module | None = None) -> None:
+        self.model = model
+        self.inner = model if inner is None else inner
+        accepted = inspect.signature(self.inner.forward).parameters
+        self._accepts_positions = "position_ids" in accepted
+        body = getattr(self.inner, "base_model", None)
+        self._body = body if isinstance(body, nn.Module) and body is not self.inner else None
+        keeps = "logits_to_keep" in accepted and self._body is not None and plain_head(self.inner) is not None
+        self._fused = keeps
+        self._checked = False
+
+    def __call__(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, scored_BT: Tensor) -> Dense:
+        """Hidden states (or, on the plain road, logits) at the positions of ``scored_BT``, and their head."""
+        inputs: dict[str, Any] = {"input_ids": input_ids_BT, "attention_mask": attention_mask_BT, "use_cache": False}
+        if self._accepts_positions:
+            inputs["position_ids"] = position_ids(attention_mask_BT)
+        if self._fused:
+            dense = self._from_body(inputs, scored_BT)
+            if dense is not None:
+                return dense
+        logits_BTV = self.model(**inputs).logits
+        return Dense(logits_BTV[scored_BT], Head(None))
+
+    def _from_body(self, inputs: dict[str, Any], scored_BT: Tensor) -> Dense | None:
+        kept: list[Tensor] = []
+        assert self._body is not None
+        handle = self._body.register_forward_hook(lambda _module, _args, output: kept.append(output[0]))
+        try:
+            last_logits_BV = self.model(**inputs, logits_to_keep=1).logits[:, -1]
+        finally:
+            handle.remove()
+        head = plain_head(self.inner)
+        assert head is not None
+        hidden_BTH = kept[0]
+        if not self._checked:
+            self._checked = True
+            self._fused = _gives(head, hidden_BTH[:, -1], last_logits_BV)
+            if not self._fused:
+                logger.warning(
+                    "The output head of %s is not a plain matrix product: its full logits are used (same numbers, more "
+                    "memory).",
+                    type(self.inner).__name__,
+                )
+                return None
+        return Dense(hidden_BTH[scored_BT], head)
+
+
+@torch.no_grad()
+def _gives(head: Head, hidden_BH: Tensor, logits_BV: Tensor) -> bool:
+    ours, theirs = head.logits(hidden_BH), logits_BV.float()
+    # Half precision rounds the model's own logits; a head that differs in kind is off by far more.
+    tolerance = 1e-4 if logits_BV.dtype == torch.float32 else 5e-2
+    return bool((ours - theirs).abs().max() <= tolerance * (1 + theirs.abs().max()))
