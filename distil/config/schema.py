@@ -1,4 +1,4 @@
-"""The typed config: one dataclass a config group. Standard library only; a default lives here and nowhere else.
+"""The typed config: one dataclass a config group. Standard library only; its defaults live here alone.
 
 Ranges are checked in ``__post_init__`` with ``InputError``, so a bad value ends before any model loads.
 Groups with a registry (method, data, peft) are subclassed beside what consumes them.
@@ -9,21 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from distil.types import InputError
+from distil.config.checks import check as check
+from distil.config.checks import check_choice as check_choice
+from distil.config.trainer import TrainerConfig
 
 MISSING: Any = "???"
 """A value the user must give (OmegaConf's marker)."""
-
-
-def check(holds: bool, message: str) -> None:
-    """Raise InputError(message) unless ``holds``."""
-    if not holds:
-        raise InputError(message)
-
-
-def check_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise InputError unless ``value`` is one of ``choices``."""
-    check(value in choices, f"{key}={value} is unknown. Choose one of: {', '.join(choices)}.")
 
 
 @dataclass
@@ -51,6 +42,9 @@ class MethodConfig:
 class LoadConfig:
     """Where a model comes from and how ``from_pretrained`` loads it (keys under its own names)."""
 
+    key: ClassVar[str] = "model.*"
+    """Where in the config it stands, for messages."""
+
     path: str | None = None
     """A local folder or a hub name."""
     revision: str | None = None
@@ -61,20 +55,24 @@ class LoadConfig:
     device_map: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice("model.*.dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
+        check_choice(f"{self.key}.dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
 
 
 @dataclass
 class TeacherConfig(LoadConfig):
     """The teacher. ``path: null`` means none (``method=sft`` needs none)."""
 
+    key: ClassVar[str] = "model.teacher"
+
 
 @dataclass
 class StudentConfig(LoadConfig):
-    """The student: a model of its own, the teacher with fewer layers, or a fresh one of the teacher's kind."""
+    """The student: a model of its own, the teacher with fewer layers, or a fresh one of its kind."""
+
+    key: ClassVar[str] = "model.student"
 
     init: str = "pretrained"
-    """``pretrained``, or ``random``: the config of ``path`` (null: the teacher's) with ``overrides``, untrained."""
+    """``pretrained``, or ``random``: the config of ``path`` (null: the teacher's), ``overrides`` applied."""
     keep_layers: Any = None
     """Depth pruning: a list of block indices, or a count (chosen by block influence). null keeps all."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -85,7 +83,7 @@ class StudentConfig(LoadConfig):
         check_choice("model.student.init", self.init, ("pretrained", "random"))
         check(
             not self.overrides or self.init == "random",
-            "model.student.overrides changes shapes, which only init=random allows: add model.student.init=random.",
+            "model.student.overrides changes the shape of a new model: add model.student.init=random.",
         )
         layers = self.keep_layers
         if layers is None:
@@ -131,7 +129,10 @@ class RolloutConfig:
     top_p: float = 1.0
 
     def __post_init__(self) -> None:
-        check(self.max_new_tokens >= 1, f"rollouts.max_new_tokens must be at least 1, got {self.max_new_tokens}.")
+        check(
+            self.max_new_tokens >= 1,
+            f"rollouts.max_new_tokens must be at least 1, got {self.max_new_tokens}.",
+        )
         check(
             self.sampling_temperature > 0,
             f"rollouts.sampling_temperature must be above 0, got {self.sampling_temperature}.",
@@ -150,14 +151,14 @@ class DataConfig:
     score: str = "response"
     """``response``: score response tokens and the closing EOS; ``all``: the prompt's too."""
     truncation: str = "response"
-    """Too-long rows: cut the ``response`` at its end, the prompt at its left (``prompt_left``), or ``drop`` the row."""
+    """Too-long rows: cut the ``response`` at its end, the prompt at its left (``prompt_left``), ``drop``."""
     chat_template: bool | None = None
     """Wrap prompts in the tokenizer's chat template. null: where it has one."""
     max_train_rows: int | None = None
     max_eval_rows: int | None = None
     """Cap on the validation rows and on the test rows, each."""
     validation_fraction: float = 0.05
-    """Share of the training rows set aside (by seed) where a set brings no validation split; test likewise."""
+    """Share of the training rows set aside (by seed) where a set has no validation split; test likewise."""
     split_seed: int = 0
     """Seed of that split: not the run's seed, so that all seeds judge on the same rows."""
 
@@ -185,7 +186,7 @@ class RunConfig:
     allow_network: bool = True
     """false: hub names resolve to the local cache only, and the hub is never asked."""
     plugins: list[str] = field(default_factory=list)
-    """Files or folders of Python that register methods, data sources, metrics (read before the config composes)."""
+    """Files or folders of Python that register methods, data, metrics (read before the config composes)."""
 
 
 @dataclass
@@ -196,7 +197,7 @@ class EvalConfig:
     metrics: list[str] = field(default_factory=lambda: ["likelihood", "agreement", "rouge", "bleu", "length"])
     """Names in the metric registry, in the order of the table."""
     teacher: bool = True
-    """Judge the teacher too (KL and agreement need it). false saves its memory where the method needs none."""
+    """Judge the teacher too (KL and agreement need it). false saves memory where the method needs none."""
     batch_size: int = 16
     generation_rows: int = 64
     """How many held-out rows are answered by generation; likelihoods use all of them. 0: none."""
@@ -245,7 +246,7 @@ class ExperimentConfig:
     peft: PeftConfig = MISSING
     rollouts: RolloutConfig = MISSING
     data: DataConfig = MISSING
-    trainer: Any = MISSING
+    trainer: TrainerConfig = MISSING
     """Fields of ``transformers.TrainingArguments``, and only those."""
     run: RunConfig = MISSING
     eval: EvalConfig = MISSING
@@ -253,6 +254,6 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         check(
-            isinstance(self.seed, str) or 0 <= self.seed < 2**32,
+            0 <= self.seed < 2**32,
             f"seed must lie in [0, 2**32), got {self.seed}.",
         )

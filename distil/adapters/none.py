@@ -1,0 +1,28 @@
+"""No adapter: all of the student is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distil.adapters.base import Adapter, register_adapter
+from distil.config.schema import PeftConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class NoneConfig(PeftConfig):
+    """Keys of ``peft=none``."""
+
+    name: str = "none"
+
+
+@register_adapter("none", NoneConfig)
+class NoAdapter(Adapter[NoneConfig]):
+    """Full fine-tuning."""
+
+    def wrap(self, student: PreTrainedModel) -> PreTrainedModel:
+        """The student itself."""
+        return student

@@ -1,0 +1,128 @@
+"""The ``trainer`` group: fields of ``transformers.TrainingArguments`` under their own names, checked.
+
+Nothing set means transformers' own default; the runner's defaults are in ``conf/trainer/default.yaml``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from distil.config.checks import check, check_choice
+from distil.config.training_arguments import CHOICES, TrainingFields
+
+_NOT_OURS_TO_PUBLISH = "a run publishes nothing: upload its student/ folder when you have judged it"
+_ONE_EVALUATION = "the runner evaluates by itself: see the keys of eval="
+_TRACKERS = "choose a tracker: tracker=wandb, tracker=tensorboard, tracker=none"
+
+OURS: dict[str, str] = {
+    "output_dir": "use output_dir= (the parent of all runs) and name=",
+    "seed": "use seed=",
+    "data_seed": "use seed=: the order of the rows follows from it",
+    "report_to": _TRACKERS,
+    "run_name": "use name= and the keys of tracker=",
+    "project": "use tracker.project=",
+    "trackio_space_id": _TRACKERS,
+    "trackio_bucket_id": _TRACKERS,
+    "trackio_static_space_id": _TRACKERS,
+    "resume_from_checkpoint": "the same command goes on by itself; run.resume=false starts afresh",
+    "push_to_hub": _NOT_OURS_TO_PUBLISH,
+    "hub_token": _NOT_OURS_TO_PUBLISH,
+    "hub_private_repo": _NOT_OURS_TO_PUBLISH,
+    "hub_model_id": _NOT_OURS_TO_PUBLISH,
+    "hub_strategy": _NOT_OURS_TO_PUBLISH,
+    "hub_always_push": _NOT_OURS_TO_PUBLISH,
+    "hub_revision": _NOT_OURS_TO_PUBLISH,
+    "do_train": "a run always trains, and then judges",
+    "do_eval": _ONE_EVALUATION,
+    "do_predict": _ONE_EVALUATION,
+    "prediction_loss_only": _ONE_EVALUATION,
+    "include_for_metrics": _ONE_EVALUATION,
+    "batch_eval_metrics": _ONE_EVALUATION,
+    "eval_do_concat_batches": _ONE_EVALUATION,
+    "eval_use_gather_object": _ONE_EVALUATION,
+    "eval_accumulation_steps": _ONE_EVALUATION,
+    "label_smoothing_factor": "the loss is the method's: see the keys of method=",
+    "average_tokens_across_devices": "scored tokens are always counted over all processes",
+    "remove_unused_columns": "the runner needs its own columns: rows keep all of them",
+    "label_names": "the runner's rows have labels",
+    "local_rank": "start several processes with torchrun",
+}
+"""Fields that the runner sets itself, and what a user gives instead."""
+
+SYNONYMS = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "steps": "max_steps",
+    "evaluation_strategy": "eval_strategy",
+    "warmup_ratio": "warmup_steps",
+    "scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
+}
+"""What people type and what transformers calls it (a warmup_steps below 1 is a ratio)."""
+
+_ABOVE_0 = ("num_train_epochs", "learning_rate", "adam_epsilon", "logging_steps", "eval_steps", "save_steps")
+_AT_LEAST_0 = (
+    "weight_decay",
+    "max_grad_norm",
+    "warmup_steps",
+    "dataloader_num_workers",
+    "neftune_noise_alpha",
+)
+_AT_LEAST_1 = (
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "save_total_limit",
+)
+
+
+@dataclass
+class TrainerConfig(TrainingFields):
+    """Fields of ``transformers.TrainingArguments``, and only those."""
+
+    def __post_init__(self) -> None:
+        for key in _ABOVE_0:
+            self._check_range(key, lambda value: value > 0, "must be above 0")
+        for key in _AT_LEAST_0:
+            self._check_range(key, lambda value: value >= 0, "must be at least 0")
+        for key in _AT_LEAST_1:
+            self._check_range(key, lambda value: value >= 1, "must be at least 1")
+        for key in ("adam_beta1", "adam_beta2"):
+            self._check_range(key, lambda value: 0 <= value < 1, "must lie in [0, 1)")
+        self._check_range(
+            "max_steps", lambda value: value == -1 or value >= 1, "must be at least 1, or -1: epochs"
+        )
+        for key, choices in CHOICES.items():
+            if (value := getattr(self, key)) is not None:
+                check_choice(f"trainer.{key}", value, choices)
+        self._check_pairs()
+
+    def _check_range(self, key: str, holds: Any, rule: str) -> None:
+        value = getattr(self, key)
+        check(value is None or holds(value), f"trainer.{key} {rule}, got {value}.")
+
+    def _check_pairs(self) -> None:
+        check(
+            not self.auto_find_batch_size,
+            "trainer.auto_find_batch_size=true changes the result with the machine. Where memory runs out, "
+            "halve trainer.per_device_train_batch_size and double trainer.gradient_accumulation_steps: "
+            "the result stays the same.",
+        )
+        check(
+            not (self.bf16 and self.fp16),
+            "trainer.bf16=true and trainer.fp16=true exclude each other: set one.",
+        )
+        check(
+            not self.load_best_model_at_end or self.eval_strategy == self.save_strategy,
+            f"trainer.load_best_model_at_end=true needs trainer.eval_strategy={self.eval_strategy} and "
+            f"trainer.save_strategy={self.save_strategy} to be the same.",
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """What was set, as keyword arguments of ``transformers.TrainingArguments``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
