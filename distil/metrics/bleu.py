@@ -1,0 +1,47 @@
+"""BLEU (Papineni et al. 2002) of generated answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, TypedDict
+
+from distil.metrics.base import Metric, Need, Observations, Value, register_metric
+from distil.metrics.modules import as_reference_lists, run_module
+
+
+class BleuScore(TypedDict):
+    """Corpus BLEU and its parts."""
+
+    bleu: float
+    precisions: list[float]
+    """Of 1- to 4-grams, smoothed."""
+    brevity_penalty: float
+    length_ratio: float
+    """Words of the predictions to words of the references."""
+
+
+def compute_bleu(predictions: list[str], references: list[str] | list[list[str]]) -> BleuScore:
+    """Corpus BLEU with sacreBLEU's tokenizer and smoothing, from 0 to 1 (x 100 is sacreBLEU's own scale).
+
+    Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE.
+    Raises ValueError where predictions and references do not pair up.
+    """
+    lists = as_reference_lists(predictions, references)
+    result: BleuScore = run_module("bleu", predictions, lists)  # type: ignore[assignment]  # the module's keys
+    return result
+
+
+@register_metric("bleu")
+class Bleu(Metric):
+    """Over the answers whose row has a reference."""
+
+    values: ClassVar = {
+        "bleu": Value("0 to 1", True, ".3f", "Corpus BLEU with sacreBLEU's tokenizer and smoothing.")
+    }
+    requires = frozenset({Need.GENERATIONS})
+
+    def compute(self, observed: Observations) -> dict[str, float | None]:
+        """One score for all answers together."""
+        answers = [answer for answer in observed.generations if answer.reference.strip()]
+        if not answers:
+            return {"bleu": None}
+        return {"bleu": compute_bleu([a.text for a in answers], [a.reference for a in answers])["bleu"]}

@@ -1,0 +1,33 @@
+"""Modules for Hugging Face ``evaluate``, shipped with us: ``evaluate.load("rouge")`` would ask the hub.
+
+``evaluate`` copies the file into its cache and imports the copy, so each module stands alone: it imports
+nothing of ours, one name a line, without comments (which would be read as where to download from).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def run_module(name: str, predictions: list[str], references: list[list[str]]) -> dict[str, Any]:
+    """What the shipped module ``name`` computes. Imports ``evaluate``, which takes seconds."""
+    import evaluate
+
+    # In memory: no file of predictions is left behind, and parallel runs cannot meet in one.
+    module = evaluate.load(str(Path(__file__).parent / name), module_type="metric", keep_in_memory=True)
+    result: dict[str, Any] = module.compute(predictions=predictions, references=references)
+    return result
+
+
+def as_reference_lists(predictions: list[str], references: list[str] | list[list[str]]) -> list[list[str]]:
+    """One list of references a prediction. Raises ValueError where the two do not pair up."""
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions but {len(references)} references: give one each.")
+    if not predictions:
+        raise ValueError("there are no predictions to score.")
+    lists = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
+    for index, texts in enumerate(lists):
+        if not texts:
+            raise ValueError(f"references[{index}] is empty: every prediction needs at least one reference.")
+    return lists

@@ -1,0 +1,1 @@
+"""BLEU as an ``evaluate`` module."""

@@ -1,0 +1,118 @@
+"""Registry, plan and table of metrics."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from distil.metrics.base import (
+    METRICS,
+    Generation,
+    Need,
+    Observations,
+    ScoreTotals,
+    compute_metrics,
+    describe,
+    plan_metrics,
+)
+from distil.types import InputError
+
+EVERYTHING = frozenset(Need)
+TOTALS = ScoreTotals(tokens=4, bytes=8, nll_sum=8 * math.log(2), kl_sum=2.0, agreement_sum=3)
+
+
+def answer(text: str, reference: str = "a b c", tokens: int = 3, ended: bool = True) -> Generation:
+    return Generation("prompt", reference, text, tokens, ended)
+
+
+def test_names_are_unique_and_every_value_is_described() -> None:
+    seen: set[str] = set()
+    for name, entry in METRICS.entries().items():
+        values = entry.factory.values
+        assert values, name
+        assert not seen & set(values), name
+        seen |= set(values)
+        for value in values.values():
+            format(0.5, value.format)
+            assert value.description
+
+
+def test_the_default_metrics_exist() -> None:
+    from distil.config.schema import EvalConfig
+
+    metrics, notes = plan_metrics(EvalConfig().metrics, EVERYTHING)
+    assert not notes
+    assert list(describe(metrics))[:3] == ["nll", "perplexity", "bits_per_byte"]
+    assert describe(metrics)["nll"].keys() == {"unit", "higher_is_better", "format", "description"}
+
+
+def test_what_settings_turned_off_leaves_a_note() -> None:
+    metrics, notes = plan_metrics(["likelihood", "agreement", "length"], {Need.SLOTS})
+    assert [type(metric).__name__ for metric in metrics] == ["Likelihood"]
+    assert notes == [
+        "agreement is left out: this run has no teacher.",
+        "length is left out: this run has no generations.",
+    ]
+
+
+def test_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(InputError, match=r"eval\.metrics=rogue is unknown\. Did you mean rouge\?"):
+        plan_metrics(["rogue"], EVERYTHING)
+
+
+def test_a_name_given_twice_counts_once() -> None:
+    assert len(plan_metrics(["length", "length"], EVERYTHING)[0]) == 1
+
+
+def test_sums_are_divided_once() -> None:
+    assert TOTALS.nll_per_token == pytest.approx(2 * math.log(2))
+    assert TOTALS.perplexity == pytest.approx(4.0)
+    assert TOTALS.bits_per_byte == pytest.approx(1.0)
+    assert TOTALS.kl_per_token == 0.5
+    assert TOTALS.top1_agreement == 0.75
+
+
+def test_nothing_scored_is_none_and_no_nan() -> None:
+    nothing = ScoreTotals(tokens=0, bytes=0, nll_sum=0.0)
+    metrics, _ = plan_metrics(
+        ["likelihood", "agreement", "rouge", "bleu", "length", "repetition"], EVERYTHING
+    )
+    scores, notes = compute_metrics(metrics, Observations(nothing))
+    assert set(scores.values()) == {None}
+    assert not notes
+
+
+def test_what_is_not_finite_becomes_none_with_a_note() -> None:
+    metrics, _ = plan_metrics(["likelihood"], EVERYTHING)
+    scores, notes = compute_metrics(metrics, Observations(ScoreTotals(1, 1, 1e6)))
+    assert scores["perplexity"] is None
+    assert scores["nll"] == 1e6
+    assert notes == ["perplexity is inf."]
+
+
+def test_length_and_repetition() -> None:
+    metrics, _ = plan_metrics(["length", "repetition"], EVERYTHING)
+    observed = Observations(
+        TOTALS, [answer("a b c d a b c d", tokens=9), answer("one two", tokens=3, ended=False)]
+    )
+    scores, _ = compute_metrics(metrics, observed)
+    # a b c d a b c d: the 4-grams are abcd bcda cdab dabc abcd, one of five repeated; "one two" has none.
+    assert scores == {"response_tokens": 6.0, "ended": 0.5, "repeated_4grams": pytest.approx(0.1)}
+
+
+def test_rows_without_reference_are_not_judged_by_it() -> None:
+    metrics, _ = plan_metrics(["rouge", "bleu"], EVERYTHING)
+    scores, _ = compute_metrics(metrics, Observations(TOTALS, [answer("text", reference="")]))
+    assert set(scores.values()) == {None}
+
+
+def test_names_need_no_heavy_import() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'datasets', 'evaluate', 'numpy', 'sacrebleu'):\n"
+        "    sys.modules[name] = None\n"
+        "from distil.metrics.base import METRICS\n"
+        "assert {'likelihood', 'agreement', 'rouge', 'bleu', 'length'} <= METRICS.entries().keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
