@@ -70,7 +70,11 @@ class Forward:
 
     def __call__(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, scored_BT: Tensor) -> Dense:
         """Hidden states (or, on the plain road, logits) at the positions of ``scored_BT``, and their head."""
-        inputs: dict[str, Any] = {"input_ids": input_ids_BT, "attention_mask": attention_mask_BT, "use_cache": False}
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids_BT,
+            "attention_mask": attention_mask_BT,
+            "use_cache": False,
+        }
         if self._accepts_positions:
             inputs["position_ids"] = position_ids(attention_mask_BT)
         if self._fused:

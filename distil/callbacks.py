@@ -1,0 +1,176 @@
+"""What watches training: the scalar log, the progress bar, the user's Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from distil.files import write_text
+
+LogScalars = Callable[[dict[str, float], int], None]
+"""Hands scalars of one step to a tracker."""
+
+END_OF_TRAINING = "train_runtime"
+"""Trainer's own closing record carries this key; it holds costs, which have their own file."""
+
+
+def scalar_names(logs: dict[str, float]) -> dict[str, float]:
+    """Trainer's keys under our names: ``train/…`` and ``validation/…``, per-token values named as such."""
+    named = {}
+    for key, value in logs.items():
+        if key in ("epoch", "eval_loss", "step") or not isinstance(value, (int, float)):
+            continue
+        named[f"validation/{key[5:]}" if key.startswith("eval_") else f"train/{key}"] = float(value)
+    return named
+
+
+class MetricsLog(TrainerCallback):
+    """Writes ``metrics.jsonl``, one line a logging step, and hands the same scalars to the tracker.
+
+    A resumed run cuts the file back to its checkpoint's step, so that no step stands in it twice.
+    """
+
+    def __init__(self, path: Path, log_scalars: LogScalars, tokens: Callable[[], int]) -> None:
+        self.path = path
+        self.log_scalars = log_scalars
+        self.tokens = tokens
+        self.seconds_before = 0.0
+        self.started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep the lines up to the step training goes on from."""
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = []
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the last line of a killed run
+                break
+            if record["step"] <= state.global_step:
+                kept.append(line)
+                self.seconds_before = record["seconds"]
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append one line."""
+        if not logs or END_OF_TRAINING in logs:
+            return
+        scalars = scalar_names(logs)
+        record = {
+            "step": state.global_step,
+            "seconds": round(self.seconds, 3),
+            "tokens": self.tokens(),
+            **scalars,
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        self.log_scalars(scalars, state.global_step)
+
+
+class ProgressBar(TrainerCallback):
+    """Steps, loss, tokens a second and time left; nothing where the output is not a terminal."""
+
+    def __init__(self, console: Console, tokens: Callable[[], int]) -> None:
+        self.tokens = tokens
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self.task: TaskID | None = None
+        self.began = (0.0, 0)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the bar where training goes on."""
+        self.progress.start()
+        self.task = self.progress.add_task(
+            "training", total=state.max_steps, completed=state.global_step, rate="", loss=""
+        )
+        self.began = (time.monotonic(), self.tokens())
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """One step further."""
+        if self.task is not None:
+            seconds, tokens = time.monotonic() - self.began[0], self.tokens() - self.began[1]
+            rate = f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"
+            self.progress.update(self.task, completed=state.global_step, rate=rate)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Show the newest loss."""
+        if self.task is not None and logs and "loss" in logs:
+            self.progress.update(self.task, loss=f"loss {logs['loss']:.4f}")
+
+    def stop(self) -> None:
+        """Take the bar down, also after a failure."""
+        self.progress.stop()
+
+
+class InterruptGuard(TrainerCallback):
+    """Ctrl-C once: finish the step, save, stop. Twice: stop at once. As a context manager it owns SIGINT."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> InterruptGuard:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nStopping after this step, with a checkpoint. Ctrl-C again stops at once.", file=sys.stderr)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Turn the wish into a save and a stop."""
+        if self.asked and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True

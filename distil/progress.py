@@ -1,0 +1,39 @@
+"""Progress of whatever takes over two seconds; silent where the output is not a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+Report = Callable[[int, int], None]
+"""Called with (done, total)."""
+
+
+class Progress:
+    """Spinners and bars on one console."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def spinner(self, label: str) -> Iterator[None]:
+        """Something is going on whose length nobody knows."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with self.console.status(label):
+            yield
+
+    @contextmanager
+    def bar(self, label: str) -> Iterator[Report]:
+        """A bar; the block is given the function that moves it."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with RichProgress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as shown:
+            task = shown.add_task(label, total=None)
+            yield lambda done, total: shown.update(task, completed=done, total=total)

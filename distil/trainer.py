@@ -1,0 +1,330 @@
+"""One trainer for every method: draw, count, score, step.
+
+Inside one optimizer step the order is fixed: draw every micro-batch of the accumulation window (rolling out the
+student where a term asks for its own sequences), count the scored tokens of each kind of sequence over the whole
+window and all ranks, score each micro-batch as a sum divided by that one count, step. So accumulation, padding and
+data parallelism cannot change the answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from distil import checkpoints
+from distil.config.schema import MethodConfig, RolloutConfig
+from distil.data.collate import collate
+from distil.files import read_json, write_json
+from distil.forward import Forward, scored_and_targets
+from distil.head import score
+from distil.losses import Term
+from distil.methods.base import Method
+from distil.rollouts import generate, uniforms
+from distil.types import IGNORE_INDEX, REFERENCE, ROLLOUT, RunFailed, Sequences
+
+METHOD_STATE = "method_state.json"
+
+Evaluate = Callable[[PreTrainedModel], dict[str, float]]
+"""The cheap evaluation during training: the student in, scalars out."""
+
+
+class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
+    """Tokenised rows, each with its index, so that a rollout can find the prompt and an error can name the row."""
+
+    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
+        self.rows = [
+            {
+                "index": i,
+                "input_ids": row["input_ids"],
+                "labels": row["labels"],
+                "prompt_ids": row["prompt_ids"],
+            }
+            for i, row in enumerate(rows)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.rows[index]
+
+
+@dataclass
+class Tally:
+    """What was trained on: running sums of each term since the last log, and totals over the run."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    scored_tokens: int = 0
+    rollout_tokens: int = 0
+    rollouts: int = 0
+
+    def add(self, name: str, value_sum: Tensor, tokens: int) -> None:
+        """Add the sum of one term over ``tokens`` scored tokens."""
+        self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
+        self.tokens[name] = self.tokens.get(name, 0) + tokens
+
+    def means(self) -> dict[str, float]:
+        """Mean of each term per scored token since the last call (nats); starts afresh."""
+        means = {f"{k}_per_token": float(v) / max(self.tokens[k], 1) for k, v in self.sums.items()}
+        self.sums, self.tokens = {}, {}
+        return means
+
+    def totals(self) -> dict[str, int]:
+        """Totals over the run, which a checkpoint keeps."""
+        return {
+            "scored_tokens": self.scored_tokens,
+            "rollout_tokens": self.rollout_tokens,
+            "rollouts": self.rollouts,
+        }
+
+
+class DistillationTrainer(Trainer):
+    """``transformers.Trainer`` with the order inside an optimizer step taken over.
+
+    Args:
+        method: the objective; its terms say whether teacher and rollouts are needed.
+        student: the model that is trained.
+        teacher: a frozen model in eval mode, or None where no term needs one.
+        rows: tokenised training rows (``input_ids``, ``labels``, ``prompt_ids``).
+        rollouts: how the student's own sequences are sampled.
+        eos_ids, pad_id: where generation stops, and what fills a batch.
+        shared_vocabulary: number of leading ids that teacher and student share.
+        evaluate_student: the cheap evaluation during training, or None.
+        keep_checkpoints: how many checkpoints stay on disk (the best one on top).
+    """
+
+    def __init__(
+        self,
+        method: Method[MethodConfig],
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        rows: Sequence[dict[str, Any]],
+        args: TrainingArguments,
+        *,
+        rollouts: RolloutConfig,
+        eos_ids: Sequence[int],
+        pad_id: int,
+        shared_vocabulary: int,
+        evaluate_student: Evaluate | None = None,
+        keep_checkpoints: int = 1,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
+        args._n_gpu = min(args.n_gpu, 1)
+        self.train_rows = TrainRows(rows)
+        super().__init__(
+            model=student,
+            args=args,
+            train_dataset=self.train_rows,
+            eval_dataset=self.train_rows,  # never read: Trainer wants one to evaluate at all, see `evaluate`
+            data_collator=lambda batch: (
+                collate(batch, pad_id) | {"index": torch.tensor([r["index"] for r in batch])}
+            ),
+            callbacks=callbacks,
+        )
+        self.loss_is_scaled_for_ga = True
+        self.method = method
+        self.teacher = teacher
+        self.rollouts = rollouts
+        self.eos_ids = tuple(eos_ids)
+        self.pad_id = pad_id
+        self.shared_vocabulary = shared_vocabulary
+        self.evaluate_student = evaluate_student
+        self.keep_checkpoints = keep_checkpoints
+        self.tally = Tally()
+        self._student_forward: Forward | None = None
+        self._teacher_forward = None if teacher is None else Forward(teacher)
+        self._save_root: Path | None = None
+        if teacher is not None:
+            teacher.to(args.device)
+
+    # ---- draw and count
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], None]:
+        """Draw the micro-batches of one optimizer step, roll the student out, count what will be scored."""
+        window: list[dict[str, Any]] = []
+        for _ in range(num_batches):
+            batch = next(epoch_iterator, None)
+            if batch is None:
+                break
+            window.append(batch)
+        # A resumed run skips to here before the training loop has its state: the step is already the right one.
+        terms = self.terms()
+        if window and any(term.sequences is ROLLOUT for term in terms):
+            self._roll_out(window)
+        counts = self._count(window)
+        for batch in window:
+            batch["counts"] = counts
+        return window, None
+
+    def terms(self) -> tuple[Term, ...]:
+        """The terms of the coming step that weigh anything."""
+        return tuple(term for term in self.method.terms(self.state.global_step) if term.weight != 0)
+
+    def _roll_out(self, window: list[dict[str, Any]]) -> None:
+        """Sample one response a row, the whole window in one generation batch, and add them to the micro-batches."""
+        sizes = [len(batch["index"]) for batch in window]
+        indices = [int(i) for batch in window for i in batch["index"]]
+        prompts = [self.train_rows[i]["prompt_ids"] for i in indices]
+        # Noise belongs to the row's place in the global batch: micro-batch size, rank and padding cannot move it.
+        rank, world = self.args.process_index, self.args.world_size
+        slots = [rank + world * i for i in range(len(indices))]
+        c = self.rollouts
+        with self.accelerator.autocast():
+            generated = generate(
+                self.model,
+                prompts,
+                eos_ids=self.eos_ids,
+                pad_id=self.pad_id,
+                max_new_tokens=c.max_new_tokens,
+                uniforms=uniforms(self.args.seed, self.state.global_step, slots, c.max_new_tokens),
+                temperature=c.sampling_temperature,
+                top_k=c.top_k,
+                top_p=c.top_p,
+            )
+        rows = [
+            {
+                "input_ids": prompt + response.ids,
+                "labels": [IGNORE_INDEX] * len(prompt) + response.ids,
+            }
+            for prompt, response in zip(prompts, generated, strict=True)
+        ]
+        start = 0
+        for batch, size in zip(window, sizes, strict=True):
+            rolled = collate(rows[start : start + size], self.pad_id)
+            batch["rollout"] = {key: value.to(self.args.device) for key, value in rolled.items()}
+            start += size
+        self.tally.rollouts += len(rows)
+
+    def _count(self, window: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Scored tokens of each kind of sequence, over the window and all ranks."""
+        counts = torch.zeros(2, dtype=torch.long, device=self.args.device)
+        for batch in window:
+            counts[0] += scored_and_targets(batch["labels"])[1].numel()
+            if "rollout" in batch:
+                counts[1] += scored_and_targets(batch["rollout"]["labels"])[1].numel()
+        if self.args.world_size > 1:
+            counts = self.accelerator.reduce(counts, reduction="sum")
+        self.tally.scored_tokens += int(counts[0])
+        self.tally.rollout_tokens += int(counts[1])
+        return {REFERENCE.value: counts[0], ROLLOUT.value: counts[1]}
+
+    # ---- score
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """This micro-batch's share of the step's loss: sums over its tokens divided by the step's counts."""
+        if self._student_forward is None or self._student_forward.model is not model:
+            self._student_forward = Forward(model, inner=self.accelerator.unwrap_model(model))
+        terms = self.terms()
+        loss = torch.zeros((), device=self.args.device)
+        for sequences, batch in ((REFERENCE, inputs), (ROLLOUT, inputs.get("rollout"))):
+            mine = [term for term in terms if term.sequences is sequences]
+            if mine and batch is not None:
+                loss = loss + self._score(mine, sequences, batch, inputs["counts"][sequences.value])
+        if not torch.isfinite(loss):
+            rows = [int(i) for i in inputs["index"]]
+            raise RunFailed(
+                f"The loss of step {self.state.global_step + 1} is {loss.item()}; training rows {rows}."
+            )
+        # Data parallelism averages gradients over ranks; the count was over all of them.
+        return loss * self.args.world_size
+
+    def _score(self, terms: list[Term], sequences: Sequences, batch: dict[str, Any], count: Tensor) -> Tensor:
+        assert self._student_forward is not None
+        ids_BT, mask_BT = batch["input_ids"], batch["attention_mask"]
+        scored_BT, targets_N = scored_and_targets(batch["labels"])
+        with self.accelerator.autocast():
+            teacher = None
+            if any(term.needs_teacher for term in terms):
+                assert self._teacher_forward is not None, "a term needs the teacher that was not loaded"
+                with torch.no_grad():
+                    teacher = self._teacher_forward(ids_BT, mask_BT, scored_BT)
+            student = self._student_forward(ids_BT, mask_BT, scored_BT)
+            loss, sums_K = score(student, targets_N, terms, teacher, self.shared_vocabulary)
+        for term, value in zip(terms, sums_K, strict=True):
+            self.tally.add(term.name, value, targets_N.numel())
+        return loss / count.clamp(min=1)
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        value = float(norm)
+        if not math.isfinite(value) and not self.args.fp16:  # fp16's scaler meets infinities by design
+            raise RunFailed(f"The gradient of step {self.state.global_step + 1} is {value}.")
+        return norm
+
+    # ---- evaluation during training
+
+    def evaluate(  # type: ignore[override]  # narrower than Trainer's: our rows, our metrics
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """The cheap evaluation; its likelihood is also ``eval_loss``, for schedulers and ``metric_for_best_model``."""
+        if self.evaluate_student is None:
+            return {}
+        scalars = self.evaluate_student(self.model)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in scalars.items()}
+        metrics[f"{metric_key_prefix}_loss"] = scalars["nll_per_token"]
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each term's mean since the last log (nats per scored token) to what Trainer logs."""
+        if "loss" in logs:
+            logs |= self.tally.means()
+        super().log(logs, start_time)
+
+    # ---- checkpoints: complete or absent
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._save_root or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        root = Path(self.args.output_dir)
+        if (root / name).exists():  # the last step can be asked for twice: by interval and by the end
+            return
+        self._save_root = checkpoints.partial_folder(root, name)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotation is ours: see below
+        try:
+            if self.state.best_global_step == self.state.global_step:
+                self.state.best_model_checkpoint = str(root / name)
+            super()._save_checkpoint(model, trial)
+        finally:
+            partial, self._save_root = self._save_root, None
+            self.args.save_total_limit = limit
+        if not self.args.should_save:
+            return
+        write_json(
+            partial / name / METHOD_STATE, {"method": self.method.state_dict(), "tally": self.tally.totals()}
+        )
+        checkpoints.publish(partial / name, root / name)
+        best = self.state.best_model_checkpoint
+        checkpoints.rotate(root, self.keep_checkpoints, None if best is None else Path(best))
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing of ours reads.
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        state = read_json(Path(resume_from_checkpoint) / METHOD_STATE)
+        self.method.load_state_dict(state["method"])
+        self.tally = Tally(**state["tally"])
