@@ -1,0 +1,173 @@
+"""Checkpoint folders that are complete or absent.
+
+A checkpoint is written beside its place, every file is hashed into ``manifest.json``, everything is synced
+to the disk, and one rename publishes it. A kill at any moment leaves the checkpoint whole or not there; later
+damage (a flipped bit, a truncated or missing file) is found by ``verify`` before anything is loaded.
+Knows files only, not what is in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from distil.files import sync_folder, write_json
+from distil.types import InputError
+
+MANIFEST = "manifest.json"
+PARTIAL = ".partial"
+DAMAGED = ".damaged"
+
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def partial_folder(checkpoints_dir: Path, name: str) -> Path:
+    """The hidden folder beside the checkpoints in which checkpoint ``name`` is written before it is there."""
+    folder = checkpoints_dir / f".{name}{PARTIAL}"
+    folder.mkdir(parents=True, exist_ok=True)  # every rank of a run may ask for it
+    return folder
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Turn the folder ``partial`` into the checkpoint ``final``: hash, sync, rename.
+
+    Both must lie on one file system. Raises FileExistsError where ``final`` is already there.
+    """
+    if final.exists():
+        raise FileExistsError(f"{final} exists already")
+    (partial / MANIFEST).unlink(missing_ok=True)
+    files = [_describe(file, partial) for file in _files(partial)]
+    write_json(partial / MANIFEST, {"files": files})
+    for folder, _, _ in os.walk(partial, topdown=False):
+        sync_folder(Path(folder))
+    partial.rename(final)
+    sync_folder(final.parent)
+    if partial.parent.name.endswith(PARTIAL):
+        shutil.rmtree(partial.parent, ignore_errors=True)
+    else:
+        sync_folder(partial.parent)
+
+
+def verify(folder: Path) -> list[str]:
+    """What is wrong with checkpoint ``folder``, one line each: missing, extra, truncated or changed files."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        expected = {entry["name"]: (entry["size"], entry["sha256"]) for entry in listed}
+    except FileNotFoundError:
+        return [f"{MANIFEST} is missing"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"{MANIFEST} cannot be read ({type(error).__name__})"]
+    found = {
+        file.relative_to(folder).as_posix(): file for file in _files(folder) if file != folder / MANIFEST
+    }
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not in the manifest" for name in found if name not in expected]
+    for name, file in found.items():
+        if name not in expected:
+            continue
+        size, digest = expected[name]
+        if file.stat().st_size != size:
+            problems.append(f"{name} has {file.stat().st_size} bytes instead of {size}")
+        elif _digest(file) != digest:
+            problems.append(f"{name} has changed")
+    return problems
+
+
+def newest_valid(checkpoints_dir: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies (or None), and a line for each damaged one passed over.
+
+    Damaged checkpoints are renamed to ``….damaged``, so that training can write that step again.
+    What a killed save left behind is removed.
+    """
+    for leftover in checkpoints_dir.glob(f".*{PARTIAL}"):
+        shutil.rmtree(leftover)
+    notes: list[str] = []
+    for folder in reversed(published(checkpoints_dir)):
+        problems = verify(folder)
+        if not problems:
+            return folder, notes
+        aside = folder.with_name(folder.name + DAMAGED)
+        if aside.exists():
+            shutil.rmtree(aside)
+        folder.rename(aside)
+        notes.append(f"{folder.name} is damaged ({'; '.join(problems)}): set aside as {aside.name}")
+    return None, notes
+
+
+def published(checkpoints_dir: Path) -> list[Path]:
+    """The folders ``checkpoint-<step>``, oldest step first, verified or not."""
+    if not checkpoints_dir.is_dir():
+        return []
+    steps = [(_step(folder), folder) for folder in checkpoints_dir.iterdir() if folder.is_dir()]
+    return [folder for step, folder in sorted((step, folder) for step, folder in steps if step is not None)]
+
+
+def rotate(checkpoints_dir: Path, keep: int, best: Path | None = None) -> None:
+    """Remove all but the newest ``keep`` checkpoints and ``best``. Raises ValueError for ``keep < 1``."""
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, got {keep}")
+    for folder in published(checkpoints_dir)[:-keep]:
+        if best is not None and folder.resolve() == best.resolve():
+            continue
+        # Out of sight first: a kill while removing must not leave half a checkpoint under its name.
+        hidden = folder.with_name(f".{folder.name}.old{PARTIAL}")
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def space_needed(saved_bytes: int, trained_bytes: int, keep: int) -> int:
+    """Bytes that a run's checkpoints and its product take at most.
+
+    Args:
+        saved_bytes: bytes of the weights that a checkpoint holds.
+        trained_bytes: bytes of the weights that train; AdamW keeps two more numbers for each.
+        keep: checkpoints kept; the best one and the one being written come on top.
+    """
+    return (saved_bytes + 2 * trained_bytes) * (keep + 2) + saved_bytes
+
+
+def ensure_space(folder: Path, needed_bytes: int) -> None:
+    """Raise InputError unless ``needed_bytes`` are free where ``folder`` lies (or will lie)."""
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise InputError(
+            f"output_dir={folder}: the checkpoints asked for take {_human(needed_bytes)}, "
+            f"{_human(free)} are free. Free some space, choose another output_dir, or keep fewer checkpoints."
+        )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink())
+
+
+def _describe(file: Path, root: Path) -> dict[str, str | int]:
+    """The manifest's entry of one file, which is synced to the disk on the way."""
+    digest = _digest(file)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return {"name": file.relative_to(root).as_posix(), "size": file.stat().st_size, "sha256": digest}
+
+
+def _digest(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _step(folder: Path) -> int | None:
+    match = _CHECKPOINT.fullmatch(folder.name)
+    return int(match[1]) if match else None
+
+
+def _human(count: int) -> str:
+    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.3g} {units[0]}"

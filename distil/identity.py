@@ -1,0 +1,177 @@
+"""What makes two runs the same run: a short hash, and the folder that carries it.
+
+Same config, same contents of the files it names, same code: same identity. So the same command finds its run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from distil.config.schema import ExperimentConfig
+from distil.files import read_json
+from distil.redact import is_secret
+from distil.types import InputError
+
+LENGTH = 10
+"""Hex digits of an identity."""
+
+WITHOUT_EFFECT = (
+    # where the run lies, and who watches
+    "name",
+    "output_dir",
+    "tracker",
+    # how it is started; what plugins hold enters as fingerprints
+    "run.resume",
+    "run.rerun",
+    "run.allow_network",
+    "run.plugins",
+    "run.keep_checkpoints",
+    # how much of it is shown
+    "eval.samples",
+    "trainer.output_dir",
+    "trainer.run_name",
+    "trainer.report_to",
+    "trainer.project",
+    "trainer.trackio_*",
+    "trainer.disable_tqdm",
+    "trainer.log_*",
+    "trainer.logging_*",
+    "trainer.push_to_hub*",
+    "trainer.hub_*",
+    "trainer.resume_from_checkpoint",
+    "trainer.skip_memory_metrics",
+    # loading in other processes gives the same batches
+    "trainer.dataloader_num_workers",
+    "trainer.dataloader_pin_memory",
+    "trainer.dataloader_prefetch_factor",
+    "trainer.dataloader_persistent_workers",
+)
+"""Dotted keys (patterns) that change no result."""
+
+SAVING = ("trainer.save_*",)
+"""When checkpoints are written: without effect unless the best of them becomes the product."""
+
+WHOLE_FILE_BYTES = 256 * 2**20
+BLOCKS = 64
+BLOCK_BYTES = 2**20
+
+
+def run_identity(
+    config: Mapping[str, Any], fingerprints: Mapping[str, str], code: str, ignored: Collection[str] = ()
+) -> str:
+    """Ten hex digits that are equal exactly where two runs compute the same.
+
+    Args:
+        config: the resolved config as nested dicts (``dataclasses.asdict``).
+        fingerprints: of the files behind config values, by dotted key (``data.train_file``). One takes the
+            place of the value at its key: a moved file is the same file. Other names are simply added.
+        code: ``environment.code_version()``.
+        ignored: dotted keys that this run does not use (``method.temperature``, ``rollouts``).
+    """
+    without = (*WITHOUT_EFFECT, *ignored)
+    if not (config.get("trainer") or {}).get("load_best_model_at_end"):
+        without += SAVING
+    kept = {
+        key: value
+        for key, value in _flat(config).items()
+        if not is_secret(key) and not _matches(key, without) and key not in fingerprints
+    }
+    whole = {"config": kept, "files": dict(fingerprints), "code": code}
+    text = json.dumps(whole, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+def fingerprint_path(path: str | Path) -> str:
+    """Sixteen hex digits of the contents of a file or folder, wherever it lies. Raises FileNotFoundError.
+
+    Files up to 256 MiB are hashed whole; of larger ones the size and 64 evenly spaced blocks of 1 MiB, first
+    and last among them: weights that were trained differ everywhere. Hidden files and caches do not count.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        return _file_digest(root).hex()[:16]
+    digest = hashlib.sha256()
+    for file in sorted(root.rglob("*")):
+        name = file.relative_to(root)
+        if file.is_dir() or any(part.startswith(".") or part == "__pycache__" for part in name.parts):
+            continue
+        digest.update(f"{name.as_posix()}\0".encode("utf-8", "surrogateescape"))
+        digest.update(_file_digest(file))
+    return digest.hexdigest()[:16]
+
+
+def run_folder(config: ExperimentConfig, identity: str) -> Path:
+    """The folder of this run: ``<output_dir>/<name>/<method>-<model>-<peft>-s<seed>-<identity>``.
+
+    Reruns stand beside it as ``…-r2``, ``…-r3``. With ``run.rerun`` this is the newest folder if it is
+    unfinished, else a new one; without, the newest that is done, else the newest, else the plain name.
+    """
+    parts = (config.method.name, config.model.name, config.peft.name)
+    label = "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)
+    first = Path(config.output_dir) / _checked_name(config.name) / f"{label}-s{config.seed}-{identity}"
+    folders = [first]
+    while (following := first.with_name(f"{first.name}-r{len(folders) + 1}")).exists():
+        folders.append(following)
+    if not first.exists():
+        return first
+    done = [folder for folder in folders if _is_done(folder)]
+    if config.run.rerun:
+        return following if folders[-1] in done else folders[-1]
+    return done[-1] if done else folders[-1]
+
+
+def _checked_name(name: str) -> Path:
+    path = Path(name)
+    if not name or path.is_absolute() or ".." in path.parts:
+        raise InputError(f"name={name}: a folder below output_dir, such as name=first_try.")
+    return path
+
+
+def _is_done(folder: Path) -> bool:
+    try:
+        return bool(read_json(folder / "status.json")["status"] == "done")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Leaves of nested dicts by dotted key; 2 and 2.0 are one value."""
+    if isinstance(value, Mapping) and value:
+        return {
+            inner: leaf
+            for name, item in value.items()
+            for inner, leaf in _flat(item, f"{key}.{name}" if key else str(name)).items()
+        }
+    return {key: _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return value
+
+
+def _matches(key: str, patterns: Collection[str]) -> bool:
+    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
+
+
+def _file_digest(file: Path) -> bytes:
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        if size <= WHOLE_FILE_BYTES:
+            return hashlib.file_digest(stream, "sha256").digest()
+        digest = hashlib.sha256(f"{size}\0".encode())
+        for block in range(BLOCKS):
+            stream.seek(block * (size - BLOCK_BYTES) // (BLOCKS - 1))
+            digest.update(stream.read(BLOCK_BYTES))
+        return digest.digest()
