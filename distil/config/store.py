@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from distil.adapters.base import ADAPTERS
+from distil.config.command_line import value_of
+from distil.config.explain import explain, unknown_key, unknown_option, unparsable
 from distil.config.schema import (
     EvalConfig,
     ExperimentConfig,
@@ -20,6 +27,7 @@ from distil.config.trainer import TrainerConfig
 from distil.data.base import DATA
 from distil.methods.base import METHODS
 from distil.registry import Registry, load_plugins
+from distil.types import InputError
 
 REGISTRIES: dict[str, Registry[Any]] = {"method": METHODS, "data": DATA, "peft": ADAPTERS}
 """Groups whose options each have a dataclass of their own."""
@@ -53,3 +61,42 @@ def register_schemas(plugins: Iterable[str] = ()) -> None:
     for path, config in schemas().items():
         group, _, name = path.rpartition("/")
         store.store(group=f"schema/{group}".rstrip("/"), name=name, node=config, provider="distil")
+
+
+@contextmanager
+def explained(arguments: Sequence[str]) -> Iterator[None]:
+    """Turns what Hydra and OmegaConf raise inside into one InputError about ``arguments``."""
+    try:
+        yield
+    except MissingConfigException as error:
+        message = unknown_option(error.missing_cfg_file or "", error.options or (), str(error))
+        raise InputError(message) from error
+    except OverrideParseException as error:
+        raise InputError(unparsable(error.override, error.message)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(explain(f"{error}\n{error.__cause__ or ''}", arguments, schemas())) from error
+
+
+def typed(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
+    """The composed config as dataclasses, each group its own. InputError for missing and unknown keys."""
+    _refuse_unknown(config, "", arguments)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise InputError(f"{missing[0]} must be given: {missing[0]}=VALUE.")
+    with explained(arguments):
+        experiment = OmegaConf.to_object(config)
+    assert isinstance(experiment, ExperimentConfig)
+    return experiment
+
+
+def _refuse_unknown(node: DictConfig, path: str, arguments: Sequence[str]) -> None:
+    """``+key=value`` adds a key to Hydra's config that no dataclass has: it would silently do nothing."""
+    owner = OmegaConf.get_type(node)
+    if owner is None or not is_dataclass(owner):
+        return
+    known = {field.name for field in fields(owner)}
+    for key in map(str, node):
+        full = f"{path}.{key}".lstrip(".")
+        if key not in known:
+            raise InputError(unknown_key(full, value_of(full, arguments), owner.__name__, schemas()))
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node._get_node(key)):
+            _refuse_unknown(node[key], full, arguments)

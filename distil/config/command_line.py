@@ -1,0 +1,104 @@
+"""What the command line says, before Hydra sees it: plugins, secrets, unknown flags, friendly short cuts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from distil.types import InputError
+
+PLUGINS_VARIABLE = "DISTIL_PLUGINS"
+"""Environment variable with the paths of plugins, separated like PATH."""
+
+HYDRA_FLAGS = (
+    *(
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--version",
+        "--cfg",
+        "-c",
+        "--resolve",
+        "--package",
+        "-p",
+        "--run",
+        "-r",
+    ),
+    *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--info", "-i", "--experimental-rerun"),
+)
+APPENDED_GROUPS = ("experiment", "debug")
+"""Groups without a default, for which Hydra wants ``+experiment=x``: ``experiment=x`` is understood too."""
+
+IMPLIED = {
+    "model": ("custom", ("model.teacher.path", "model.student.path")),
+    "data": ("jsonl", ("data.train_file", "data.validation_file", "data.test_file")),
+}
+"""Group -> (option, keys): any of the keys chooses the option where the command line names none."""
+
+_OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
+_SECRET_KEY = re.compile(
+    r"(^|[._])((hub|hf|wandb|access|auth|bearer)_?)?(token|api_?key|password|passwd|secret|credentials?)$",
+    re.IGNORECASE,
+)
+_SECRET_VALUE = re.compile(r"(hf_|sk-|ghp_)\w{20,}")
+
+
+def split_override(argument: str) -> tuple[str, str] | None:
+    """The key and the value of ``key=value`` (signs left out); None where ``argument`` is no override."""
+    match = _OVERRIDE.fullmatch(argument)
+    return (match["key"], match["value"]) if match else None
+
+
+def value_of(key: str, arguments: Iterable[str]) -> str | None:
+    """The last value that ``arguments`` give ``key``, as it was typed."""
+    found = [pair[1] for pair in map(split_override, arguments) if pair and pair[0] == key]
+    return found[-1] if found else None
+
+
+def plugin_paths(arguments: Sequence[str]) -> list[str]:
+    """Plugins of the environment variable and of ``run.plugins=[a,b]``: known before anything composes."""
+    paths = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
+    typed = (value_of("run.plugins", arguments) or "").strip().strip("[]")
+    return paths + [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raise InputError for a flag nobody knows, and for a secret: command lines are logged."""
+    for argument in arguments:
+        flag = argument.split("=")[0]
+        if flag.startswith("-") and flag not in HYDRA_FLAGS and not re.fullmatch(r"-\d.*", flag):
+            raise InputError(_unknown_flag(flag))
+        pair = split_override(argument)
+        if pair and (_SECRET_KEY.search(pair[0]) or _SECRET_VALUE.search(pair[1])):
+            raise InputError(
+                f"{pair[0]}=… is a secret, and command lines are logged. Set it in the environment instead: "
+                "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."
+            )
+
+
+def _unknown_flag(flag: str) -> str:
+    near = get_close_matches(flag, HYDRA_FLAGS, n=1, cutoff=0.7)
+    if near:
+        return f"{flag} is no flag. Did you mean {near[0]}?"
+    key = flag.lstrip("-").replace("-", "_")
+    return f"{flag} is no flag: options have no dashes, as in {key or 'method'}=VALUE. See --help."
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """``arguments`` as Hydra wants them.
+
+    ``experiment=x`` becomes ``+experiment=x``; paths of models of one's own choose ``model=custom``, so that
+    the default pair's recipe does not apply to them, and ``data.train_file`` chooses ``data=jsonl``.
+    An experiment chooses for itself: with one, nothing is chosen here.
+    """
+    given = {pair[0] for pair in map(split_override, arguments) if pair}
+    chosen: list[str] = []
+    if "experiment" not in given:
+        for group, (option, keys) in IMPLIED.items():
+            if group not in given and given.intersection(keys):
+                chosen.append(f"{group}={option}")
+    appended = tuple(f"{group}=" for group in APPENDED_GROUPS)
+    return chosen + [f"+{word}" if word.startswith(appended) else word for word in arguments]

@@ -1,0 +1,145 @@
+"""Turns what Hydra and OmegaConf say about a bad config into one sentence: key, value, way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from distil.config.command_line import value_of
+from distil.config.trainer import OURS, SYNONYMS
+from distil.registry import unknown_name
+
+Schemas = Mapping[str, type[Any]]
+"""Dataclasses by their name below ``schema/``: ``method/kd``, ``trainer``, …; ``experiment`` is the root."""
+
+_EXPECTED = {
+    "Float": "a number",
+    "Integer": "a whole number",
+    "Boolean": "true or false",
+    "String": "a text",
+}
+_MANY = 16
+"""Longer lists of keys are not printed: the command that shows them is."""
+
+
+def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
+    """The message for a config that does not compose. ``text`` is Hydra's message and that of its cause."""
+    where = re.search(r"^In '([^']+)':", text)
+    prefix = f"conf file {where[1]}.yaml: " if where and where[1] != "config" else ""
+    if key := re.search(r"full_key: (\S+)", text):
+        value = None if prefix else value_of(key[1], arguments)
+        if re.search(r"Key '.*' not in '\w+'|is not in struct", text):
+            owner = re.search(r"not in '(\w+)'", text)
+            return prefix + unknown_key(key[1], value, owner[1] if owner else "", schemas)
+        return prefix + wrong_type(key[1], value, text)
+    if several := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return (
+            f"{several[1]} holds several values: add -m to run one after the other, or write key=[a,b] for a "
+            "list and key='\"a,b\"' for a text."
+        )
+    return prefix + " ".join(_useful_lines(text))
+
+
+def _useful_lines(text: str) -> list[str]:
+    text = text.split("Config search path:")[0]
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("See https://")]
+
+
+def unknown_option(missing: str, options: Sequence[str], text: str) -> str:
+    """The message for ``method=kdd``, where ``missing`` is ``method/kdd``."""
+    group, _, name = missing.rpartition("/")
+    if "schema/" in text and (schema := re.search(r"schema/(\w+)/(\w+)", text)):
+        return (
+            f"{schema[1]}={schema[2]} has a config file, but no code that registers it. "
+            "Name its file: run.plugins=[FILE.py] or the environment variable DISTIL_PLUGINS."
+        )
+    if not group:
+        return f"--config-name={missing}: there is no such file. The config of a run is called config."
+    return unknown_name(group, name, options)
+
+
+def unparsable(override: str, message: str) -> str:
+    """The message for an argument that is no ``key=value``."""
+    if "=" not in override:
+        return f"{override} is no option: write key=value, as in method=gkd or seed=1. See --help."
+    key, _, value = override.partition("=")
+    return (
+        f"{override} cannot be read ({_useful_lines(message)[-1]}). Lists are '{key}=[a,b]'; "
+        f"a text with one of , = [ ] {{ }} ( ) : needs quotes inside quotes: '{key}=\"{value}\"'."
+    )
+
+
+def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> str:
+    """The message for a key that ``owner`` (name of a dataclass) does not have."""
+    group, _, name = path.rpartition(".")
+    shown = path if value is None else f"{path}={value}"
+    if group == "trainer" and name in OURS:
+        return f"{shown} is set by the runner: {OURS[name]}."
+    siblings = _keys_of(owner, schemas)
+    found = _nearest(name, group, siblings, schemas)
+    hint = f" Did you mean {' or '.join(found)}?" if found else ""
+    place = next(
+        (f"{p.replace('/', '=')}" for p, c in schemas.items() if c.__name__ == owner and "/" in p), group
+    )
+    if not group:
+        return f"{shown} is unknown.{hint} Groups and keys: {', '.join(siblings)}."
+    if not siblings or len(siblings) > _MANY:
+        return f"{shown} is unknown.{hint} All keys: --cfg job --package {group.split('.')[0]}."
+    return f"{shown} is unknown: {place} has no such key.{hint} It has: {', '.join(siblings)}."
+
+
+def wrong_type(path: str, value: str | None, text: str) -> str:
+    """The message for a value that its key cannot hold."""
+    if value is None and (quoted := re.search(r"Value '(.*?)' of type", text)):
+        value = quoted[1]
+    shown = path if value is None else f"{path}={value}"
+    if kind := re.search(r"could not be converted to (\w+)", text):
+        return f"{shown} has the wrong type: it takes {_EXPECTED.get(kind[1], kind[1])}."
+    if "is not Optional" in text:
+        return f"{shown} has the wrong type: it cannot be null."
+    if "is not a ListConfig" in text:
+        return f"{shown} has the wrong type: it takes a list, as in '{path}=[a,b]'."
+    if "is not a subclass of" in text:
+        return f"{shown} has the wrong type: it holds keys of its own, as in {path}.KEY=VALUE. See --cfg job."
+    reason = next(line for line in _useful_lines(text.replace("Error merging override", "")) if line)
+    return f"{shown} has the wrong type: {reason}"
+
+
+def _keys_of(owner: str, schemas: Schemas) -> list[str]:
+    for config in [*schemas.values(), *(nested for _, nested in _nested(schemas))]:
+        if config.__name__ == owner:
+            return sorted(field.name for field in fields(config))
+    return []
+
+
+def _nested(schemas: Schemas) -> list[tuple[str, type[Any]]]:
+    """Dataclasses inside dataclasses with the path they stand at: ``model.teacher``, …"""
+    found = []
+    for path, config in schemas.items():
+        if path != "experiment":
+            hints = get_type_hints(config)
+            found += [(f"{path}.{name}", hint) for name, hint in hints.items() if is_dataclass(hint)]
+    return [(path, hint) for path, hint in found if isinstance(hint, type)]
+
+
+def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -> list[str]:
+    """What ``name`` may have been meant to be: a key beside it, or the same or a like key elsewhere."""
+    if group in ("", "trainer") and name in SYNONYMS:
+        return [f"trainer.{SYNONYMS[name]}"]
+    beside = get_close_matches(name, siblings, n=1, cutoff=0.75)
+    if beside:
+        return [f"{group}.{beside[0]}".lstrip(".")]
+    elsewhere: dict[str, list[str]] = {}
+    for path, config in [*schemas.items(), *_nested(schemas)]:
+        for field in fields(config):
+            place = path.split("/")[0] if path != "experiment" else ""
+            choice = f" (with {path.replace('/', '=')})" if "/" in path else ""
+            full = f"{place}.{field.name}".lstrip(".")
+            if full != f"{group}.{name}" or choice:
+                elsewhere.setdefault(field.name, []).append(full + (choice if place == group else ""))
+    near = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
+    return list(dict.fromkeys(elsewhere[near[0]]))[:3] if near else []
