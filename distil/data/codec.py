@@ -1,0 +1,161 @@
+"""Text to ids: data is data, never markup; chat templates; where a response ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Message = Mapping[str, str]
+"""One chat turn: ``role`` and ``content``."""
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
+_MARK = "\ue000{}\ue001"
+"""Stands for a message's content while a template is rendered (private use: no template contains it)."""
+
+
+class Codec:
+    """A tokenizer, and what it does not say itself: how sequences start, and what text may not spell."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise InputError(
+                "model.teacher.path: its tokenizer has no EOS token, so no response could end. Set eos_token "
+                "in its tokenizer_config.json."
+            )
+        self.eos_id: int = tokenizer.eos_token_id
+        added = tokenizer.added_tokens_decoder
+        self.special_ids = {token_id for token_id, token in added.items() if token.special}
+        self.special_ids |= set(tokenizer.all_special_ids)
+        specials = {token.content for token in added.values() if token.special} | set(
+            tokenizer.all_special_tokens
+        )
+        self._special_text = re.compile(
+            "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)"
+        )
+
+    @cached_property
+    def start_ids(self) -> list[int]:
+        """What this tokenizer puts before a sequence (Llama's BOS; nothing for GPT-2)."""
+        plain = self.data(["a"])[0]
+        full = list(self.tokenizer("a")["input_ids"])
+        starts = [i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain]
+        return full[: starts[0]] if starts else []
+
+    def data(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of text from a data set. ``<|im_end|>`` or ``</s>`` in it are characters, not tokens."""
+        return self._encode(texts, split_special_tokens=True)
+
+    def markup(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of text from a template, where ``<|im_end|>`` is the token."""
+        return self._encode(texts, split_special_tokens=False)
+
+    def _encode(self, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
+        if not texts:
+            return []
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=split_special_tokens,
+            return_attention_mask=False,
+            padding=False,
+            truncation=False,
+            verbose=False,
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Ids as text for readers: special tokens left out, spaces untouched."""
+        decoded = self.tokenizer.decode(
+            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return decoded if isinstance(decoded, str) else "".join(decoded)
+
+    def holds_special(self, text: str) -> bool:
+        """Whether ``text`` spells one of the tokenizer's special tokens."""
+        return self._special_text.search(text) is not None
+
+
+class Chat:
+    """The tokenizer's chat template: prompts up to the assistant's header, responses up to the turn's end."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        user = {"role": "user", "content": _MARK.format(0)}
+        prompt = self._render([user], "data.chat_template")
+        full = self._render(
+            [user, {"role": "assistant", "content": _MARK.format(1)}], "data.chat_template", False
+        )
+        head, found, tail = full.partition(_MARK.format(1))
+        if not found:
+            raise InputError(
+                "data.chat_template: the tokenizer's chat template does not write the assistant's text. "
+                "Set data.chat_template=false."
+            )
+        self.opening = head.removeprefix(prompt) if head.startswith(prompt) else ""
+        """What the template writes between prompt and the assistant's own words (Qwen3: an empty thought)."""
+        self.turn_end_ids = self._turn_end(tail)
+        """What closes the assistant's turn (``<|im_end|>``): learnt, and nothing is scored after it."""
+
+    def _turn_end(self, tail: str) -> list[int]:
+        ids = self.codec.markup([tail])[0]
+        ends = [index for index, token_id in enumerate(ids) if token_id in self.codec.special_ids]
+        return ids[: ends[0] + 1] if ends else [self.codec.eos_id]
+
+    def prompts(self, conversations: Sequence[Sequence[Message]], where: str) -> list[list[int]]:
+        """Ids of each conversation, closed by the header that opens the assistant's turn.
+
+        Equal to ``apply_chat_template``, save that special tokens spelt inside a message stay characters, so
+        that a row cannot end its turn and speak in another role.
+        """
+        ids = self.codec.markup([self._render(messages, where) for messages in conversations])
+        for index, messages in enumerate(conversations):
+            if any(self.codec.holds_special(message["content"]) for message in messages):
+                ids[index] = self._guarded(messages, where)
+        return ids
+
+    def responses(self, contents: Sequence[str]) -> list[tuple[list[int], list[int]]]:
+        """Ids of the assistant's words (outer blanks removed) and of what closes the turn."""
+        stripped = [content.strip() for content in contents]
+        if self.codec.holds_special(self.opening):
+            opening = self.codec.markup([self.opening])[0]
+            bodies = [opening + ids for ids in self.codec.data(stripped)]
+        else:
+            bodies = self.codec.data([self.opening + content for content in stripped])
+        return [(body, self.turn_end_ids) for body in bodies]
+
+    def _guarded(self, messages: Sequence[Message], where: str) -> list[int]:
+        # Render with marks in place of the contents, so that template and data are told apart for certain.
+        marked = [{**message, "content": _MARK.format(index)} for index, message in enumerate(messages)]
+        ids: list[int] = []
+        for index, piece in enumerate(re.split(_MARK.format(r"(\d+)"), self._render(marked, where))):
+            if index % 2:
+                ids += self.codec.data([messages[int(piece)]["content"]])[0]
+            elif piece:
+                ids += self.codec.markup([piece])[0]
+        return ids
+
+    def _render(self, messages: Sequence[Message], where: str, generation_prompt: bool = True) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self.codec.tokenizer.apply_chat_template(
+                    [dict(message) for message in messages],
+                    tokenize=False,
+                    add_generation_prompt=generation_prompt,
+                )
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise InputError(
+                f"{where}: the tokenizer's chat template refuses turns by {roles}: {error}. Change the rows, "
+                "or use data.prompt_column with data.chat_template=false."
+            ) from error

@@ -1,0 +1,154 @@
+"""Which columns of a data set hold prompt, response, messages, text or tokens."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum
+
+from distil.data.base import ColumnsConfig, Row
+from distil.types import InputError
+
+PROMPT_NAMES = ("instruction", "prompt", "question")
+RESPONSE_NAMES = ("response", "output", "completion", "answer")
+CONTEXT_NAMES = ("context", "input")
+MESSAGES_NAMES = ("messages", "conversations")
+ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
+ALPACA_CONTEXT = "### Instruction:\n{prompt}\n\n### Input:\n{context}\n\n### Response:\n"
+
+
+class Kind(Enum):
+    """The shapes a row can have."""
+
+    TOKENS = "tokens"
+    MESSAGES = "messages"
+    PAIR = "pair"
+    TEXT = "text"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A row shape and the columns that make it; the columns that its kind does not use are None."""
+
+    kind: Kind
+    prompt: str | None = None
+    response: str | None = None
+    context: str | None = None
+    messages: str | None = None
+    text: str | None = None
+    template: str | None = None
+
+
+def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape:
+    """The shape of rows with these columns: what the config names, else well-known names.
+
+    Raises InputError naming the columns there are where a named one is missing or none is known.
+    """
+    _check_named(config, columns, where)
+    pair = config.prompt_column or config.response_column or config.prompt_template
+    chosen = [key for key, value in (("prompt", pair), ("messages", config.messages_column),
+                                     ("text", config.text_column)) if value]  # fmt: skip
+    if len(chosen) > 1:
+        raise InputError(
+            f"data.{chosen[0]}_column and data.{chosen[1]}_column are both set: a row has one shape. "
+            "Set one to null."
+        )
+    if not chosen and "input_ids" in columns:
+        return Shape(Kind.TOKENS)
+    messages = config.messages_column or (None if chosen else _first(MESSAGES_NAMES, columns))
+    if messages:
+        return Shape(Kind.MESSAGES, messages=messages)
+    if chosen != ["text"]:
+        shape = _pair(config, columns)
+        if shape is not None:
+            return shape
+    text = config.text_column or (None if chosen else _first(("text",), columns))
+    if text:
+        return Shape(Kind.TEXT, text=text)
+    raise InputError(
+        f"{where} has no columns to learn from. Its columns: {_listed(columns)}. Name them: "
+        "data.prompt_column and data.response_column (or data.prompt_template), data.messages_column, "
+        "or data.text_column."
+    )
+
+
+def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
+    taken = {config.response_column, config.context_column}
+    prompt = config.prompt_column or _first(PROMPT_NAMES, [c for c in columns if c not in taken])
+    response = config.response_column or _first(RESPONSE_NAMES, [c for c in columns if c != prompt])
+    context = config.context_column or _first(
+        CONTEXT_NAMES, [c for c in columns if c not in (prompt, response)]
+    )
+    if response is None or (prompt is None and config.prompt_template is None):
+        return None
+    return Shape(Kind.PAIR, prompt, response, context, template=config.prompt_template)
+
+
+def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) -> None:
+    for key in ("prompt_column", "response_column", "context_column", "messages_column", "text_column"):
+        name = getattr(config, key)
+        if name is not None and name not in columns:
+            raise InputError(
+                f"data.{key}={name} is not a column of {where}. Its columns: {_listed(columns)}."
+            )
+    for name in template_fields(config.prompt_template):
+        if name not in columns:
+            raise InputError(
+                f"data.prompt_template={config.prompt_template!r} names {{{name}}}, which is not a column of "
+                f"{where}. Its columns: {_listed(columns)}. A brace that is text is written twice: {{{{ }}}}."
+            )
+
+
+def template_fields(template: str | None) -> list[str]:
+    """The columns that a prompt template names. Raises InputError where it is not a format string."""
+    if template is None:
+        return []
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise InputError(f"data.prompt_template={template!r} is not a format string: {error}.") from error
+
+
+def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
+    """The prompt of a prompt/response row as text; empty where the row has none.
+
+    ``chat``: a chat template follows, so the text carries no headings of its own.
+    """
+    if shape.template is not None:
+        names = template_fields(shape.template)
+        return shape.template.format(**{name: as_text(row.get(name), name, where) for name in names})
+    assert shape.prompt is not None
+    prompt = as_text(row.get(shape.prompt), shape.prompt, where)
+    context = as_text(row.get(shape.context), shape.context, where) if shape.context else ""
+    if not prompt.strip():
+        return ""
+    if chat or shape.prompt == "prompt":
+        return f"{prompt}\n\n{context}" if context.strip() else prompt
+    return (ALPACA_CONTEXT if context.strip() else ALPACA).format(prompt=prompt, context=context)
+
+
+def as_text(value: object, column: str, where: str) -> str:
+    """A cell as text: null is empty, of several references the first counts, a number is written out.
+
+    Raises InputError for an object, which is no text.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        return as_text(value[0], column, where) if value else ""
+    if isinstance(value, (int, float)):
+        return str(value)
+    raise InputError(
+        f"{where}: column {column} holds {type(value).__name__} values, not text. Choose another column."
+    )
+
+
+def _first(names: Collection[str], columns: Collection[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _listed(columns: Collection[str]) -> str:
+    return ", ".join(sorted(columns)) or "none"

@@ -1,0 +1,273 @@
+"""Raw rows to token ids with scored positions: one encoder a row shape, one way to shorten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from distil.data.base import ColumnsConfig, Row
+from distil.data.codec import ROLES, Chat, Codec, Message
+from distil.data.columns import Kind, Shape, as_text, prompt_of
+from distil.types import IGNORE_INDEX, InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMPTY_PROMPT = "empty prompt"
+EMPTY_RESPONSE = "empty response"
+EMPTY_TEXT = "empty text"
+PROMPT_TOO_LONG = "prompt fills data.max_length"
+TOO_LONG = "longer than data.max_length"
+NOTHING_SCORED = "no scored token"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as tokens.
+
+    ``ids`` and ``labels`` have one length; position 0 is never scored, as nothing predicts it. ``prompt``:
+    how many leading ids generation starts from. ``keep``: how many of them (BOS) survive when the prompt
+    loses its left.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    prompt: int
+    keep: int
+    prompt_text: str
+    response_text: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that cannot be used: why, and how long its prompt is where that is the reason."""
+
+    reason: str
+    prompt_tokens: int = 0
+
+
+def shorten(row: Encoded, max_length: int, truncation: str) -> Encoded | Dropped:
+    """``row`` with at most ``max_length`` ids and at least one scored token, or why there is none.
+
+    ``response`` cuts at the end. ``prompt_left`` first cuts the prompt after its BOS, down to one token, then
+    the end. ``drop`` cuts nothing. A cut end takes the closing EOS with it: stopping is not learnt at a cut.
+    """
+    excess = len(row.ids) - max_length
+    if excess > 0 and truncation == "drop":
+        return Dropped(TOO_LONG)
+    if excess > 0 and truncation == "prompt_left":
+        cut = slice(row.keep, row.keep + max(0, min(excess, row.prompt - row.keep - 1)))
+        ids, labels = list(row.ids), list(row.labels)
+        del ids[cut], labels[cut]
+        row = replace(row, ids=ids, labels=labels, prompt=row.prompt - (len(row.ids) - len(ids)))
+    ids, labels = row.ids[:max_length], [IGNORE_INDEX, *row.labels[1:max_length]]
+    if all(label == IGNORE_INDEX for label in labels):
+        return Dropped(PROMPT_TOO_LONG, row.prompt) if row.prompt >= max_length else Dropped(NOTHING_SCORED)
+    return replace(row, ids=ids, labels=labels, prompt=min(row.prompt, max_length))
+
+
+class Encoder:
+    """Turns batches of raw rows of one shape into tokens."""
+
+    def __init__(
+        self, config: ColumnsConfig, shape: Shape, tokenizer: PreTrainedTokenizerBase, where: str
+    ) -> None:
+        self.config = config
+        self.shape = shape
+        self.where = where
+        self.codec = Codec(tokenizer)
+        self.chat = chat_of(config, self.codec)
+        if shape.kind is Kind.MESSAGES and self.chat is None:
+            raise InputError(
+                f"{where} holds chat messages, which need a chat template, and "
+                + ("data.chat_template=false turns it off. " if config.chat_template is False else "")
+                + "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
+            )
+
+    def encode(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Encoded | Dropped]:
+        """One entry a row, in order; ``numbers`` are the rows' own, for error messages."""
+        encoders = {
+            Kind.PAIR: self._pairs,
+            Kind.MESSAGES: self._messages,
+            Kind.TEXT: self._texts,
+            Kind.TOKENS: self._tokens,
+        }
+        encoded = encoders[self.shape.kind](rows, [f"{self.where}, row {number}" for number in numbers])
+        return [row if isinstance(row, Dropped) else self._fit(row) for row in encoded]
+
+    def _fit(self, row: Encoded) -> Encoded | Dropped:
+        fitted = shorten(row, self.config.max_length, self.config.truncation)
+        if isinstance(fitted, Dropped):
+            return fitted
+        if self.shape.kind is Kind.TEXT or (self.shape.kind is Kind.TOKENS and fitted.prompt <= fitted.keep):
+            prompt = max(1, min(self.config.text_prompt_tokens, len(fitted.ids) // 2))
+            fitted = replace(
+                fitted,
+                prompt=prompt,
+                prompt_text=self.codec.text(fitted.ids[:prompt]),
+                response_text=self.codec.text(fitted.ids[prompt:]),
+            )
+        return fitted
+
+    def _join(self, prompt_ids: list[int], response_ids: list[int], prompt: str, response: str) -> Encoded:
+        ids = prompt_ids + response_ids
+        scored = ids if self.config.score == "all" else [IGNORE_INDEX] * len(prompt_ids) + response_ids
+        return Encoded(ids, list(scored), len(prompt_ids), self._keep(prompt_ids), prompt, response)
+
+    def _keep(self, prompt_ids: Sequence[int]) -> int:
+        bos = self.codec.tokenizer.bos_token_id
+        return int(bos is not None and list(prompt_ids[:1]) == [bos])
+
+    def _pairs(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
+        shape, chat = self.shape, self.chat
+        assert shape.response is not None
+        column = shape.response
+        pairs = [
+            (prompt_of(row, shape, chat is not None, where), as_text(row.get(column), column, where))
+            for row, where in zip(rows, wheres, strict=True)
+        ]
+        good = [(prompt, response) for prompt, response in pairs if prompt.strip() and response.strip()]
+        if chat is not None:
+            encoded = self._turns([([{"role": "user", "content": p}], p, r) for p, r in good])
+        else:
+            prompts = self.codec.data([prompt for prompt, _ in good])
+            responses = self.codec.data([response for _, response in good])
+            encoded = [
+                self._join(self.codec.start_ids + prompt_ids, [*response_ids, self.codec.eos_id], *texts)
+                for prompt_ids, response_ids, texts in zip(prompts, responses, good, strict=True)
+            ]
+        return _with_dropped(encoded, [_empty(prompt, response) for prompt, response in pairs])
+
+    def _messages(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
+        assert self.shape.messages is not None
+        column = self.shape.messages
+        turns, dropped = [], []
+        for row, where in zip(rows, wheres, strict=True):
+            messages = read_messages(row.get(column), f"{where}, column {column}")
+            last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
+            response = messages[last]["content"] if messages and messages[last]["role"] == "assistant" else ""
+            prompt = _conversation(messages[:last])
+            dropped.append(_empty(prompt, response))
+            if dropped[-1] is None:
+                turns.append((messages[:last], prompt, response))
+        return _with_dropped(self._turns(turns), dropped)
+
+    def _turns(self, turns: Sequence[tuple[list[Message], str, str]]) -> list[Encoded]:
+        """(messages before the response, the same as readable text, response) through the chat template."""
+        assert self.chat is not None
+        prompts = self.chat.prompts([messages for messages, _, _ in turns], self.where)
+        responses = self.chat.responses([response for _, _, response in turns])
+        return [
+            self._join(prompt_ids, body + end, prompt, response)
+            for prompt_ids, (body, end), (_, prompt, response) in zip(prompts, responses, turns, strict=True)
+        ]
+
+    def _texts(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
+        assert self.shape.text is not None
+        column = self.shape.text
+        texts = [as_text(row.get(column), column, where) for row, where in zip(rows, wheres, strict=True)]
+        start, end = self.codec.start_ids, [self.codec.eos_id]
+        unscored = [IGNORE_INDEX] * len(start)
+        encoded = [
+            Encoded(start + ids + end, unscored + ids + end, len(start), len(start), "", "")
+            for ids in self.codec.data([text for text in texts if text.strip()])
+        ]
+        return _with_dropped(encoded, [None if text.strip() else EMPTY_TEXT for text in texts])
+
+    def _tokens(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
+        return [self._token_row(row, where) for row, where in zip(rows, wheres, strict=True)]
+
+    def _token_row(self, row: Row, where: str) -> Encoded | Dropped:
+        """A row that is tokens already; its own padding (attention_mask 0) is taken off, nothing is added."""
+        real = _integers(row.get("attention_mask"), "attention_mask", where)
+        ids = _integers(row.get("input_ids"), "input_ids", where) or []
+        labels = _integers(row.get("labels"), "labels", where)
+        prompt_ids = _integers(row.get("prompt_input_ids"), "prompt_input_ids", where)
+        for name, other in (("attention_mask", real), ("labels", labels)):
+            if other is not None and len(other) != len(ids):
+                raise InputError(f"{where}: {name} has {len(other)} entries, input_ids {len(ids)}.")
+        labels = list(ids) if labels is None else labels
+        if real is not None:
+            labels = [label for label, is_real in zip(labels, real, strict=True) if is_real]
+            ids = [token_id for token_id, is_real in zip(ids, real, strict=True) if is_real]
+        if not ids:
+            return Dropped(EMPTY_TEXT)
+        known = len(self.codec.tokenizer)
+        bad = next((token_id for token_id in ids if not 0 <= token_id < known), None)
+        if bad is not None:
+            raise InputError(
+                f"{where}: input_ids holds {bad}, the model's tokenizer knows 0 to {known - 1}. Was the set "
+                "tokenised for another model? Give its text instead."
+            )
+        if prompt_ids is not None:
+            if ids[: len(prompt_ids)] != prompt_ids:
+                raise InputError(f"{where}: input_ids does not begin with prompt_input_ids.")
+            labels[: len(prompt_ids)] = [IGNORE_INDEX] * len(prompt_ids)
+        prompt = next((i for i, label in enumerate(labels) if label != IGNORE_INDEX), 0)
+        if self.config.score == "all":
+            labels = list(ids)
+        texts = self.codec.text(ids[:prompt]), self.codec.text(ids[prompt:])
+        return Encoded(ids, labels, prompt, self._keep(ids[:prompt]), *texts)
+
+
+def chat_of(config: ColumnsConfig, codec: Codec) -> Chat | None:
+    """The chat template that ``data.chat_template`` asks for. Raises InputError where there is none."""
+    has_template = bool(getattr(codec.tokenizer, "chat_template", None))
+    if config.chat_template and not has_template:
+        raise InputError(
+            "data.chat_template=true, but the model's tokenizer has no chat template. Set "
+            "data.chat_template=false, or give an instruct model."
+        )
+    return Chat(codec) if has_template and config.chat_template is not False else None
+
+
+def stop_ids(config: ColumnsConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a response: the tokenizer's EOS and, in a chat, what closes the assistant's turn."""
+    codec = Codec(tokenizer)
+    chat = chat_of(config, codec)
+    return sorted({codec.eos_id} | ({chat.turn_end_ids[-1]} if chat else set()))
+
+
+def read_messages(value: object, where: str) -> list[Message]:
+    """Chat turns from a cell. Raises InputError where it is not a list of {role, content}."""
+    wanted = f"{where}: a list of {{role, content}} is wanted"
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"{wanted}, it holds {type(value).__name__}.")
+    messages: list[Message] = []
+    for turn in value:
+        if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
+            raise InputError(f"{wanted}, a turn is {str(turn)[:80]!r}.")
+        if turn["role"] not in ROLES:
+            raise InputError(f"{where}: role {turn['role']!r} is unknown. Known: {', '.join(ROLES)}.")
+        content = turn["content"]
+        if isinstance(content, list):  # the parts of a multimodal message: its texts
+            content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+        messages.append({"role": turn["role"], "content": as_text(content, "content", where)})
+    return messages
+
+
+def _conversation(messages: Sequence[Message]) -> str:
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _empty(prompt: str, response: str) -> str | None:
+    if not prompt.strip():
+        return EMPTY_PROMPT
+    return None if response.strip() else EMPTY_RESPONSE
+
+
+def _with_dropped(encoded: Sequence[Encoded], reasons: Sequence[str | None]) -> list[Encoded | Dropped]:
+    good = iter(encoded)
+    return [next(good) if reason is None else Dropped(reason) for reason in reasons]
+
+
+def _integers(value: Any, column: str, where: str) -> list[int] | None:  # Any: a cell
+    if value is None:
+        return None
+    numbers = value.tolist() if hasattr(value, "tolist") else value
+    if not isinstance(numbers, (list, tuple)) or not all(isinstance(n, (int, bool)) for n in numbers):
+        raise InputError(f"{where}: column {column} is not a list of whole numbers: {str(value)[:60]!r}.")
+    return [int(n) for n in numbers]

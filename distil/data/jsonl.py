@@ -1,0 +1,52 @@
+"""Your own files: JSON Lines, JSON, CSV or Parquet, told by their extension."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
+from distil.data.columns import detect
+from distil.data.local import check_file, load_file
+from distil.types import InputError
+
+
+@dataclass
+class JsonlConfig(ColumnsConfig):
+    """Keys of ``data=jsonl``."""
+
+    name: str = "jsonl"
+    train_file: str | None = None
+    validation_file: str | None = None
+    """null: set aside from the training rows by seed."""
+    test_file: str | None = None
+
+
+@register_data("jsonl", JsonlConfig)
+class Jsonl(DataSource[JsonlConfig]):
+    """One file a split."""
+
+    def where(self, split: str) -> str:
+        """The key of the split's file; that of the training file where the split has none."""
+        key = f"{split}_file" if getattr(self.config, f"{split}_file") else "train_file"
+        return f"data.{key}={getattr(self.config, key)}"
+
+    def check(self, allow_network: bool = True) -> None:
+        """Every file exists, parses, and has the columns."""
+        if not self.config.train_file:
+            raise InputError("data.train_file is not set: data=jsonl reads it. Give data.train_file=PATH.")
+        for split, path in self._files().items():
+            columns = check_file(self.where(split), path)
+            if columns is not None:
+                detect(self.config, columns, self.where(split))
+
+    def rows(self) -> RawSplits:
+        """The rows of every file that is set."""
+        self.check()
+        return RawSplits(
+            **{split: load_file(self.where(split), path) for split, path in self._files().items()}
+        )
+
+    def _files(self) -> dict[str, Path]:
+        named = {split: getattr(self.config, f"{split}_file") for split in ("train", "validation", "test")}
+        return {split: Path(path).expanduser() for split, path in named.items() if path}

@@ -1,0 +1,278 @@
+"""A data set as three splits of token ids, scored positions and texts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from distil.config.schema import DataConfig
+from distil.data.base import ColumnsConfig, Row, source_of
+from distil.data.columns import Kind, Shape, detect
+from distil.data.encode import PROMPT_TOO_LONG, Dropped, Encoded, Encoder
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+    from transformers import PreTrainedTokenizerBase
+
+BATCH = 1000
+"""Rows tokenised at once."""
+Report = Callable[[int, int], None]
+"""Called with (done, total)."""
+RawRows = Any
+"""A ``datasets.Dataset`` or a sequence of dicts: both give rows by number."""
+
+
+@dataclass
+class Splits:
+    """Rows ready to train on and to judge by, and how many were dropped for which reason (all splits).
+
+    Columns: ``input_ids``, ``labels`` (IGNORE_INDEX where unscored, position 0 always), ``prompt_ids`` (what
+    generation starts from, never empty), ``prompt``, ``response`` (texts for readers), ``row`` (its number in
+    the source's split) and, where the source supplies them, ``slots`` (JSON) and ``log_probability`` (nats).
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    dropped: dict[str, int]
+
+
+def load_splits(
+    config: DataConfig, tokenizer: PreTrainedTokenizerBase, report: Report | None = None
+) -> Splits:
+    """The data set that ``config`` names, tokenised. The same config gives the same rows in the same order.
+
+    A split that the source lacks is set aside from the training rows by ``split_seed``, rows of one prompt
+    all on one side; it depends on neither cap. A cap keeps a random choice of rows (by ``split_seed``), in
+    file order. ``report`` is called with (rows done, rows at most) as they are tokenised.
+    Raises InputError for a source that cannot be read, and where a split is left without a row.
+    """
+    assert isinstance(config, ColumnsConfig), f"data={config.name}: its config must subclass ColumnsConfig"
+    source = source_of(config)
+    raw = source.rows()
+    shapes = {
+        split: detect(config, columns_of(rows), source.where(split))
+        for split, rows in (("train", raw.train), ("validation", raw.validation), ("test", raw.test))
+        if rows is not None
+    }
+    own = {
+        split: rows
+        for split, rows in (("validation", raw.validation), ("test", raw.test))
+        if rows is not None
+    }
+    missing = [split for split in ("validation", "test") if split not in own]
+    aside = set_aside(raw.train, shapes["train"], missing, config, source.where("train"))
+    parts = []
+    for split in ("train", "validation", "test"):
+        rows, origin = (own[split], split) if split in own else (raw.train, "train")
+        encoder = Encoder(config, shapes[origin], tokenizer, source.where(origin))
+        cap = config.max_train_rows if split == "train" else config.max_eval_rows
+        parts.append(_Part(split, rows, aside.get(split, range(len(rows))), encoder, cap))
+    total, done = sum(part.size for part in parts), 0
+    dropped: Counter[str] = Counter()
+    loaded = []
+    for part in parts:
+        loaded.append(
+            part.encode(dropped, None if report is None else partial(_advance, report, done, total))
+        )
+        done += part.size
+    train, validation, test = loaded
+    return Splits(train, validation, test, dict(sorted(dropped.items())))
+
+
+def _advance(report: Report, before: int, total: int, rows: int) -> None:
+    report(before + rows, total)
+
+
+def columns_of(rows: RawRows) -> list[str]:
+    """The column names of raw rows."""
+    names = getattr(rows, "column_names", None)
+    if names is not None:
+        return list(names)
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def set_aside(
+    rows: RawRows, shape: Shape, missing: Sequence[str], config: ColumnsConfig, where: str
+) -> dict[str, list[int]]:
+    """Row numbers of ``train`` and of each missing split: disjoint, together all rows, each in file order.
+
+    Rows of one prompt stay together, unless one prompt makes up more than a split's share of the set.
+    """
+    if not missing:
+        return {}
+    size = max(1, round(config.validation_fraction * len(rows)))
+    for by_response in (False, True):
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for number, key in enumerate(_keys(rows, shape, by_response)):
+            groups[key].append(number)
+        order = list(groups.values())
+        random.Random(config.split_seed).shuffle(order)
+        parts: dict[str, list[int]] = {}
+        for split in missing:
+            parts[split] = _take(order, size)
+        parts["train"] = [number for group in order for number in group]
+        if all(parts.values()):
+            return {split: sorted(numbers) for split, numbers in parts.items()}
+    raise InputError(
+        f"{where} has {len(rows)} rows, {len(groups)} of them different: too few to set aside rows for "
+        f"{' and '.join(missing)}. Give more rows, or files of their own (data=jsonl data.validation_file=… "
+        "data.test_file=…)."
+    )
+
+
+def _take(groups: list[list[int]], size: int) -> list[int]:
+    """Move whole groups out of ``groups`` until ``size`` rows are together; those too big for the rest
+    stay."""
+    taken: list[int] = []
+    stay = []
+    for group in groups:
+        if len(taken) + len(group) <= size:
+            taken += group
+        else:
+            stay.append(group)
+    groups[:] = stay
+    return taken
+
+
+def _keys(rows: RawRows, shape: Shape, by_response: bool) -> Iterator[Any]:
+    """What must not stand on both sides of a split: the prompt of each row (or prompt and response)."""
+    if shape.kind is Kind.TOKENS:
+        columns = [
+            "input_ids" if by_response or "prompt_input_ids" not in columns_of(rows) else "prompt_input_ids"
+        ]
+    elif shape.kind is Kind.MESSAGES:
+        columns = [shape.messages or ""]
+    elif shape.kind is Kind.TEXT:
+        columns = [shape.text or ""]
+    else:
+        columns = [name for name in (shape.prompt, shape.context) if name] or columns_of(rows)
+        columns += [shape.response or ""] if by_response else []
+    for row in _iterate(rows, range(len(rows)), columns):
+        value: Any = [row.get(name) for name in columns]
+        if shape.kind is Kind.MESSAGES and not by_response and isinstance(value[0], list):
+            value = value[0][:-1]
+        yield json.dumps(value, sort_keys=True, default=str)
+
+
+def _iterate(rows: RawRows, numbers: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Rows by number; a ``datasets.Dataset`` is read in batches, and only these columns of it."""
+    if not hasattr(rows, "select_columns"):
+        yield from (rows[number] for number in numbers)
+        return
+    view = rows if columns is None else rows.select_columns(list(columns))
+    for start in range(0, len(numbers), BATCH):
+        batch = view[list(numbers[start : start + BATCH])]
+        names = list(batch)
+        yield from (dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True))
+
+
+@dataclass
+class _Part:
+    """One split to be: which rows of which source, and how they are encoded."""
+
+    split: str
+    rows: RawRows
+    numbers: Sequence[int]
+    encoder: Encoder
+    cap: int | None
+
+    @property
+    def size(self) -> int:
+        """How many rows it will have at most."""
+        return len(self.numbers) if self.cap is None else min(self.cap, len(self.numbers))
+
+    def encode(self, dropped: Counter[str], report: Callable[[int], None] | None) -> Dataset:
+        """Its rows as a Dataset; ``dropped`` counts those left out, ``report`` hears how many are done."""
+        from datasets import Dataset
+        from datasets.table import InMemoryTable, concat_tables
+
+        if not len(self.numbers):
+            raise InputError(f"{self.encoder.where} holds no rows. Give a set with rows.")
+        numbers = list(self.numbers)
+        if self.size < len(numbers):
+            random.Random(self.encoder.config.split_seed).shuffle(numbers)
+        tables, reasons, kept = [], [], 0
+        schema = _features(columns_of(self.rows)).arrow_schema
+        for start in range(0, len(numbers), BATCH):
+            rows, batch_reasons = self._batch(numbers[start : start + BATCH], self.size - kept)
+            kept += len(rows)
+            reasons += batch_reasons
+            columns = {name: [row.get(name) for row in rows] for name in schema.names}
+            tables.append(InMemoryTable.from_pydict(columns, schema=schema))
+            if report is not None:
+                report(kept)
+            if kept == self.size:
+                break
+        dropped.update(row.reason for row in reasons)
+        if not kept:
+            raise InputError(_nothing_left(self.encoder, self.split, reasons))
+        encoded = Dataset(concat_tables(tables))
+        order = sorted(range(kept), key=encoded["row"][:].__getitem__)
+        return (
+            encoded if order == list(range(kept)) else Dataset(InMemoryTable(encoded.data.table.take(order)))
+        )
+
+    def _batch(self, numbers: Sequence[int], wanted: int) -> tuple[list[dict[str, Any]], list[Dropped]]:
+        """The first ``wanted`` usable rows among these, and what was dropped before them."""
+        kept: list[dict[str, Any]] = []
+        reasons: list[Dropped] = []
+        raw = list(_iterate(self.rows, numbers))
+        for number, row, encoded in zip(numbers, raw, self.encoder.encode(raw, numbers), strict=True):
+            if isinstance(encoded, Dropped):
+                reasons.append(encoded)
+            else:
+                kept.append(_finished(encoded, row, number))
+            if len(kept) == wanted:
+                break
+        return kept, reasons
+
+
+def _finished(encoded: Encoded, row: Row, number: int) -> dict[str, Any]:
+    finished = {
+        "input_ids": encoded.ids,
+        "labels": encoded.labels,
+        "prompt_ids": encoded.ids[: encoded.prompt],
+        "prompt": encoded.prompt_text,
+        "response": encoded.response_text,
+        "row": number,
+    }
+    slots = row.get("slots")
+    if slots is not None:
+        finished["slots"] = slots if isinstance(slots, str) else json.dumps(slots, ensure_ascii=False)
+    if row.get("log_probability") is not None:
+        finished["log_probability"] = float(row["log_probability"])
+    return finished
+
+
+def _features(source_columns: Sequence[str]) -> Features:
+    """The columns of a split: ids in 32 bits, and of the optional ones those that the source has."""
+    from datasets import Features, List, Value
+
+    ids, text = List(Value("int32")), Value("string")
+    fields = {"input_ids": ids, "labels": ids, "prompt_ids": ids, "prompt": text, "response": text}
+    optional = {"slots": text, "log_probability": Value("float64")}
+    present = {name: kind for name, kind in optional.items() if name in source_columns}
+    return Features({**fields, "row": Value("int64"), **present})
+
+
+def _nothing_left(encoder: Encoder, split: str, reasons: Sequence[Dropped]) -> str:
+    config = encoder.config
+    counts = Counter(row.reason for row in reasons)
+    shortest = min((row.prompt_tokens for row in reasons if row.reason == PROMPT_TOO_LONG), default=0)
+    if shortest and set(counts) == {PROMPT_TOO_LONG}:
+        return (
+            f"data.max_length={config.max_length} leaves no {split} row a response: the shortest prompt has "
+            f"{shortest} tokens. Set data.max_length above {shortest}, or data.truncation=prompt_left."
+        )
+    listed = ", ".join(f"{reason} ({count})" for reason, count in counts.most_common())
+    return (
+        f"{encoder.where}: no {split} row has a scored token. Dropped: {listed}. "
+        f"Look at the columns, data.max_length={config.max_length} and data.truncation={config.truncation}."
+    )

@@ -1,0 +1,66 @@
+"""Whether the Hugging Face hub can be asked, known within seconds. Standard library only.
+
+Libraries retry a hub that nobody reaches for most of a minute; one probe, made once, tells before they start.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import urllib.error
+import urllib.request
+from functools import lru_cache
+from pathlib import Path
+
+PROBE_SECONDS = 4.0
+_TRUE = {"1", "true", "yes", "on"}
+
+
+def offline_asked() -> str | None:
+    """The environment variable that asks to stay off the network, if one does."""
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    return next((name for name in names if os.environ.get(name, "").lower() in _TRUE), None)
+
+
+def endpoint() -> str:
+    """The hub's address, without a closing slash."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def hub_cache() -> Path:
+    """Where ``huggingface_hub`` keeps what it has fetched."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+
+
+def in_cache(kind: str, name: str) -> bool:
+    """Whether something of ``owner/name`` is in the local cache; ``kind`` is ``models`` or ``datasets``."""
+    folder = hub_cache() / f"{kind}--{name.replace('/', '--')}" / "snapshots"
+    return folder.is_dir() and any(folder.iterdir())
+
+
+@lru_cache(maxsize=64)
+def ask(kind: str, name: str) -> int | None:
+    """HTTP status of ``owner/name`` on the hub, or None where nobody answers within ``PROBE_SECONDS``.
+
+    Runs in a thread of its own, since a name server that is silent is not bound by a socket's timeout.
+    """
+    answer: list[int] = []
+    thread = threading.Thread(target=_ask, args=(f"{endpoint()}/api/{kind}/{name}", answer), daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return answer[0] if answer else None
+
+
+def _ask(url: str, answer: list[int]) -> None:
+    headers = {"User-Agent": "distil-runner"}
+    if token := os.environ.get("HF_TOKEN"):
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        request = urllib.request.Request(url, headers=headers, method="HEAD")
+        with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
+            answer.append(response.status)
+    except urllib.error.HTTPError as error:
+        answer.append(error.code)
+    except (OSError, ValueError):
+        pass
