@@ -142,9 +142,11 @@ class ProgressBar(TrainerCallback):
         if self.task is not None and logs and "loss" in logs:
             self.progress.update(self.task, loss=f"loss {logs['loss']:.4f}")
 
-    def stop(self) -> None:
-        """Take the bar down, also after a failure."""
-        self.progress.stop()
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.progress.stop()  # also after a failure
 
 
 class InterruptGuard(TrainerCallback):

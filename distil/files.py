@@ -9,7 +9,8 @@ from typing import Any
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` atomically: after a crash the file holds the old text or the new, never half."""
+    """Write ``text`` to ``path`` atomically: after a crash the file holds the old text or the new, never
+    half."""
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "w", encoding="utf-8") as file:
         file.write(text)

@@ -1,8 +1,8 @@
 """From token ids to the hidden states of scored positions: the (B, T, V) logits of a batch are never made.
 
-The *wrapped* model is called (so that data-parallel and adapter hooks run) with ``logits_to_keep=1``, and a hook
-keeps what its body puts out. Where a model has no plain output head, its logits are taken as they come (the plain
-road): same numbers, more memory.
+The *wrapped* model is called (so that data-parallel and adapter hooks run) with ``logits_to_keep=1``, and a
+hook keeps what its body puts out. Where a model has no plain output head, its logits are taken as they come
+(the plain road): same numbers, more memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def scored_and_targets(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Which positions predict a scored token, and those tokens.
 
     Position t is scored where label t + 1 is not IGNORE_INDEX: the one shift of the project.
-    Returns ``scored_BT`` (bool, last column false) and ``targets_N`` in the order ``hidden_BTH[scored_BT]`` has.
+    Returns ``scored_BT`` (bool, last column false) and ``targets_N`` in the order ``hidden_BTH[scored_BT]``
+    has.
     """
     scored_BT = torch.zeros_like(labels_BT, dtype=torch.bool)
     scored_BT[:, :-1] = labels_BT[:, 1:] != IGNORE_INDEX
@@ -32,7 +33,8 @@ def scored_and_targets(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def position_ids(attention_mask_BT: Tensor) -> Tensor:
-    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs it)."""
+    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs
+    it)."""
     return (attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
 
 
@@ -54,7 +56,8 @@ class Forward:
     """Runs one model over batches and gives back what predicts the scored tokens.
 
     ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, whose body is watched.
-    The first batch checks that head and hidden states give the model's own logits; if not, the plain road is taken.
+    The first batch checks that head and hidden states give the model's own logits; if not, the plain road is
+    taken.
     """
 
     def __init__(self, model: nn.Module, inner: nn.Module | None = None) -> None:
@@ -100,7 +103,8 @@ class Forward:
             self._fused = _gives(head, hidden_BTH[:, -1], last_logits_BV)
             if not self._fused:
                 logger.warning(
-                    "The output head of %s is not a plain matrix product: its full logits are used (same numbers, more "
+                    "The output head of %s is not a plain matrix product: its full logits are used (same "
+                    "numbers, more "
                     "memory).",
                     type(self.inner).__name__,
                 )

@@ -1,4 +1,5 @@
-"""Registries that find their own entries: a method, adapter, data source or metric is one file, no other edit."""
+"""Registries that find their own entries: a method, adapter, data source or metric is one file, no other
+edit."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ ENTRY_POINT_GROUP = "distil.plugins"
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """One registered thing: its name, what builds it, and the dataclass of its config keys (None: no keys)."""
+    """One registered thing: its name, what builds it, and the dataclass of its config keys (None: no
+    keys)."""
 
     name: str
     factory: T
@@ -43,7 +45,10 @@ class Registry(Generic[T]):
         self._scanned = False
 
     def register(self, name: str, config: type[Any] | None = None) -> Callable[[T], T]:
-        """Decorator that files ``factory`` under ``name``. Raises InputError if another one already has it."""
+        """Decorator that files ``factory`` under ``name``.
+
+        Raises InputError if another one already has it.
+        """
 
         def decorate(factory: T) -> T:
             known = self._entries.get(name)

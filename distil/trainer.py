@@ -1,9 +1,9 @@
 """One trainer for every method: draw, count, score, step.
 
-Inside one optimizer step the order is fixed: draw every micro-batch of the accumulation window (rolling out the
-student where a term asks for its own sequences), count the scored tokens of each kind of sequence over the whole
-window and all ranks, score each micro-batch as a sum divided by that one count, step. So accumulation, padding and
-data parallelism cannot change the answer.
+Inside one optimizer step the order is fixed: draw every micro-batch of the accumulation window (rolling out
+the student where a term asks for its own sequences), count the scored tokens of each kind of sequence over
+the whole window and all ranks, score each micro-batch as a sum divided by that one count, step. So
+accumulation, padding and data parallelism cannot change the answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 
 
 class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenised rows, each with its index, so that a rollout can find the prompt and an error can name the row."""
+    """Tokenised rows, each with its index, so that a rollout can find the prompt and an error can name the
+    row."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows = [
@@ -99,7 +100,6 @@ class DistillationTrainer(Trainer):
         eos_ids, pad_id: where generation stops, and what fills a batch.
         shared_vocabulary: number of leading ids that teacher and student share.
         evaluate_student: the cheap evaluation during training, or None.
-        keep_checkpoints: how many checkpoints stay on disk (the best one on top).
     """
 
     def __init__(
@@ -115,7 +115,6 @@ class DistillationTrainer(Trainer):
         pad_id: int,
         shared_vocabulary: int,
         evaluate_student: Evaluate | None = None,
-        keep_checkpoints: int = 1,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
@@ -139,7 +138,6 @@ class DistillationTrainer(Trainer):
         self.pad_id = pad_id
         self.shared_vocabulary = shared_vocabulary
         self.evaluate_student = evaluate_student
-        self.keep_checkpoints = keep_checkpoints
         self.tally = Tally()
         self._student_forward: Forward | None = None
         self._teacher_forward = None if teacher is None else Forward(teacher)
@@ -159,9 +157,9 @@ class DistillationTrainer(Trainer):
             if batch is None:
                 break
             window.append(batch)
-        # A resumed run skips to here before the training loop has its state: the step is already the right one.
-        terms = self.terms()
-        if window and any(term.sequences is ROLLOUT for term in terms):
+        # A resumed run skips to here before the training loop has its state: the step is already the right
+        # one.
+        if window and self.wants_rollouts():
             self._roll_out(window)
         counts = self._count(window)
         for batch in window:
@@ -172,12 +170,22 @@ class DistillationTrainer(Trainer):
         """The terms of the coming step that weigh anything."""
         return tuple(term for term in self.method.terms(self.state.global_step) if term.weight != 0)
 
+    def wants_rollouts(self) -> bool:
+        """Whether a term of the coming step scores the student's own sequences."""
+        return any(term.sequences is ROLLOUT for term in self.terms())
+
+    def tokens_seen(self) -> int:
+        """Scored tokens trained on so far, of all sequences and ranks."""
+        return self.tally.scored_tokens + self.tally.rollout_tokens
+
     def _roll_out(self, window: list[dict[str, Any]]) -> None:
-        """Sample one response a row, the whole window in one generation batch, and add them to the micro-batches."""
+        """Sample one response a row, the whole window in one generation batch, and add them to the micro-
+        batches."""
         sizes = [len(batch["index"]) for batch in window]
         indices = [int(i) for batch in window for i in batch["index"]]
         prompts = [self.train_rows[i]["prompt_ids"] for i in indices]
-        # Noise belongs to the row's place in the global batch: micro-batch size, rank and padding cannot move it.
+        # Noise belongs to the row's place in the global batch: micro-batch size, rank and padding cannot move
+        # it.
         rank, world = self.args.process_index, self.args.world_size
         slots = [rank + world * i for i in range(len(indices))]
         c = self.rollouts
@@ -274,7 +282,8 @@ class DistillationTrainer(Trainer):
     def evaluate(  # type: ignore[override]  # narrower than Trainer's: our rows, our metrics
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The cheap evaluation; its likelihood is also ``eval_loss``, for schedulers and ``metric_for_best_model``."""
+        """The cheap evaluation; its likelihood is also ``eval_loss``, for schedulers and
+        ``metric_for_best_model``."""
         if self.evaluate_student is None:
             return {}
         scalars = self.evaluate_student(self.model)
@@ -301,7 +310,7 @@ class DistillationTrainer(Trainer):
         if (root / name).exists():  # the last step can be asked for twice: by interval and by the end
             return
         self._save_root = checkpoints.partial_folder(root, name)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotation is ours: see below
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotation is ours, below
         try:
             if self.state.best_global_step == self.state.global_step:
                 self.state.best_model_checkpoint = str(root / name)
@@ -316,7 +325,7 @@ class DistillationTrainer(Trainer):
         )
         checkpoints.publish(partial / name, root / name)
         best = self.state.best_model_checkpoint
-        checkpoints.rotate(root, self.keep_checkpoints, None if best is None else Path(best))
+        checkpoints.rotate(root, limit or 1, None if best is None else Path(best))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)

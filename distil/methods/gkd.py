@@ -1,4 +1,5 @@
-"""GKD (Agarwal et al. 2023, arXiv 2306.13649): lambda JSD on the data set + (1 - lambda) JSD on the student's own.
+"""GKD (Agarwal et al. 2023, arXiv 2306.13649): lambda JSD on the data set + (1 - lambda) JSD on the student's
+own.
 
 lambda is the share of the data set's sequences: 1 is all off-policy, 0 all on-policy. The paper and TRL count
 theirs the other way round. Both parts are in every step; no coin is drawn.
@@ -34,7 +35,8 @@ class GKDConfig(MethodConfig):
         check(0 <= self.lambda_gkd <= 1, f"method.lambda_gkd must lie in [0, 1], got {self.lambda_gkd}.")
         check(
             0 < self.mixture_weight < 1,
-            f"method.mixture_weight must lie in (0, 1), got {self.mixture_weight}: at the ends the divergence "
+            f"method.mixture_weight must lie in (0, 1), got {self.mixture_weight}: at the ends the "
+            f"divergence "
             "vanishes. For KL(teacher || student) use method=kd, for KL(student || teacher) method=revkd.",
         )
 

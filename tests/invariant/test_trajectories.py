@@ -23,7 +23,8 @@ METHOD_NAMES = sorted(METHODS.entries())
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_batch_shape_changes_nothing(name: str, family: str, tmp_path: Path) -> None:
-    """4 x 1, 2 x 2 and 1 x 4 (rows a micro-batch x accumulation) end in the same weights, rollouts included."""
+    """4 x 1, 2 x 2 and 1 x 4 (rows a micro-batch x accumulation) end in the same weights, rollouts
+    included."""
     runs = [
         Setup(build_method(name), tmp_path / f"{batch}", family, batch, 4 // batch).train()
         for batch in (4, 2, 1)
@@ -31,7 +32,8 @@ def test_batch_shape_changes_nothing(name: str, family: str, tmp_path: Path) -> 
     start = FAMILIES[family](1)
     assert distance(runs[0].model, start) > 1e-3, "training moved the weights"
     for other in runs[1:]:
-        # A logit that differs in its last bit moves AdamW's first steps by its sign where a gradient is about 0.
+        # A logit that differs in its last bit moves AdamW's first steps by its sign where a gradient is about
+        # 0.
         assert losses(other) == pytest.approx(losses(runs[0]), rel=1e-5)
         assert distance(runs[0].model, other.model) < 2e-4
 
@@ -183,6 +185,7 @@ def test_resume_is_bitwise(name: str, tmp_path: Path) -> None:
             "save_steps": 4,
             "eval_strategy": "steps",
             "eval_steps": 3,
+            "save_total_limit": 9,
         }
         return Setup(
             build_method(name),
@@ -193,7 +196,7 @@ def test_resume_is_bitwise(name: str, tmp_path: Path) -> None:
             steps=steps,
             dropout=0.1,
             arguments=arguments,
-            options={"evaluate_student": evaluate, "keep_checkpoints": 9},
+            options={"evaluate_student": evaluate},
         )
 
     whole = setup("whole", 8).train()
@@ -205,7 +208,10 @@ def test_resume_is_bitwise(name: str, tmp_path: Path) -> None:
 
 
 def test_rollouts_are_counted_and_reproducible(tmp_path: Path) -> None:
-    """GKD generates in every step; with lambda = 1 it does not, and another seed samples other tokens (trap 53)."""
+    """GKD generates in every step.
+
+    With lambda = 1 it does not, and another seed samples other tokens (trap 53).
+    """
     trainer = Setup(build_method("gkd"), tmp_path / "a").train()
     assert trainer.tally.rollouts == 12
     assert trainer.tally.rollout_tokens > 0
@@ -216,7 +222,8 @@ def test_rollouts_are_counted_and_reproducible(tmp_path: Path) -> None:
 
 
 def test_generation_config_of_the_model_does_not_leak(tmp_path: Path) -> None:
-    """A student whose own generation_config asks for top_k=1 and a penalty is rolled out as configured (trap 15)."""
+    """A student whose own generation_config asks for top_k=1 and a penalty is rolled out as configured
+    (trap 15)."""
     plain = Setup(build_method("gkd"), tmp_path / "plain").trainer()
     odd = Setup(build_method("gkd"), tmp_path / "odd").trainer()
     odd.model.generation_config.update(top_k=1, repetition_penalty=9.0, do_sample=False, max_new_tokens=1)

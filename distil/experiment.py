@@ -1,0 +1,204 @@
+"""One run: from a typed config to a run directory that anyone can read.
+
+Everything that can be refused is refused before a model loads; everything that was computed stays on disk.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from distil import environment, identity
+from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.data.base import check_data
+from distil.files import read_json, write_json, write_text
+from distil.methods.base import METHODS, Method
+from distil.metrics.base import Need, plan_metrics
+from distil.models import check_models
+from distil.models.sources import student_source, teacher_source
+from distil.report.html import write_report
+from distil.report.run_directory import read_run
+from distil.report.terminal import print_summary
+from distil.types import ROLLOUT, DistilError, InputError, RunFailed, RunInterrupted
+
+logger = logging.getLogger(__name__)
+
+STATUS = "status.json"
+
+
+def run(config: ExperimentConfig, *, command: str) -> Path:
+    """Run ``config`` to its end and return its run directory; a run that is done is only shown.
+
+    Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
+    """
+    method = METHODS.get(config.method.name).factory(config.method)
+    preflight(config, method)
+    name = identify(config, method)
+    folder = identity.run_folder(config, name)
+    console = Console()
+    if _status(folder) == "done":
+        console.print(
+            f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
+        )
+        print_summary(read_run(folder), console)
+        return folder
+    _open_folder(folder, config, command)
+    with _log_file(folder / "run.log"), _kept_status(folder, name, command):
+        from distil.stages import run_stages
+        from distil.tracking import start_tracker
+
+        with start_tracker(config.tracker, folder, _plain(config), folder.name, name) as tracker:
+            run_stages(config, method, folder, tracker, Console(stderr=True), command)
+    report = write_report(folder)
+    print_summary(read_run(folder), console)
+    logger.info("Report: %s", report)
+    return folder
+
+
+def preflight(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
+    """Refuse what cannot work, with the standard library alone: no model, no torch."""
+    needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
+    check_data(config.data, config.run.allow_network)
+    check_models(config.model, allow_network=config.run.allow_network, method_needs_teacher=needs_teacher)
+    plan_metrics(
+        config.eval.metrics, set(Need)
+    )  # unknown names; what this run lacks is seen once data is loaded
+    output = Path(config.output_dir)
+    existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"output_dir={config.output_dir}: {existing} cannot be written to. Give another output_dir=."
+        )
+
+
+def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
+    """The identity of this run: its config without what has no effect, the contents of its files, the
+    code."""
+    terms = [term for term in method.terms(0) if term.weight]
+    ignored = [f"method.{key}" for key in config.method.ignored]
+    if not any(term.sequences is ROLLOUT for term in terms):
+        ignored.append("rollouts")
+    return identity.run_identity(_plain(config), _fingerprints(config), environment.code_version(), ignored)
+
+
+def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
+    """Contents of the files and folders that config values name, by dotted key."""
+    sources = (teacher_source(config.model), student_source(config.model))
+    paths = {
+        source.key: source.folder for source in sources if source is not None and source.folder is not None
+    }
+    for key, value in asdict(config.data).items():
+        if (
+            isinstance(value, str)
+            and (key == "path" or key.endswith("_file"))
+            and Path(value).expanduser().exists()
+        ):
+            paths[f"data.{key}"] = Path(value).expanduser()
+    paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}
+    return {key: identity.fingerprint_path(path) for key, path in paths.items()}
+
+
+def _plain(config: ExperimentConfig) -> dict[str, Any]:
+    """The config as plain values, for files and trackers."""
+    return asdict(config)
+
+
+def _status(folder: Path) -> str | None:
+    try:
+        status: str = read_json(folder / STATUS)["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return status
+
+
+def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        write_text(folder / "config.yaml", text)
+        write_json(folder / "environment.json", environment.describe_environment(command))
+    except OSError as error:
+        raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Everything the project and its libraries log goes to ``run.log`` as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root, ours = logging.getLogger(), logging.getLogger("distil")
+    level = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        root.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
+    """Keep ``status.json`` true: running, then done, interrupted or failed with the reason."""
+    status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
+
+    def write(state: str, reason: str | None = None) -> None:
+        finished = None if state == "running" else _now()
+        write_json(
+            folder / STATUS,
+            status | {"status": state, "reason": reason, "finished": finished, "command": command},
+        )
+
+    write("running")
+    go_on = f"The same command goes on from the last checkpoint:\n  {command}"
+    try:
+        yield
+    except (KeyboardInterrupt, RunInterrupted) as error:
+        write("interrupted", str(error) or "Ctrl-C")
+        raise RunInterrupted(f"{error or 'Stopped.'} {go_on}") from None
+    except InputError:
+        write("failed", "refused")
+        raise
+    except DistilError as error:
+        write("failed", str(error))
+        raise
+    except Exception as error:
+        failure = _known_failure(error)
+        write("failed", str(failure or f"{type(error).__name__}: {error}"))
+        if failure is not None:
+            raise failure from error
+        logger.exception("The run failed.")
+        raise
+    write("done")
+
+
+def _known_failure(error: Exception) -> RunFailed | None:
+    """The user's word for failures of the machine; None for what is a mistake of ours."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+        return RunFailed(
+            "Out of memory. Halve trainer.per_device_train_batch_size and double "
+            "trainer.gradient_accumulation_steps: the result stays the same. Shorter rows "
+            "(data.max_length) and "
+            f"eval.batch_size help too. ({text.splitlines()[0] if text else 'MemoryError'})"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return RunFailed(
+            f"The disk is full: {text}. What was written before is kept; free some space and run again."
+        )
+    return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,111 @@
+"""What a run leaves: results, costs, samples, the student. Written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distil.config.schema import EvalConfig
+from distil.data.splits import Splits
+from distil.evaluation import Judgement, entropy_floor, plan
+from distil.files import write_json, write_text
+from distil.metrics.base import describe
+
+
+def write_results(
+    folder: Path,
+    config: EvalConfig,
+    splits: Splits,
+    judgements: Mapping[str, Judgement | None],
+    notes: Sequence[str],
+) -> None:
+    """``results.json``: one number a metric for teacher, student_before and student_after."""
+    after = judgements["student_after"]
+    assert after is not None
+    metrics, _ = plan(config, splits.test, has_teacher=judgements["teacher"] is not None)
+    said = [note for judgement in judgements.values() if judgement is not None for note in judgement.notes]
+    write_json(
+        folder / "results.json",
+        {
+            "metrics": describe(metrics),
+            **{who: judgement and judgement.scores for who, judgement in judgements.items()},
+            "floor": entropy_floor(splits.test),
+            "evaluation": {
+                "split": "test",
+                "rows": len(splits.test),
+                "scored_tokens": after.scored_tokens,
+                "generation_rows": len(after.generations),
+                "max_new_tokens": config.max_new_tokens,
+                "do_sample": config.do_sample,
+                "temperature": config.temperature,
+                "top_k": config.top_k,
+                "top_p": config.top_p,
+            },
+            "data": {
+                "train_rows": len(splits.train),
+                "validation_rows": len(splits.validation),
+                "test_rows": len(splits.test),
+                "dropped": splits.dropped,
+            },
+            "notes": list(dict.fromkeys([*notes, *said])),
+        },
+    )
+
+
+def write_cost(folder: Path, facts: Mapping[str, Any], parameters: Mapping[str, int | None]) -> None:
+    """``cost.json``: what the run took, apart from results, so that those compare byte for byte."""
+    write_json(folder / "cost.json", {**facts, "parameters": dict(parameters)})
+
+
+def parameter_counts(teacher: PreTrainedModel | None, student: PreTrainedModel) -> dict[str, int | None]:
+    """Parameters of both models, and how many of the student's are trained."""
+    return {
+        "teacher": None if teacher is None else teacher.num_parameters(),
+        "student": student.num_parameters(),
+        "trainable": student.num_parameters(only_trainable=True),
+    }
+
+
+def write_samples(
+    folder: Path, judgements: Mapping[str, Judgement | None], count: int
+) -> list[dict[str, Any]]:
+    """``samples.jsonl``: what each model wrote to the first ``count`` prompts. Returns the rows."""
+    after = judgements["student_after"]
+    assert after is not None
+    rows = []
+    for i, generation in enumerate(after.generations[:count]):
+        row: dict[str, Any] = {"prompt": generation.prompt, "reference": generation.reference}
+        for who, judgement in judgements.items():
+            row[who] = None if judgement is None else judgement.generations[i].text
+        rows.append(row)
+    write_text(folder / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return rows
+
+
+def keep_student(
+    folder: Path, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: str, command: str
+) -> None:
+    """Save the product as a plain folder: model or adapter, tokenizer, model card."""
+    target = folder / "student"
+    student.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    card = f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [distillation]
+---
+# {title}
+
+A student distilled with distil-runner. The command that made it:
+
+```
+{command}
+```
+
+Its scores beside those of its teacher and of the untouched student are in `results.json` of the run.
+"""
+    write_text(target / "README.md", card)

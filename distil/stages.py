@@ -1,0 +1,294 @@
+"""The stages of one run, in order: load, judge what there is, train, judge again, keep.
+
+Each stage leaves its result in the run directory, so that a run that stops anywhere goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+
+from distil import checkpoints, environment, results
+from distil.adapters.base import ADAPTERS
+from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
+from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.data.splits import Splits, load_splits
+from distil.evaluation import Judgement, judge, pad_id, plan, score_rows
+from distil.files import read_json, write_json
+from distil.methods.base import Method
+from distil.metrics.base import Generation
+from distil.models import (
+    CALIBRATION_ROWS,
+    load_student,
+    load_teacher,
+    load_tokenizer,
+    needs_calibration,
+    shared_vocabulary,
+)
+from distil.progress import Progress
+from distil.tracking import Tracker
+from distil.trainer import DistillationTrainer
+from distil.types import RunFailed, RunInterrupted
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Clock:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to ``stage``."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run works on."""
+
+    tokenizer: PreTrainedTokenizerBase
+    splits: Splits
+    teacher: PreTrainedModel | None
+    student: PreTrainedModel
+    shared_vocabulary: int
+    eos_ids: tuple[int, ...]
+    notes: list[str]
+
+
+def run_stages(
+    config: ExperimentConfig,
+    method: Method[MethodConfig],
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+    command: str,
+) -> None:
+    """Run every stage; ``folder`` then holds results, costs, samples and the student.
+
+    Raises RunInterrupted after Ctrl-C (with a checkpoint), RunFailed where training cannot go on.
+    """
+    clock, progress = Clock(), Progress(console)
+    environment.reset_peak_memory()
+    needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
+    with clock("load"), progress.spinner("loading data and models"):
+        set_seed(config.seed)
+        parts = load_parts(config, wants_teacher=needs_teacher or config.eval.teacher)
+        arguments = training_arguments(config, folder)
+        _place(parts, arguments, folder)
+    with clock("evaluate"):
+        teacher, before = _judge_before(config, parts, folder, progress)
+    trainer, log = build_trainer(
+        config, method, parts, arguments, folder, tracker, needs_teacher=needs_teacher
+    )
+    with clock("train"):
+        _train(trainer, folder, config, console)
+    parts.student.config.use_cache = True  # Trainer switches it off for good; the product generates
+    with clock("evaluate"):
+        after = _judge(config, parts.student, parts, progress, "the distilled student")
+    judgements = {"teacher": teacher, "student_before": before, "student_after": after}
+    results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command)
+    results.write_results(folder, config.eval, parts.splits, judgements, parts.notes)
+    samples = results.write_samples(folder, judgements, config.eval.samples)
+    _write_cost(folder, trainer, log, clock, parts)
+    tracker.samples(samples)
+    tracker.summary(after.scores)
+
+
+def _write_cost(
+    folder: Path, trainer: DistillationTrainer, log: MetricsLog, clock: Clock, parts: Parts
+) -> None:
+    # Training counts the seconds of earlier sessions too: a resumed run is not cheaper than a whole one.
+    seconds = clock.seconds | {"train": log.seconds}
+    steps = trainer.state.global_step
+    facts = {
+        "steps": steps,
+        **trainer.tally.totals(),
+        "seconds": {
+            stage: round(spent, 2) for stage, spent in (seconds | {"total": sum(seconds.values())}).items()
+        },
+        "seconds_per_step": log.seconds / max(steps, 1),
+        "peak_memory_bytes": environment.peak_memory_bytes(),
+    }
+    results.write_cost(folder, facts, results.parameter_counts(parts.teacher, parts.student))
+
+
+def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
+    """Tokenizer, data and models; what is odd but allowed ends in ``notes``."""
+    network = config.run.allow_network
+    tokenizer, notes = load_tokenizer(config.model, allow_network=network)
+    splits = load_splits(config.data, tokenizer)
+    wants_teacher = wants_teacher and config.model.teacher.path is not None
+    plan(config.eval, splits.test, has_teacher=wants_teacher)  # refused here, before a model loads
+    teacher = load_teacher(config.model, allow_network=network) if wants_teacher else None
+    calibration = None
+    if needs_calibration(config.model):
+        calibration = splits.train.select(range(min(CALIBRATION_ROWS, len(splits.train))))["input_ids"]
+    loaded = load_student(config.model, config.seed, calibration, allow_network=network)
+    if loaded.kept_layers is not None:
+        notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
+    student = ADAPTERS.get(config.peft.name).factory(config.peft).wrap(loaded.model)
+    shared = shared_vocabulary(teacher, student, tokenizer)
+    eos_ids = _eos_ids(tokenizer, teacher, student)
+    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes)
+
+
+def _place(parts: Parts, arguments: TrainingArguments, folder: Path) -> None:
+    """Models to the device, and room for the checkpoints on the disk."""
+    for model in (parts.student, parts.teacher):
+        if model is not None and not hasattr(model, "hf_device_map"):
+            torch.nn.Module.to(model, arguments.device)
+    if arguments.save_strategy != "no":
+        whole = sum(p.numel() * p.element_size() for p in parts.student.parameters())
+        trained = sum(p.numel() * p.element_size() for p in parts.student.parameters() if p.requires_grad)
+        keep = arguments.save_total_limit or 1
+        checkpoints.ensure_space(folder, checkpoints.space_needed(whole, trained, keep))
+
+
+def _title(config: ExperimentConfig) -> str:
+    return f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
+
+
+def _eos_ids(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel | None) -> tuple[int, ...]:
+    ids = {tokenizer.eos_token_id}
+    for model in models:
+        if model is not None and model.generation_config is not None:
+            eos = model.generation_config.eos_token_id
+            ids |= set(eos) if isinstance(eos, list) else {eos}
+    return tuple(sorted(i for i in ids if i is not None))
+
+
+def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
+    """The user's trainer keys, and those that are the runner's own."""
+    return TrainingArguments(
+        **config.trainer.arguments(),
+        output_dir=str(folder / "checkpoints"),
+        seed=config.seed,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        logging_nan_inf_filter=False,
+    )
+
+
+def build_trainer(
+    config: ExperimentConfig,
+    method: Method[MethodConfig],
+    parts: Parts,
+    arguments: TrainingArguments,
+    folder: Path,
+    tracker: Tracker,
+    *,
+    needs_teacher: bool,
+) -> tuple[DistillationTrainer, MetricsLog]:
+    """The trainer with its cheap evaluation, and the log of its scalars."""
+    validation = parts.splits.validation
+    rows = validation.select(range(min(config.eval.during_training_rows, len(validation)))).to_list()
+
+    def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
+        totals = score_rows(
+            model, parts.teacher, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
+        )
+        scalars = {
+            "nll_per_token": totals.nll_per_token,
+            "kl_per_token": totals.kl_per_token,
+            "top1_agreement": totals.top1_agreement,
+        }
+        return {name: value for name, value in scalars.items() if value is not None}
+
+    arguments_pad = pad_id(parts.tokenizer)
+    trainer = DistillationTrainer(
+        method,
+        parts.student,
+        parts.teacher if needs_teacher else None,
+        parts.splits.train.select_columns(["input_ids", "labels", "prompt_ids"]).to_list(),
+        arguments,
+        rollouts=config.rollouts,
+        eos_ids=parts.eos_ids,
+        pad_id=arguments_pad,
+        shared_vocabulary=parts.shared_vocabulary,
+        evaluate_student=evaluate_student,
+    )
+    log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
+    trainer.add_callback(log)
+    return trainer, log
+
+
+def _train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:
+    """Train, from the newest checkpoint that verifies.
+
+    Raises RunInterrupted where Ctrl-C stopped it, RunFailed for a method that asks for rollouts and got none.
+    """
+    root = folder / "checkpoints"
+    if not config.run.resume and root.exists():
+        shutil.rmtree(root)
+    checkpoint, problems = checkpoints.newest_valid(root)
+    for problem in problems:
+        logger.warning(problem)
+    if checkpoint is not None:
+        logger.info("Going on from %s.", checkpoint.name)
+    bar = ProgressBar(console, trainer.tokens_seen)
+    trainer.add_callback(bar)
+    with InterruptGuard() as guard, bar:
+        trainer.add_callback(guard)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
+    if trainer.wants_rollouts() and not trainer.tally.rollouts:
+        raise RunFailed("The method asks for the student's own sequences, but none was sampled.")
+
+
+# ---- judgement
+
+
+def _judge(
+    config: ExperimentConfig, model: PreTrainedModel, parts: Parts, progress: Progress, label: str
+) -> Judgement:
+    with progress.bar(f"judging {label}") as report:
+        return judge(
+            model,
+            parts.teacher,
+            parts.splits.test,
+            parts.tokenizer,
+            config.eval,
+            config.seed,
+            eos_ids=parts.eos_ids,
+            shared_vocabulary=parts.shared_vocabulary,
+            progress=report,
+        )
+
+
+def _judge_before(
+    config: ExperimentConfig, parts: Parts, folder: Path, progress: Progress
+) -> tuple[Judgement | None, Judgement]:
+    """Teacher and untouched student; kept on disk, so that a resumed run does not judge them again."""
+    kept = folder / "before.json"
+    if kept.exists():
+        stored = read_json(kept)
+        teacher = None if stored["teacher"] is None else _restore(stored["teacher"])
+        return teacher, _restore(stored["student_before"])
+    teacher = None if parts.teacher is None else _judge(config, parts.teacher, parts, progress, "the teacher")
+    before = _judge(config, parts.student, parts, progress, "the untouched student")
+    write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
+    return teacher, before
+
+
+def _restore(stored: dict[str, Any]) -> Judgement:
+    generations = [Generation(**generation) for generation in stored["generations"]]
+    return Judgement(stored["scores"], generations, stored["scored_tokens"], stored["notes"])
