@@ -1,0 +1,207 @@
+"""The student's own sequences, sampled so that a row's tokens depend on its noise and on nothing beside it.
+
+``generate()`` of transformers takes no generator and obeys the model's own generation_config. This sampler
+takes its chance as an argument (one uniform number a token, turned into a token by the inverse of the
+cumulative distribution) and its settings from the call alone. So batch size, padding, rank and resume cannot
+move a rollout.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One continuation: its token ids (the EOS too, where it was reached), never decoded and read back."""
+
+    ids: list[int]
+    ended: bool
+    """Whether it stopped at an EOS rather than at the limit."""
+
+
+def uniforms(seed: int, step: int, rows: Sequence[int], length: int) -> Tensor:
+    """Noise in [0, 1) for ``rows`` of optimizer step ``step``: float64 (B, length), on the CPU.
+
+    Each row has a generator of its own, so its numbers are the same in any grouping, and a shorter ``length``
+    gives a prefix of a longer one.
+    """
+    noise = torch.empty(len(rows), length, dtype=torch.float64)
+    for i, row in enumerate(rows):
+        name = f"{seed},{step},{row}".encode()
+        generator = torch.Generator().manual_seed(
+            int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
+        )
+        noise[i].uniform_(generator=generator)
+    return noise
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos_ids: Collection[int],
+    pad_id: int,
+    max_new_tokens: int,
+    uniforms: Tensor | None,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> list[Generated]:
+    """Continue each prompt until an EOS or ``max_new_tokens``, all prompts in one batch with a KV cache.
+
+    Args:
+        model: a causal language model, plain or wrapped by PEFT; it is called, so hooks and adapters run.
+            It runs in eval mode with gradient checkpointing off; both come back. Autocast is the caller's.
+        prompts: token ids, none empty.
+        eos_ids: any of these ends a row, and stays in its ids.
+        pad_id: fills the left of shorter prompts (masked, so any id serves).
+        uniforms: noise (B, >= max_new_tokens) in [0, 1), float64; None decodes greedily.
+        temperature, top_k, top_p: applied in this order, in float32; top_k 0 and top_p 1 keep all tokens.
+            The model's own generation_config has no say.
+
+    A model with absolute positions (GPT-2) holds ``max_position_embeddings`` tokens: a row stops there with
+    ``ended=False``, and a prompt that fills them all gets no token. Raises ValueError for an empty prompt or
+    one that is longer still.
+    """
+    room = _room(model, prompts, max_new_tokens)
+    rows = [i for i in range(len(prompts)) if room[i] > 0]
+    ids: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    with _generating(model):
+        decoder = _Decoder(model, [prompts[i] for i in rows], pad_id)
+        while rows:
+            # All rows of a batch are at the same token: each of them has drawn as many.
+            at = len(ids[rows[0]])
+            noise_B = None if uniforms is None else uniforms[rows, at]
+            tokens_B = next_tokens(decoder.logits_BV, noise_B, temperature, top_k, top_p)
+            stay = []
+            for slot, (row, token) in enumerate(zip(rows, tokens_B.tolist(), strict=True)):
+                ids[row].append(token)
+                ended[row] = token in eos_ids
+                if not ended[row] and len(ids[row]) < room[row]:
+                    stay.append(slot)
+            rows = [rows[slot] for slot in stay]
+            if rows:
+                decoder.step(tokens_B, stay)
+    return [Generated(*row) for row in zip(ids, ended, strict=True)]
+
+
+def next_tokens(
+    logits_BV: Tensor, uniforms_B: Tensor | None, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Tensor:
+    """One token a row: the likeliest (no noise), or the one whose share of [0, 1) holds the noise."""
+    logits_BV = logits_BV.float()
+    if uniforms_B is None:
+        return logits_BV.argmax(-1)
+    logits_BV = logits_BV / temperature
+    if 0 < top_k < logits_BV.shape[-1]:
+        kth_B1 = logits_BV.topk(top_k).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)
+    if top_p < 1:
+        logits_BV = _nucleus(logits_BV, top_p)
+    cumulative_BV = logits_BV.double().softmax(-1).cumsum(-1)
+    total_B1 = cumulative_BV[:, -1:]
+    point_B1 = uniforms_B.to(total_B1)[:, None] * total_B1
+    # Strictly below the total: rounding must not push the point past the last token that has any probability.
+    point_B1 = torch.minimum(point_B1, torch.nextafter(total_B1, torch.zeros_like(total_B1)))
+    return torch.searchsorted(cumulative_BV, point_B1, right=True).squeeze(-1)
+
+
+def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:
+    """Keep the fewest likeliest tokens whose probabilities reach ``top_p`` together; at least one."""
+    ascending_BV, order_BV = logits_BV.sort(dim=-1)
+    out_BV = ascending_BV.softmax(-1).cumsum(-1) <= 1 - top_p
+    out_BV[:, -1] = False
+    return logits_BV.masked_fill(torch.zeros_like(out_BV).scatter(-1, order_BV, out_BV), -torch.inf)
+
+
+class _Decoder:
+    """A batch that grows token by token: mask, positions and cache, and the newest logits."""
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
+        self.model = model
+        self.cache: Any = None
+        if not prompts:
+            return
+        self.accepts = inspect.signature(_innermost(model).forward).parameters
+        width = max(map(len, prompts))
+        device = next(model.parameters()).device
+        ids_BT = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
+        self.mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        # Counted over real tokens: absolute positions would otherwise shift with the padding.
+        self._advance(ids_BT, (self.mask_BT.cumsum(-1) - 1).clamp(min=0))
+
+    def step(self, tokens_B: Tensor, stay: Sequence[int]) -> None:
+        """Append a token to each row, going on with the rows at ``stay`` alone."""
+        if len(stay) < len(tokens_B):
+            kept = torch.tensor(stay, device=tokens_B.device)
+            self.cache.reorder_cache(kept)  # not batch_select_indices: linear-attention layers lack it
+            self.mask_BT, tokens_B = self.mask_BT[kept], tokens_B[kept]
+        positions_B1 = self.mask_BT.sum(-1, keepdim=True)
+        self.mask_BT = torch.cat([self.mask_BT, torch.ones_like(positions_B1)], dim=-1)
+        self._advance(tokens_B[:, None], positions_B1)
+
+    def _advance(self, ids_BT: Tensor, positions_BT: Tensor) -> None:
+        inputs: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": self.mask_BT, "use_cache": True}
+        if self.cache is not None:
+            inputs["past_key_values"] = self.cache
+        if "position_ids" in self.accepts:
+            inputs["position_ids"] = positions_BT
+        if "logits_to_keep" in self.accepts:
+            inputs["logits_to_keep"] = 1
+        output = self.model(**inputs)
+        self.cache = output.past_key_values
+        self.logits_BV: Tensor = output.logits[:, -1]
+
+
+def _innermost(model: nn.Module) -> Any:
+    """The transformers model itself, whose signature says what it takes; PEFT's passes the rest through."""
+    wrapped: Any = model
+    return wrapped.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
+    """How many new tokens each row may have."""
+    config = _innermost(model).config.get_text_config()
+    # Rotary models go beyond the length they were trained for; a table of positions cannot.
+    rotary = getattr(config, "rope_parameters", None) is not None
+    limit = None if rotary else getattr(config, "max_position_embeddings", None)
+    room = []
+    for i, prompt in enumerate(prompts):
+        if not prompt:
+            raise ValueError(f"prompt {i} is empty: generation starts from at least one token.")
+        if limit is not None and len(prompt) > limit:
+            raise ValueError(f"prompt {i} has {len(prompt)} tokens; the model has {limit} positions.")
+        room.append(max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)))
+    return room
+
+
+@contextmanager
+def _generating(model: nn.Module) -> Iterator[None]:
+    """Eval mode, gradient checkpointing off (it would switch the cache off); each module's state returns."""
+    modes = [(module, module.training) for module in model.modules()]
+    checkpointing = [
+        (module, module.gradient_checkpointing)
+        for module in model.modules()
+        if getattr(module, "gradient_checkpointing", False)
+    ]
+    try:
+        model.eval()
+        for module, _ in checkpointing:
+            module.gradient_checkpointing = False  # type: ignore[assignment]  # a plain flag, not a submodule
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for module, flag in checkpointing:
+            module.gradient_checkpointing = flag
