@@ -230,7 +230,7 @@ def _wandb_mode() -> tuple[_Mode, str]:
             return mode, f"WANDB_MODE={asked}"
     if not os.environ.get("WANDB_API_KEY") and not wandb.login(prompt=False, verify=False):
         return "offline", "no WANDB_API_KEY and no wandb login"
-    server = wandb.Settings().base_url
+    server = wandb.setup().settings.base_url
     if not reachable(server):
         return "offline", f"no answer from {server} within {NETWORK_SECONDS:g} s"
     return "online", ""

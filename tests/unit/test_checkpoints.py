@@ -1,0 +1,206 @@
+"""A checkpoint is complete or absent, and damage is found: real kills, real flipped bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from distil.checkpoints import (
+    MANIFEST,
+    ensure_space,
+    newest_valid,
+    partial_folder,
+    publish,
+    published,
+    rotate,
+    space_needed,
+    verify,
+)
+from distil.types import InputError
+
+FILES = {
+    "model.safetensors": b"\x00\x01weights\xff" * 50,
+    "state/optimizer.pt": b"moments" * 30,
+    "empty.json": b"",
+}
+
+
+def write(folder: Path, files: dict[str, bytes] | None = None) -> Path:
+    for name, content in (FILES if files is None else files).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def make(root: Path, step: int) -> Path:
+    name = f"checkpoint-{step}"
+    publish(write(partial_folder(root, name) / name), root / name)
+    return root / name
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_published_checkpoint_verifies_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    folder = make(tmp_path, 5)
+    assert verify(folder) == []
+    assert names(tmp_path) == ["checkpoint-5"]
+    assert {name: (folder / name).read_bytes() for name in FILES} == FILES
+
+
+def test_manifest_lists_every_file_with_its_own_hash(tmp_path: Path) -> None:
+    folder = make(tmp_path, 5)
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for entry in manifest["files"]:
+        sums = subprocess.run(
+            ["sha256sum", folder / entry["name"]], capture_output=True, text=True, check=True
+        )
+        assert sums.stdout.split()[0] == entry["sha256"]
+        assert entry["size"] == len(FILES[entry["name"]])
+    assert [entry["name"] for entry in manifest["files"]] == sorted(FILES)
+
+
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
+    folder = make(tmp_path, 5)
+    original_manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    for file in [folder / name for name in (*FILES, MANIFEST)]:
+        content = file.read_bytes()
+        for position in range(len(content)):
+            damaged = bytearray(content)
+            damaged[position] ^= 1 << random.randrange(8)
+            file.write_bytes(damaged)
+            if not verify(folder):  # white space of the manifest carries nothing
+                assert file.name == MANIFEST
+                assert json.loads(damaged) == original_manifest
+        file.write_bytes(content)
+    assert verify(folder) == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state/optimizer.pt"])
+def test_truncated_missing_and_extra_files_are_named(tmp_path: Path, name: str) -> None:
+    folder = make(tmp_path, 5)
+    (folder / name).write_bytes(FILES[name][:-1])
+    assert verify(folder) == [f"{name} has {len(FILES[name]) - 1} bytes instead of {len(FILES[name])}"]
+    (folder / name).unlink()
+    assert verify(folder) == [f"{name} is missing"]
+    write(folder, {name: FILES[name], "rng_state.pth": b"x"})
+    assert verify(folder) == ["rng_state.pth is not in the manifest"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"files": 3}', b'{"files": [{"name": "a"}]}', b"\xff"]
+)
+def test_unreadable_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: bytes) -> None:
+    folder = make(tmp_path, 5)
+    (folder / MANIFEST).write_bytes(content)
+    assert verify(folder)
+    (folder / MANIFEST).unlink()
+    assert verify(folder) == [f"{MANIFEST} is missing"]
+
+
+def test_newest_valid_passes_over_damage_and_says_so(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        make(tmp_path, step)
+    (tmp_path / "checkpoint-100" / "model.safetensors").write_bytes(b"short")
+    write(partial_folder(tmp_path, "checkpoint-200") / "checkpoint-200")
+    newest, notes = newest_valid(tmp_path)
+    assert newest == tmp_path / "checkpoint-10"
+    assert len(notes) == 1
+    assert "checkpoint-100 is damaged" in notes[0]
+    assert "model.safetensors" in notes[0]
+    assert names(tmp_path) == ["checkpoint-10", "checkpoint-100.damaged", "checkpoint-9"]
+    make(tmp_path, 100)  # the step can be written again
+    assert newest_valid(tmp_path) == (tmp_path / "checkpoint-100", [])
+
+
+def test_nothing_to_resume_from(tmp_path: Path) -> None:
+    assert newest_valid(tmp_path / "never") == (None, [])
+    assert newest_valid(tmp_path) == (None, [])
+
+
+def test_rotation_keeps_the_newest_by_step_and_the_best(tmp_path: Path) -> None:
+    for step in (2, 10, 9, 30):
+        make(tmp_path, step)
+    rotate(tmp_path, keep=2, best=tmp_path / "checkpoint-2")
+    assert [folder.name for folder in published(tmp_path)] == [
+        "checkpoint-2",
+        "checkpoint-10",
+        "checkpoint-30",
+    ]
+    rotate(tmp_path, keep=1)
+    assert names(tmp_path) == ["checkpoint-30"]
+    with pytest.raises(ValueError, match="at least 1"):
+        rotate(tmp_path, keep=0)
+
+
+def test_publishing_over_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path, 5)
+    with pytest.raises(FileExistsError):
+        make(tmp_path, 5)
+    assert verify(folder) == []
+
+
+SAVE_FOR_EVER = """
+import os, sys
+from pathlib import Path
+from distil.checkpoints import partial_folder, publish, rotate
+root = Path(sys.argv[1])
+step = int(sys.argv[2])
+print("ready", flush=True)
+while True:
+    step += 1
+    name = f"checkpoint-{step}"
+    folder = partial_folder(root, name) / name
+    folder.mkdir(exist_ok=True)
+    for index in range(6):
+        (folder / f"part-{index}.bin").write_bytes(os.urandom(20_000))
+    publish(folder, root / name)
+    rotate(root, keep=2)
+"""
+
+
+def test_killed_at_any_moment_checkpoints_are_complete_or_absent(tmp_path: Path) -> None:
+    chance = random.Random(1)
+    step = 0
+    for _ in range(25):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), str(step)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.15))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        found = published(tmp_path)
+        assert [verify(folder) for folder in found] == [[]] * len(found)
+        assert len(found) <= 3  # two kept, and one published but not yet rotated
+        newest, notes = newest_valid(tmp_path)
+        assert notes == []
+        assert newest == (found[-1] if found else None)
+        assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+        if newest is not None:
+            step = int(newest.name.partition("-")[2])
+    assert step > 0
+
+
+def test_too_small_a_disk_is_refused_by_need_and_have(tmp_path: Path) -> None:
+    ensure_space(tmp_path / "not" / "yet", 1)
+    with pytest.raises(InputError, match=r"output_dir=.* take 1e\+06 TB, .* are free\. .*fewer checkpoints"):
+        ensure_space(tmp_path / "not" / "yet", 10**18)
+
+
+def test_space_for_weights_moments_copies_and_product() -> None:
+    # 100 bytes of weights, all trained: 300 a checkpoint; 2 kept, the best, a new one; and the product.
+    assert space_needed(100, 100, keep=2) == 4 * 300 + 100
+    # An adapter of 10 bytes.
+    assert space_needed(10, 10, keep=1) == 3 * 30 + 10

@@ -1,0 +1,114 @@
+"""What environment.json says is true."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distil import environment
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", "-C", root, *identity, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q")
+    (tmp_path / "distil").mkdir()
+    (tmp_path / "distil" / "a.py").write_text("x = 1\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("hello\n", encoding="utf-8")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    return tmp_path
+
+
+def test_clean_checkout(checkout: Path) -> None:
+    assert environment.git_state(checkout) == {"revision": git(checkout, "rev-parse", "HEAD"), "dirty": None}
+
+
+def test_dirty_is_a_hash_of_what_is_not_committed(checkout: Path) -> None:
+    states = set()
+    (checkout / "README.md").write_text("changed\n", encoding="utf-8")  # not code
+    assert environment.git_state(checkout)["dirty"] is None
+    (checkout / "distil" / "a.py").write_text("x = 2\n", encoding="utf-8")
+    states.add(environment.git_state(checkout)["dirty"])
+    (checkout / "distil" / "new ü.py").write_text("y = 1\n", encoding="utf-8")
+    states.add(environment.git_state(checkout)["dirty"])
+    (checkout / "distil" / "new ü.py").write_text("y = 2\n", encoding="utf-8")
+    states.add(environment.git_state(checkout)["dirty"])
+    git(checkout, "add", ".")
+    assert environment.git_state(checkout)["dirty"] is not None
+    assert len(states) == 3
+    assert None not in states
+
+
+def test_outside_a_checkout_nothing_is_claimed(checkout: Path) -> None:
+    inside = checkout / "site-packages"
+    inside.mkdir()
+    assert environment.git_state(inside) == {"revision": None, "dirty": None}
+
+
+def test_environment_json(tmp_path: Path) -> None:
+    import torch
+
+    found = environment.describe_environment("python run.py seed=1")
+    json.dumps(found, allow_nan=False)
+    assert set(found) == {"command", "versions", "git", "device", "python", "platform", "threads"}
+    assert found["command"] == "python run.py seed=1"
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["threads"] == torch.get_num_threads()
+    assert found["python"] == sys.version.split()[0]
+    assert found["device"]
+
+
+def test_command_line() -> None:
+    assert (
+        environment.command_line(["run.py", "method=gkd", "name=a b"])
+        == "python run.py method=gkd 'name=a b'"
+    )
+    assert environment.command_line(["bin/distil", "run"]) == "distil run"
+    assert "abc" not in environment.command_line(["run.py", "trainer.hub_token=abc"])
+
+
+def test_code_version_follows_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "report").mkdir()
+    for name in ("trainer.py", "report/page.py"):
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path)
+    before = environment.code_version()
+    (tmp_path / "report" / "page.py").write_text("x = 2\n", encoding="utf-8")
+    assert environment.code_version() == before  # what only shows results computes none
+    (tmp_path / "trainer.py").write_text("x = 2\n", encoding="utf-8")
+    changed = environment.code_version()
+    (tmp_path / "trainer.py").rename(tmp_path / "engine.py")
+    assert len({before, changed, environment.code_version()}) == 3
+
+
+PEAK = """
+from distil.environment import peak_memory_bytes, reset_peak_memory
+before = peak_memory_bytes()
+block = bytearray(200 * 2**20)
+with_block = peak_memory_bytes()
+del block
+after = peak_memory_bytes()
+reset_peak_memory()
+print(before, with_block, after, peak_memory_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the mark can be reset on Linux only")
+def test_peak_memory_is_a_high_water_mark_that_can_be_reset() -> None:
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    before, with_block, after, reset = map(int, done.stdout.split())
+    assert with_block - before == pytest.approx(200 * 2**20, rel=0.1)
+    assert after == pytest.approx(with_block, rel=0.02)
+    assert reset < after - 150 * 2**20
