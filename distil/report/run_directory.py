@@ -1,0 +1,261 @@
+"""A run directory as one typed value. Reports have no other input.
+
+Only ``status.json`` or ``config.yaml`` must be there: a run that failed or was interrupted has no results,
+and its report says so. A file that cannot be read is named in ``RunRecord.problems``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distil.files import read_json
+from distil.types import InputError
+
+Scores = Mapping[str, float | None]
+"""Number by metric name. None: could not be computed (a division by zero, a NaN)."""
+Curve = tuple[tuple[int, float | None], ...]
+"""(optimizer step, value) in the order of steps. None: not a finite number, drawn as a gap."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a row of the results table means."""
+
+    name: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    """None: neither direction is better (the length of responses)."""
+    format: str = ".3f"
+    """A Python format spec."""
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Results:
+    """``results.json``: the scores of the three models on the same held-out rows."""
+
+    metrics: tuple[Metric, ...]
+    teacher: Scores | None
+    before: Scores
+    after: Scores
+    floor: Scores
+    """What nobody can beat, for the metrics where that is known."""
+    evaluation: Mapping[str, Any]
+    data: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out prompt, and what each model wrote to it. None: not asked."""
+
+    prompt: str
+    reference: str | None
+    teacher: str | None
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything a run directory says."""
+
+    path: Path
+    status: str
+    """``running``, ``done``, ``failed`` or ``interrupted``; ``unknown`` without a status.json."""
+    reason: str
+    """Why it failed or stopped; else empty."""
+    started: str
+    finished: str
+    command: str
+    """The command line that started it."""
+    config: Mapping[str, Any]
+    config_text: str
+    environment: Mapping[str, Any]
+    results: Results | None
+    cost: Mapping[str, Any] | None
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    """By the scalar's name in metrics.jsonl (``train/loss``)."""
+    samples: tuple[Sample, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Files, or lines of them, that could not be read."""
+
+    @property
+    def student(self) -> Path | None:
+        """The folder of the distilled student, if it was saved."""
+        folder = self.path / "student"
+        return folder if folder.is_dir() else None
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read the run directory ``path``. Raises InputError if it is not one."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder. Give the run directory that a run printed at its end.")
+    if not (path / "status.json").is_file() and not (path / "config.yaml").is_file():
+        raise InputError(
+            f"{path} is not a run directory: it has neither status.json nor config.yaml."
+            " Give the folder of one run, such as outputs/<name>/<method>-<model>-<peft>-s<seed>-<hash>."
+        )
+    problems: list[str] = []
+    status = _object(path / "status.json", problems)
+    environment = _object(path / "environment.json", problems)
+    results = _object(path / "results.json", problems)
+    config, config_text = _config(path / "config.yaml", problems)
+    return RunRecord(
+        path=path,
+        status=_text(status.get("status")) or "unknown",
+        reason=_text(status.get("reason")),
+        started=_text(status.get("started")),
+        finished=_text(status.get("finished")),
+        command=_text(environment.get("command")) or _text(status.get("command")),
+        config=config,
+        config_text=config_text,
+        environment=environment,
+        results=_results(results) if results else None,
+        cost=_object(path / "cost.json", problems) or None,
+        curves=_curves(path / "metrics.jsonl", problems),
+        samples=tuple(_sample(line) for line in _lines(path / "samples.jsonl", problems)),
+        problems=tuple(problems),
+    )
+
+
+def number(value: Any) -> float | None:
+    """``value`` if it is a finite number, else None (null, NaN, infinity, text, a truth value)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def printable(text: str) -> str:
+    """``text`` with U+FFFD for control characters (terminal escapes), direction overrides, surrogates."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or not _hidden(c) else "\ufffd" for c in text.replace("\r\n", "\n"))
+
+
+def _hidden(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category in ("Cc", "Cs") or unicodedata.bidirectional(character) in ("LRO", "RLO", "LRE", "RLE")
+
+
+def _text(value: Any) -> str:
+    """``value`` as text; a list (a command line) joined by spaces; null and missing are empty."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "" if value is None else str(value)
+
+
+def _optional(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _object(path: Path, problems: list[str]) -> Mapping[str, Any]:
+    """The JSON object in ``path``; empty where the file is missing or (``problems`` says so) broken."""
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return {}
+    if not isinstance(value, dict):
+        problems.append(f"{path.name} holds no JSON object.")
+    return mapping(value)
+
+
+def _lines(path: Path, problems: list[str]) -> Iterator[Mapping[str, Any]]:
+    """The JSON objects of a .jsonl file. Broken ones (the last, after a crash) are counted and skipped."""
+    broken = 0
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        return
+    for line in filter(str.strip, lines):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        if isinstance(value, dict):
+            yield value
+        else:
+            broken += 1
+    if broken:
+        problems.append(f"{path.name}: lines that cannot be read and are left out: {broken}.")
+
+
+def _config(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], str]:
+    """The config parsed, and its text as written."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        value = yaml.safe_load(text)
+        if not isinstance(value, dict):
+            problems.append(f"{path.name} holds no mapping.")
+        return mapping(value), text
+    except FileNotFoundError:
+        return {}, ""
+    except yaml.YAMLError as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return {}, text
+
+
+def _results(raw: Mapping[str, Any]) -> Results:
+    def scores(key: str) -> Scores:
+        return {name: number(value) for name, value in mapping(raw.get(key)).items()}
+
+    return Results(
+        metrics=tuple(_metric(name, mapping(value)) for name, value in mapping(raw.get("metrics")).items()),
+        teacher=scores("teacher") if raw.get("teacher") is not None else None,
+        before=scores("student_before"),
+        after=scores("student_after"),
+        floor=scores("floor"),
+        evaluation=mapping(raw.get("evaluation")),
+        data=mapping(raw.get("data")),
+        notes=tuple(map(str, raw.get("notes") or ())),
+    )
+
+
+def _metric(name: str, raw: Mapping[str, Any]) -> Metric:
+    better = raw.get("higher_is_better")
+    return Metric(
+        name=name,
+        unit=_text(raw.get("unit")),
+        higher_is_better=better if isinstance(better, bool) else None,
+        format=_text(raw.get("format")) or Metric.format,
+        description=_text(raw.get("description")),
+    )
+
+
+def _sample(raw: Mapping[str, Any]) -> Sample:
+    return Sample(
+        prompt=_text(raw.get("prompt")),
+        reference=_optional(raw.get("reference")),
+        teacher=_optional(raw.get("teacher")),
+        before=_optional(raw.get("student_before")),
+        after=_optional(raw.get("student_after")),
+    )
+
+
+def _curves(path: Path, problems: list[str]) -> dict[str, Curve]:
+    """Every scalar of metrics.jsonl by step. A resumed run wrote some steps twice: the later counts."""
+    points: dict[str, dict[int, float | None]] = {}
+    for line in _lines(path, problems):
+        step = number(line.get("step"))
+        if step is None:
+            continue
+        for name, value in line.items():
+            if "/" in name:
+                points.setdefault(name, {})[int(step)] = number(value)
+    return {name: tuple(sorted(by_step.items())) for name, by_step in points.items()}

@@ -1,0 +1,162 @@
+"""The end of a run in the terminal: results, three samples, the cost, where the rest lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from distil.report import palette, words
+from distil.report.run_directory import Metric, Results, RunRecord, Sample, printable
+
+SAMPLES = 3
+SIDE_BY_SIDE = 100
+"""Columns from which samples stand side by side; below, they are stacked."""
+LONGEST = 240
+"""Characters shown of one text."""
+
+Show = Callable[[str], str]
+"""Makes a text fit for this console: no escape sequences, only characters that its encoding has."""
+
+
+def print_summary(run: RunRecord, console: Console) -> None:
+    """Print what ``run`` did. Call it after ``write_report``: it names the report only if it is there.
+
+    Texts of data and models are shown as they are: neither markup nor escape sequences in them take effect.
+    """
+    show = _show(console)
+    console.print(_title(run, show))
+    console.print()
+    if run.results is not None and run.results.metrics:
+        console.print(_table(run.results, show))
+        console.print()
+        for line in _remarks(run.results):
+            console.print(Text(show(line), style="dim"))
+    for sample in run.samples[:SAMPLES]:
+        console.print()
+        console.print(
+            _side_by_side(sample, show) if console.width >= SIDE_BY_SIDE else _stacked(sample, show)
+        )
+    console.print()
+    console.print(_facts(run, show))
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """``text`` on one line, its end replaced by an ellipsis where it has more than ``longest`` characters."""
+    line = " ".join(text[: 4 * longest].split())
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+
+
+def _show(console: Console) -> Show:
+    encoding = console.encoding
+    plain = str.maketrans({"↑": "^", "↓": "v", "–": "-", "…": "..."} if console.options.ascii_only else {})
+
+    def show(text: str) -> str:
+        return printable(text).translate(plain).encode(encoding, "replace").decode(encoding)
+
+    return show
+
+
+def _title(run: RunRecord, show: Show) -> Text:
+    style = {"done": "bold green", "failed": "bold red"}.get(run.status, "bold yellow")
+    title = Text.assemble((show(run.path.resolve().name), "bold"), "  ", (show(run.status), style))
+    if run.reason:
+        title.append(f": {show(cut(run.reason))}")
+    return title
+
+
+def _table(results: Results, show: Show) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table.add_column("", overflow="fold")
+    heads = [("teacher", palette.TEACHER.light)] if results.teacher is not None else []
+    heads += [("before", palette.BEFORE.light), ("after", f"bold {palette.AFTER.light}"), ("change", "")]
+    heads += [("floor", "dim")] if results.floor else []
+    for head, style in heads:
+        table.add_column(head, justify="left" if head == "change" else "right", style=style, no_wrap=True)
+    for metric in results.metrics:
+        table.add_row(*(cell for cell in _row(results, metric, show)))
+    return table
+
+
+def _row(results: Results, metric: Metric, show: Show) -> Iterator[Text]:
+    name = Text(show(f"{metric.name} {words.arrow(metric)}".rstrip()))
+    yield name.append(show(f"  {metric.unit}"), style="dim") if metric.unit else name
+    for scores in (results.teacher, results.before, results.after):
+        if scores is not None:
+            yield Text(show(words.score(scores.get(metric.name), metric)))
+    change = words.change(results, metric)
+    style = {"better": "green", "worse": "red"}.get(change.verdict, "")
+    yield Text(show(f"{change.text} {change.verdict}".rstrip()), style=style)
+    if results.floor:
+        floor = results.floor.get(metric.name)
+        yield Text("" if floor is None else show(words.score(floor, metric)))
+
+
+def _remarks(results: Results) -> Iterator[str]:
+    yield "↑ higher is better, ↓ lower is better." + (
+        " floor: what nobody can beat." if results.floor else ""
+    )
+    if judged := words.judged_on(results):
+        yield judged
+    for note in words.notes(results):
+        yield f"Note: {cut(note)}"
+
+
+def _texts(sample: Sample) -> Iterator[tuple[palette.Role, str]]:
+    texts = (sample.reference, sample.teacher, sample.before, sample.after)
+    for role, text in zip(palette.ROLES, texts, strict=True):
+        if text is not None:
+            yield role, text
+
+
+def _prompt(sample: Sample, show: Show) -> Text:
+    return Text.assemble(("prompt  ", "dim"), (show(cut(sample.prompt)), "bold"))
+
+
+def _side_by_side(sample: Sample, show: Show) -> Table:
+    texts = list(_texts(sample))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 2, 0, 0),
+        expand=True,
+        title=_prompt(sample, show),
+        title_justify="left",
+        title_style="",
+    )
+    for role, _ in texts:
+        table.add_column(role.label, header_style=f"bold {role.light}", ratio=1, overflow="fold")
+    table.add_row(*(Text(show(cut(text))) for _, text in texts))
+    return table
+
+
+def _stacked(sample: Sample, show: Show) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row(Text("prompt", style="dim"), Text(show(cut(sample.prompt)), style="bold"))
+    for role, text in _texts(sample):
+        table.add_row(Text(role.label, style=role.light), Text(show(cut(text))))
+    return table
+
+
+def _facts(run: RunRecord, show: Show) -> Table:
+    """Cost and paths. Paths are folded, never cut: they are there to be copied."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    if run.cost is not None:
+        table.add_row("cost", Text(show(words.cost_sentence(run.cost))))
+    for problem in run.problems:
+        table.add_row("unreadable", Text(show(cut(problem))))
+    if run.status in ("failed", "interrupted") and run.command:
+        table.add_row("go on with", Text(show(run.command)))
+    if (run.path / "report.html").is_file():
+        table.add_row("report", Text(show(str(run.path / "report.html")), style="bold"))
+    if run.student is not None:
+        table.add_row("student", Text(show(f"{run.student}/"), style="bold"))
+    return table

@@ -1,0 +1,156 @@
+"""Numbers and facts of a run in words: what the terminal and the page both say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from distil.report.run_directory import Metric, Results, mapping, number
+
+NOTHING = "–"
+"""Stands for a number that is not there."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """After less before: the signed number, and ``better``, ``worse``, or empty where neither is meant."""
+
+    text: str
+    verdict: str
+
+
+def score(value: float | None, metric: Metric) -> str:
+    """``value`` in the metric's own format."""
+    if value is None:
+        return NOTHING
+    try:
+        return format(value, metric.format)
+    except ValueError:  # The format of somebody else's metric; the number still counts.
+        return f"{value:.4g}"
+
+
+def change(results: Results, metric: Metric) -> Change:
+    """What distilling did to ``metric``. A difference that rounds to nothing has no verdict."""
+    before, after = results.before.get(metric.name), results.after.get(metric.name)
+    if before is None or after is None:
+        return Change(NOTHING, "")
+    text = score(after - before, metric)
+    if not any(digit in text for digit in "123456789"):
+        return Change(text.lstrip("-"), "")
+    verdict = "" if metric.higher_is_better is None else _verdict(after - before, metric.higher_is_better)
+    return Change(text if text.startswith("-") else f"+{text}", verdict)
+
+
+def _verdict(difference: float, higher_is_better: bool) -> str:
+    return "better" if (difference > 0) == higher_is_better else "worse"
+
+
+def arrow(metric: Metric) -> str:
+    """The direction that is better."""
+    return {True: "↑", False: "↓", None: ""}[metric.higher_is_better]
+
+
+def duration(seconds: float) -> str:
+    """``95.2`` as ``1 min 35 s``."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def moment(text: str) -> str:
+    """An ISO time as ``2026-11-24 10:02 UTC``; any other text as it is."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return f"{time:%Y-%m-%d %H:%M} {time.tzname() or ''}".rstrip()
+
+
+def size(amount: float) -> str:
+    """Bytes as ``812 MB`` (decimal)."""
+    for unit in ("B", "kB", "MB"):
+        if amount < 999.5:
+            return f"{amount:.0f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} GB"
+
+
+def parameters(amount: float) -> str:
+    """A number of parameters as ``820 k`` or ``1.54 B``."""
+    for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if amount >= 0.9995 * scale:  # From here three digits round up to 1.
+            return f"{amount / scale:.3g} {unit}"
+    return f"{amount:.0f}"
+
+
+_TIMES = (("in all", "total"), ("training", "train"), ("loading", "load"), ("evaluation", "evaluate"))
+_COUNTED = ("teacher", "student", "trainable")
+_ENDINGS = {
+    "steps": " steps",
+    "a step": " a step",
+    "scored tokens": " scored tokens",
+    "tokens a second": " a second",
+    "sampled tokens": " sampled tokens",
+    "peak memory": " of memory at the peak",
+}
+
+
+def cost_facts(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run cost, as (what, how much), leaving out what was not measured."""
+    seconds, counted = mapping(cost.get("seconds")), mapping(cost.get("parameters"))
+    train, tokens = number(seconds.get("train")), number(cost.get("scored_tokens"))
+    facts = [(what, _fact(number(seconds.get(key)), duration)) for what, key in _TIMES]
+    facts.append(("steps", _fact(number(cost.get("steps")), "{:,.0f}".format)))
+    facts.append(("a step", _fact(number(cost.get("seconds_per_step")), lambda s: f"{s:.3g} s")))
+    facts.append(("scored tokens", _fact(tokens, "{:,.0f}".format)))
+    facts.append(("tokens a second", _fact(tokens / train if tokens and train else None, "{:,.0f}".format)))
+    facts.append(("sampled tokens", _fact(number(cost.get("rollout_tokens")) or None, "{:,.0f}".format)))
+    facts.append(("peak memory", _fact(number(cost.get("peak_memory_bytes")), size)))
+    facts += [(f"{who} parameters", _fact(number(counted.get(who)), parameters)) for who in _COUNTED]
+    return [(what, value) for what, value in facts if value]
+
+
+def cost_sentence(cost: Mapping[str, Any]) -> str:
+    """``cost_facts`` as one line."""
+    facts = dict(cost_facts(cost))
+    times = ", ".join(f"{what} {facts[what]}" for what, _ in _TIMES[1:] if what in facts)
+    said = [" ".join(filter(None, (facts.get("in all", ""), f"({times})" if times else "")))]
+    said += [facts[what] + ending for what, ending in _ENDINGS.items() if what in facts]
+    counted = ", ".join(f"{who} {facts[key]}" for who in _COUNTED if (key := f"{who} parameters") in facts)
+    return "; ".join(filter(None, (*said, f"parameters: {counted}" if counted else "")))
+
+
+def _fact(value: float | None, show: Any) -> str:
+    return "" if value is None else str(show(value))
+
+
+def judged_on(results: Results) -> str:
+    """One sentence: on which rows the scores were taken, and how the answers were generated."""
+    e = results.evaluation
+    rows, tokens, answers = (number(e.get(key)) for key in ("rows", "scored_tokens", "generation_rows"))
+    parts = []
+    if rows is not None:
+        scored = f" ({tokens:,.0f} scored tokens)" if tokens is not None else ""
+        parts.append(f"on the same {rows:,.0f} rows of the {e.get('split', 'held-out')} split{scored}")
+    if answers:
+        how = "greedy"
+        if e.get("do_sample"):
+            how = "sampled at " + ", ".join(
+                f"{key} {e.get(key)}" for key in ("temperature", "top_k", "top_p")
+            )
+        parts.append(f"{answers:,.0f} of them answered, {how}, at most {e.get('max_new_tokens')} new tokens")
+    return f"Judged {'; '.join(parts)}." if parts else ""
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader must know beside the scores: the run's notes, and the rows that were left out and why."""
+    dropped = {reason: n for reason, n in mapping(results.data.get("dropped")).items() if number(n)}
+    said = list(results.notes)
+    if dropped:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+        said.append(f"{sum(dropped.values()):,} rows of the data were left out: {reasons}.")
+    return said

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distil.report import words
+from distil.report.run_directory import Metric, Results, read_run
+from tests.unit.report.made_up_run import write_run
+
+LOWER = Metric("nll", higher_is_better=False)
+HIGHER = Metric("share", higher_is_better=True, format=".1%")
+
+
+def results(before: float | None, after: float | None) -> Results:
+    names = ("nll", "share", "length")
+    return Results((), None, dict.fromkeys(names, before), dict.fromkeys(names, after), {}, {}, {}, ())
+
+
+@pytest.mark.parametrize(
+    ("metric", "before", "after", "text", "verdict"),
+    [
+        (LOWER, 2.0, 1.5, "-0.500", "better"),
+        (LOWER, 1.5, 2.0, "+0.500", "worse"),
+        (HIGHER, 0.25, 0.5, "+25.0%", "better"),
+        (HIGHER, 0.5, 0.25, "-25.0%", "worse"),
+        (Metric("length"), 5.0, 7.0, "+2.000", ""),
+        (LOWER, 1.00001, 1.0, "0.000", ""),
+        (LOWER, None, 1.0, "–", ""),
+        (LOWER, 1.0, None, "–", ""),
+    ],
+)
+def test_change(metric: Metric, before: float | None, after: float | None, text: str, verdict: str) -> None:
+    assert words.change(results(before, after), metric) == words.Change(text, verdict)
+
+
+def test_a_format_that_python_does_not_know_still_shows_the_number() -> None:
+    assert words.score(1.5, Metric("mine", format="nonsense")) == "1.5"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.96, "10 s"),
+        (43, "43 s"),
+        (59.7, "1 min 00 s"),
+        (95.4, "1 min 35 s"),
+        (7265, "2 h 01 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert words.duration(seconds) == text
+
+
+def test_sizes_counts_and_times() -> None:
+    assert [words.size(n) for n in (12, 812e6, 999.9e6, 16.4e9)] == ["12 B", "812 MB", "1.0 GB", "16.4 GB"]
+    assert [words.parameters(n) for n in (12, 820_352, 999_999, 1.54e9)] == ["12", "820 k", "1 M", "1.54 B"]
+    assert words.moment("2026-11-24T10:02:11+00:00") == "2026-11-24 10:02 UTC"
+    assert words.moment("yesterday") == "yesterday"
+
+
+def test_cost_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
+    assert words.cost_facts({}) == []
+    assert words.cost_sentence({}) == ""
+    assert (
+        words.cost_sentence({"steps": 3, "seconds": {"train": None}, "peak_memory_bytes": None}) == "3 steps"
+    )
+    cost = read_run(write_run(tmp_path)).cost
+    assert cost is not None
+    assert words.cost_sentence(cost) == (
+        "1 min 35 s (training 43 s, loading 3.1 s, evaluation 32 s); 600 steps; 0.0717 s a step;"
+        " 519,204 scored tokens; 12,075 a second; 812 MB of memory at the peak;"
+        " parameters: teacher 820 k, student 127 k, trainable 127 k"
+    )
+
+
+def test_dropped_rows_are_a_note(tmp_path: Path) -> None:
+    full = read_run(write_run(tmp_path)).results
+    assert full is not None
+    assert words.notes(full)[-1] == "12 rows of the data were left out: 3 without a scored token, 9 too long."
+    assert words.notes(replace(full, notes=(), data={"dropped": {"too long": 0}})) == []
+
+
+def test_how_answers_were_made(tmp_path: Path) -> None:
+    full = read_run(write_run(tmp_path)).results
+    assert full is not None
+    assert "64 of them answered, greedy, at most 128 new tokens" in words.judged_on(full)
+    sampled = replace(full, evaluation={**full.evaluation, "do_sample": True, "temperature": 0.7})
+    assert "sampled at temperature 0.7, top_k 0, top_p 1.0" in words.judged_on(sampled)
+    assert words.judged_on(replace(full, evaluation={})) == ""
