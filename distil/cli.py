@@ -16,7 +16,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distil.config.command_line import PLUGINS_VARIABLE, check_arguments, expand, plugin_paths
+from distil.config.command_line import (
+    PLUGINS_VARIABLE,
+    check_arguments,
+    expand,
+    flags_first,
+    plugin_paths,
+    value_of,
+)
 from distil.config.help import conf_folder, help_text
 from distil.registry import unknown_name
 from distil.types import DistilError, InputError, RunInterrupted
@@ -85,9 +92,12 @@ def run(arguments: list[str]) -> int:
     from distil.config.store import register_schemas
 
     register_schemas(plugins)
-    expanded = expand(arguments)
-    needs_hydra = any(word.startswith(("-", "hydra.mode=")) for word in expanded)
-    config = _through_hydra(expanded, plugins) if needs_hydra else _compose(expanded)
+    flags, overrides = flags_first(arguments)
+    overrides = expand(overrides)
+    if flags or value_of("hydra.mode", overrides):
+        config = _through_hydra([*flags, *overrides], plugins)
+    else:
+        config = _compose(overrides)
     if config is not None:
         _job(config, f"{_program()} {shlex.join(arguments)}".strip(), arguments)
     return 0
@@ -140,7 +150,13 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> DictConfig | Non
             arguments = [*arguments, f"hydra.sweep.dir='{folder}'"]
         environment = {"HYDRA_FULL_ERROR": "1", PLUGINS_VARIABLE: os.pathsep.join(plugins)}
         with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
-            entry()
+            try:
+                entry()
+            except SystemExit as error:  # Hydra's own flags, wrongly used, end with 1
+                if error.code:
+                    raise InputError(
+                        "--help shows what can be said, --hydra-help Hydra's own flags."
+                    ) from error
     return composed[0] if composed else None
 
 

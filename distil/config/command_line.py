@@ -12,25 +12,27 @@ from distil.types import InputError
 PLUGINS_VARIABLE = "DISTIL_PLUGINS"
 """Environment variable with the paths of plugins, separated like PATH."""
 
-HYDRA_FLAGS = (
-    *(
-        "--help",
-        "-h",
-        "--hydra-help",
-        "--version",
-        "--cfg",
-        "-c",
-        "--resolve",
-        "--package",
-        "-p",
-        "--run",
-        "-r",
-    ),
-    *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
-    *("--config-dir", "-cd", "--info", "-i", "--experimental-rerun"),
+BARE_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+VALUED_FLAGS = (
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
 )
+INFO_FLAGS = ("--info", "-i")
+"""Their value may be left out."""
+HYDRA_FLAGS = (*BARE_FLAGS, *VALUED_FLAGS, *INFO_FLAGS, "--shell-completion", "-sc", "--experimental-rerun")
 APPENDED_GROUPS = ("experiment", "debug")
 """Groups without a default, for which Hydra wants ``+experiment=x``: ``experiment=x`` is understood too."""
+
+FREE_KEYS = ("model.student.overrides.",)
+"""Below these any key may be set; Hydra wants ``++`` for a key that no schema has."""
 
 IMPLIED = {
     "model": ("custom", ("model.teacher.path", "model.student.path")),
@@ -63,6 +65,18 @@ def plugin_paths(arguments: Sequence[str]) -> list[str]:
     paths = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
     typed = (value_of("run.plugins", arguments) or "").strip().strip("[]")
     return paths + [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
+
+
+def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags with their values, and the overrides. Hydra's parser fails on overrides on both sides of a flag."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    before = ""
+    for word in arguments:
+        is_value = before in VALUED_FLAGS or (before in INFO_FLAGS and "=" not in word)
+        (flags if is_value or word.startswith("-") else overrides).append(word)
+        before = word
+    return flags, overrides
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
@@ -100,5 +114,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
         for group, (option, keys) in IMPLIED.items():
             if group not in given and given.intersection(keys):
                 chosen.append(f"{group}={option}")
-    appended = tuple(f"{group}=" for group in APPENDED_GROUPS)
-    return chosen + [f"+{word}" if word.startswith(appended) else word for word in arguments]
+    return chosen + [_signed(word) for word in arguments]
+
+
+def _signed(word: str) -> str:
+    if word.startswith(tuple(f"{group}=" for group in APPENDED_GROUPS)):
+        return f"+{word}"
+    return f"++{word}" if word.startswith(FREE_KEYS) else word

@@ -40,6 +40,9 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
             f"{several[1]} holds several values: add -m to run one after the other, or write key=[a,b] for a "
             "list and key='\"a,b\"' for a text."
         )
+    if "Error resolving interpolation" in text:
+        odd = next((word for word in arguments if re.match(r"~|[\w/]+=\[", word)), "")
+        return f"{odd} takes a group away: every run has one option of each, as in method=kd.".lstrip()
     return prefix + " ".join(_useful_lines(text))
 
 
