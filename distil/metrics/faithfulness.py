@@ -12,7 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
+
+from distil.metrics.base import Metric, Need, Observations, Value, mean, register_metric
 
 _WORD = re.compile(r"[A-Za-z]+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -56,3 +58,22 @@ def _pattern(sentences: Iterable[str], values: str) -> re.Pattern[str]:
     notation = {"[": "(?:", "]": ")", "|": "|", "*": f"(?:{values})"}
     literal = ("".join(notation.get(sign, re.escape(sign)) for sign in sentence) for sentence in sentences)
     return re.compile("|".join(f"(?:{sentence})" for sentence in literal))
+
+
+@register_metric("faithfulness")
+class Faithfulness(Metric):
+    """Over the answers whose row has slots."""
+
+    values: ClassVar = {
+        "faithfulness": Value("0 to 1", True, ".3f", "What was asked for and is there, less contradictions."),
+        "fluency": Value("share", True, ".3f", "Sentences of an answer that the grammar could have written."),
+    }
+    requires = frozenset({Need.GENERATIONS, Need.SLOTS})
+
+    def compute(self, observed: Observations) -> dict[str, float | None]:
+        """Means over answers."""
+        answers = [(answer.text, answer.slots) for answer in observed.generations if answer.slots]
+        return {
+            "faithfulness": mean([faithfulness(*answer) for answer in answers]),
+            "fluency": mean([fluency(*answer) for answer in answers]),
+        }

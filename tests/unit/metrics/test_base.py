@@ -116,3 +116,26 @@ def test_names_need_no_heavy_import() -> None:
         "assert {'likelihood', 'agreement', 'rouge', 'bleu', 'length'} <= METRICS.entries().keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_needs_slots_is_refused_without_them() -> None:
+    with pytest.raises(InputError, match=r"eval\.metrics=faithfulness .*`slots`.* Leave faithfulness out"):
+        plan_metrics(["faithfulness"], EVERYTHING - {Need.SLOTS})
+
+
+def test_faithfulness_is_a_mean_over_the_answers_with_slots() -> None:
+    slots = {
+        "required": [["Mia"]],
+        "forbidden": ["Tom"],
+        "items": [],
+        "count": 0,
+        "sentences": ["* is here."],
+    }
+    answers = [
+        Generation("p", "r", "Mia is here.", 4, True, slots),
+        Generation("p", "r", "Tom is here.", 4, True, slots),
+        Generation("p", "r", "whatever", 4, True, None),
+    ]
+    metrics, _ = plan_metrics(["faithfulness"], EVERYTHING)
+    scores, _ = compute_metrics(metrics, Observations(TOTALS, answers))
+    assert scores == {"faithfulness": 0.5, "fluency": 1.0}
