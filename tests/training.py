@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +20,14 @@ from transformers import (
 
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.methods.base import METHODS, Method
+from distil.registry import load_plugins
 from distil.trainer import DistillationTrainer
 from distil.types import IGNORE_INDEX
 
+# A method of the user's own is held to the same contract: DISTIL_PLUGINS=FOLDER pytest tests/contract
+load_plugins(filter(None, os.environ.get("DISTIL_PLUGINS", "").split(os.pathsep)))
+
+METHOD_NAMES = sorted(METHODS.entries())
 VOCABULARY = 64
 EOS = 1
 """Also the padding id: the harder case."""

@@ -13,11 +13,18 @@ from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.head import score
-from distil.methods.base import METHODS
 from distil.types import IGNORE_INDEX, RunFailed
-from tests.training import EOS, FAMILIES, VOCABULARY, Setup, build_method, distance, losses, random_rows
-
-METHOD_NAMES = sorted(METHODS.entries())
+from tests.training import (
+    EOS,
+    FAMILIES,
+    METHOD_NAMES,
+    VOCABULARY,
+    Setup,
+    build_method,
+    distance,
+    losses,
+    random_rows,
+)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
