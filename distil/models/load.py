@@ -1,0 +1,176 @@
+"""Loading teacher and student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from distil.config.schema import LoadConfig, ModelConfig
+from distil.models.check import check_layer_range
+from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
+from distil.models.random_init import changed_config
+from distil.models.sources import Source, student_source, teacher_source
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LoadedStudent:
+    """The student before training."""
+
+    model: PreTrainedModel
+    kept_layers: list[int] | None
+    """Which blocks of the original it keeps; None: it was not pruned."""
+
+
+def load_teacher(config: ModelConfig, *, allow_network: bool = True) -> PreTrainedModel | None:
+    """The teacher in eval mode with no gradients; None where ``model.teacher.path`` is null."""
+    source = teacher_source(config)
+    if source is None:
+        return None
+    model = _pretrained(source, config.teacher, allow_network)
+    model.train(False)
+    model.requires_grad_(False)
+    return model
+
+
+def needs_calibration(config: ModelConfig) -> bool:
+    """Whether ``load_student`` must be given calibration rows: it has to choose layers itself."""
+    return isinstance(config.student.keep_layers, int)
+
+
+def load_student(
+    config: ModelConfig,
+    seed: int,
+    calibration_rows: Sequence[Sequence[int]] | None = None,
+    *,
+    allow_network: bool = True,
+) -> LoadedStudent:
+    """The student: pretrained, pruned to ``keep_layers``, or untrained (``init: random``, from ``seed``).
+
+    ``calibration_rows``: token ids of a few training rows (CALIBRATION_ROWS are plenty), needed where
+    ``keep_layers`` is a count. Raises InputError where it cannot be built.
+    """
+    source = student_source(config)
+    if config.student.init == "random":
+        return LoadedStudent(_random(source, config, seed, allow_network), None)
+    model = _pretrained(source, config.student, allow_network)
+    keep = config.student.keep_layers
+    if keep is None:
+        return LoadedStudent(model, None)
+    total = len(decoder_blocks(model)[1])
+    check_layer_range(keep, total, source.label)
+    if isinstance(keep, int):
+        if keep < total and not calibration_rows:
+            raise ValueError("a count of layers is chosen by block influence, which needs calibration_rows")
+        influence = block_influence(model, calibration_rows) if calibration_rows else [0.0] * total
+        keep = choose_layers(influence, keep)
+    kept = [int(layer) for layer in keep]
+    prune_layers(model, kept)
+    return LoadedStudent(model, kept)
+
+
+def from_source(load: Callable[..., T], source: Source, allow_network: bool, **kwargs: Any) -> T:
+    """``load`` (a ``from_pretrained``) on ``source``, with failures as InputErrors.
+
+    A hub model that is in the cache is taken from there without asking the hub: no run waits for a network.
+    """
+    if source.revision is not None:
+        kwargs["revision"] = source.revision
+    if source.gguf_file is not None:
+        kwargs["gguf_file"] = source.gguf_file
+    # Never code from a repository.
+    kwargs["trust_remote_code"] = False
+    if source.folder is None and allow_network:
+        try:
+            return load(source.location, local_files_only=True, **kwargs)
+        except OSError:  # Not, or not wholly, in the cache.
+            pass
+    online = source.folder is None and allow_network
+    with user_error(source):
+        return load(source.location, local_files_only=not online, **kwargs)
+
+
+@contextmanager
+def user_error(source: Source) -> Iterator[None]:
+    """Turn what transformers raises about a model it cannot load into an InputError that names the key."""
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers inside: they come in dozens and say nothing about this run."""
+    from transformers.utils import logging as untyped
+
+    logging: Any = untyped
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _options(config: LoadConfig) -> dict[str, Any]:
+    """What both kinds of loading take, under transformers' own names; what is not set is left to it."""
+    options = {"dtype": config.dtype, "attn_implementation": config.attn_implementation}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _pretrained(source: Source, config: LoadConfig, allow_network: bool) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    options = _options(config)
+    if config.device_map is not None:
+        options["device_map"] = config.device_map
+    if source.gguf_file is not None:
+        # Otherwise the weights stay packed: not trainable, not savable.
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        options["use_safetensors"] = True
+    load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained
+    with quiet():
+        model, report = from_source(load, source, allow_network, output_loading_info=True, **options)
+    absent = sorted(report["missing_keys"])
+    if absent:
+        raise InputError(
+            f"{source.label}: the file has no weights for {', '.join(absent[:3])} ({len(absent)} in all), "
+            "which would start at random. Give a whole causal language model, or model.student.init=random."
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _random(source: Source, config: ModelConfig, seed: int, allow_network: bool) -> PreTrainedModel:
+    """An untrained model of the kind of ``source``; the global random state is left as it was."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    original = from_source(AutoConfig.from_pretrained, source, allow_network)
+    changed = changed_config(original, config.student.overrides)
+    options = _options(config.student)
+    dtype = options.pop("dtype")
+    if dtype != "auto":
+        options["dtype"] = getattr(torch, dtype)
+    with torch.random.fork_rng(devices=[]), user_error(source):
+        torch.manual_seed(seed)
+        build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
+        model = build(changed, **options)
+    model.train(False)
+    return model
