@@ -15,7 +15,7 @@ from distil.report.palette import MODELS
 from distil.report.run_directory import Curve, Metric, Results
 
 WIDTH, HEIGHT = 340, 200
-LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 30
+LEFT, RIGHT, TOP, BOTTOM = 50, 14, 14, 36
 MARKED = 40
 """Curves of at most so many points show each point; longer noisy ones are faint under their mean."""
 DRAWN = 400
@@ -68,7 +68,7 @@ def curve_chart(name: str, curve: Curve) -> str:
             f'<svg class="curve" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">',
             *(_y_tick(y(value), value) for value in y_ticks),
             *(_x_tick(x(step), step) for step in x_ticks),
-            f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>',
+            f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 5}" text-anchor="end">step</text>',
             *_lines(points, x, y),
             "</svg>",
         )

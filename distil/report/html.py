@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.files import write_text
 from distil.report import chart, palette, words
-from distil.report.run_directory import RunRecord, Sample, mapping, number, printable, read_run
+from distil.report.run_directory import RunRecord, mapping, number, printable, read_run
 
 if TYPE_CHECKING:
     import jinja2
@@ -54,7 +54,7 @@ def render(run: RunRecord) -> str:
             notes=[*(words.notes(results) if results else ()), *run.problems],
             cost=words.cost_facts(run.cost) if run.cost else [],
             curves=[(name, Markup(chart.curve_chart(name, curve))) for name, curve in ordered],
-            samples=[(sample.prompt, list(_texts(sample))) for sample in run.samples],
+            samples=[(sample.prompt, list(words.texts(sample))) for sample in run.samples],
             open_samples=OPEN_SAMPLES,
             git=mapping(run.environment.get("git")),
             versions=mapping(run.environment.get("versions")),
@@ -99,10 +99,3 @@ def _facts(run: RunRecord) -> Iterator[tuple[str, str]]:
         splits = ((split, number(run.results.data.get(f"{split}_rows"))) for split in SPLITS)
         if rows := ", ".join(f"{rows:,.0f} {split}" for split, rows in splits if rows is not None):
             yield "rows", rows
-
-
-def _texts(sample: Sample) -> Iterator[tuple[palette.Role, str]]:
-    texts = (sample.reference, sample.teacher, sample.before, sample.after)
-    for role, text in zip(palette.ROLES, texts, strict=True):
-        if text is not None:
-            yield role, text

@@ -69,21 +69,25 @@ def _title(run: RunRecord, show: Show) -> Text:
 
 
 def _table(results: Results, show: Show) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     table.add_column("", overflow="fold")
-    heads = [("teacher", palette.TEACHER.light)] if results.teacher is not None else []
-    heads += [("before", palette.BEFORE.light), ("after", f"bold {palette.AFTER.light}"), ("change", "")]
+    heads = [("teacher", palette.TEACHER.terminal)] if results.teacher is not None else []
+    heads += [
+        ("before", palette.BEFORE.terminal),
+        ("after", f"bold {palette.AFTER.terminal}"),
+        ("change", ""),
+    ]
     heads += [("floor", "dim")] if results.floor else []
     for head, style in heads:
         table.add_column(head, justify="left" if head == "change" else "right", style=style, no_wrap=True)
     for metric in results.metrics:
-        table.add_row(*(cell for cell in _row(results, metric, show)))
+        table.add_row(*_row(results, metric, show))
     return table
 
 
 def _row(results: Results, metric: Metric, show: Show) -> Iterator[Text]:
     name = Text(show(f"{metric.name} {words.arrow(metric)}".rstrip()))
-    yield name.append(show(f"  {metric.unit}"), style="dim") if metric.unit else name
+    yield name.append(show(f" {metric.unit}"), style="dim") if metric.unit else name
     for scores in (results.teacher, results.before, results.after):
         if scores is not None:
             yield Text(show(words.score(scores.get(metric.name), metric)))
@@ -105,19 +109,12 @@ def _remarks(results: Results) -> Iterator[str]:
         yield f"Note: {cut(note)}"
 
 
-def _texts(sample: Sample) -> Iterator[tuple[palette.Role, str]]:
-    texts = (sample.reference, sample.teacher, sample.before, sample.after)
-    for role, text in zip(palette.ROLES, texts, strict=True):
-        if text is not None:
-            yield role, text
-
-
 def _prompt(sample: Sample, show: Show) -> Text:
     return Text.assemble(("prompt  ", "dim"), (show(cut(sample.prompt)), "bold"))
 
 
 def _side_by_side(sample: Sample, show: Show) -> Table:
-    texts = list(_texts(sample))
+    texts = list(words.texts(sample))
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -129,7 +126,7 @@ def _side_by_side(sample: Sample, show: Show) -> Table:
         title_style="",
     )
     for role, _ in texts:
-        table.add_column(role.label, header_style=f"bold {role.light}", ratio=1, overflow="fold")
+        table.add_column(role.label, header_style=f"bold {role.terminal}", ratio=1, overflow="fold")
     table.add_row(*(Text(show(cut(text))) for _, text in texts))
     return table
 
@@ -139,8 +136,8 @@ def _stacked(sample: Sample, show: Show) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row(Text("prompt", style="dim"), Text(show(cut(sample.prompt)), style="bold"))
-    for role, text in _texts(sample):
-        table.add_row(Text(role.label, style=role.light), Text(show(cut(text))))
+    for role, text in words.texts(sample):
+        table.add_row(Text(role.label, style=role.terminal), Text(show(cut(text))))
     return table
 
 

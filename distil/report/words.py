@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from distil.report.run_directory import Metric, Results, mapping, number
+from distil.report import palette
+from distil.report.run_directory import Metric, Results, Sample, mapping, number
 
 NOTHING = "–"
 """Stands for a number that is not there."""
@@ -36,7 +37,7 @@ def change(results: Results, metric: Metric) -> Change:
     before, after = results.before.get(metric.name), results.after.get(metric.name)
     if before is None or after is None:
         return Change(NOTHING, "")
-    text = score(after - before, metric)
+    text = score(after - before, metric).replace("%", " pp")  # A difference of shares: percentage points.
     if not any(digit in text for digit in "123456789"):
         return Change(text.lstrip("-"), "")
     verdict = "" if metric.higher_is_better is None else _verdict(after - before, metric.higher_is_better)
@@ -154,3 +155,10 @@ def notes(results: Results) -> list[str]:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
         said.append(f"{sum(dropped.values()):,} rows of the data were left out: {reasons}.")
     return said
+
+
+def texts(sample: Sample) -> list[tuple[palette.Role, str]]:
+    """Reference, teacher, before, after: whose text, and the text, leaving out who was not asked."""
+    written = (sample.reference, sample.teacher, sample.before, sample.after)
+    pairs = zip(palette.ROLES, written, strict=True)
+    return [(role, text) for role, text in pairs if text is not None]

@@ -156,3 +156,5 @@ def test_marks_stand_out_from_their_page() -> None:
     for role in palette.ROLES:
         assert 1.05 / (luminance(role.light) + 0.05) >= 2
         assert (luminance(role.dark) + 0.05) / (luminance("#15181C") + 0.05) >= 3
+        assert 1.05 / (luminance(role.terminal) + 0.05) >= 3
+        assert (luminance(role.terminal) + 0.05) / 0.05 >= 4.5

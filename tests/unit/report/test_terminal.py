@@ -43,6 +43,7 @@ def test_every_number_is_there(tmp_path: Path) -> None:
     for name, (_, _, spec, *scores, _) in METRICS.items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
         assert all(format(score, spec) in line for score in scores)
+    assert "kl_to_teacher ↓ nats/token" in "\n".join(lines)
     (line,) = [line for line in lines if line.startswith("perplexity")]
     assert line.split() == ["perplexity", "↓", "1.28", "2.23", "1.35", "-0.88", "better", "1.27"]
 

@@ -23,8 +23,8 @@ def results(before: float | None, after: float | None) -> Results:
     [
         (LOWER, 2.0, 1.5, "-0.500", "better"),
         (LOWER, 1.5, 2.0, "+0.500", "worse"),
-        (HIGHER, 0.25, 0.5, "+25.0%", "better"),
-        (HIGHER, 0.5, 0.25, "-25.0%", "worse"),
+        (HIGHER, 0.25, 0.5, "+25.0 pp", "better"),
+        (HIGHER, 0.5, 0.25, "-25.0 pp", "worse"),
         (Metric("length"), 5.0, 7.0, "+2.000", ""),
         (LOWER, 1.00001, 1.0, "0.000", ""),
         (LOWER, None, 1.0, "–", ""),
