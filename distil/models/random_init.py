@@ -26,10 +26,10 @@ def changed_config(config: PreTrainedConfig, overrides: dict[str, Any]) -> PreTr
             raise InputError(unknown_name(_KEY, key, sorted(known - {"model_type"})))
     # GPT-2 stores hidden_size as n_embd: one spelling inside.
     wanted = {config.attribute_map.get(key, key): value for key, value in overrides.items()}
-    _follow(config, values, wanted)
     try:
+        _follow(config, values, wanted)
         changed = type(config).from_dict({**values, **wanted})
-    except Exception as error:  # Strict dataclasses raise classes of their own.
+    except Exception as error:  # A wrong type fails in many ways, each config class in its own.
         raise InputError(f"{_KEY}={overrides}: {' '.join(str(error).split())}") from error
     _check_heads(changed)
     return changed
