@@ -1,4 +1,4 @@
-"""The public name of distil-runner. For now it holds the version; the library API will be re-exported here."""
+"""The public name of distil-runner: for now its version. The library API will be re-exported here."""
 
 from importlib.metadata import PackageNotFoundError, version
 
