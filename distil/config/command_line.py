@@ -68,7 +68,7 @@ def plugin_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags with their values, and the overrides. Hydra's parser fails on overrides on both sides of a flag."""
+    """The flags with their values, and the overrides. Hydra's parser fails where a flag stands between."""
     flags: list[str] = []
     overrides: list[str] = []
     before = ""

@@ -102,14 +102,16 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
     shown = path if value is None else f"{path}={value}"
     if kind := re.search(r"could not be converted to (\w+)", text):
         return f"{shown} has the wrong type: it takes {_EXPECTED.get(kind[1], kind[1])}."
+    if "is not a valid bool" in text:
+        return f"{shown} has the wrong type: it takes {_EXPECTED['Boolean']}."
     if "is not Optional" in text:
         return f"{shown} has the wrong type: it cannot be null."
     if "is not a ListConfig" in text:
         return f"{shown} has the wrong type: it takes a list, as in '{path}=[a,b]'."
     if "is not a subclass of" in text:
         return f"{shown} has the wrong type: it holds keys of its own, as in {path}.KEY=VALUE. See --cfg job."
-    reason = next(line for line in _useful_lines(text.replace("Error merging override", "")) if line)
-    return f"{shown} has the wrong type: {reason}"
+    reasons = [line for line in _useful_lines(text) if not line.startswith("Error merging override")]
+    return f"{shown} has the wrong type: {reasons[0]}"
 
 
 def _keys_of(owner: str, schemas: Schemas) -> list[str]:

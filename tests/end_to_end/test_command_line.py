@@ -1,0 +1,223 @@
+"""The real command: help, config errors, Hydra's flags, sweeps. Nothing here loads a model."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = str(ROOT / "run.py")
+CPU_LIMIT = 0.5
+"""Seconds of CPU, user and system, of the whole process."""
+
+
+def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, RUN, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+BAD = {
+    # unknown names
+    "method=kdd": ["method=kdd", "Did you mean kd?", "gkd, kd, revkd, sft"],
+    "model=gtp2": ["model=gtp2", "gpt2"],
+    "data=doly15k": ["data=doly15k", "dolly15k"],
+    "peft=lorra": ["peft=lorra"],
+    "tracker=mlflow": ["tracker=mlflow", "wandb"],
+    "experiment=nope": ["experiment=nope", "smollm2_dolly"],
+    "eval.metrics=[rogue]": ["eval.metrics=rogue", "rouge"],
+    # unknown keys
+    "metod=kd": ["metod=kd", "Did you mean method?"],
+    "lr=1e-4": ["lr=1e-4", "trainer.learning_rate"],
+    "temperature=3": ["temperature=3", "method.temperature"],
+    "trainer.learning_rat=1": ["trainer.learning_rat=1", "trainer.learning_rate?"],
+    "method.lambda_gkd=0.3": ["method.lambda_gkd=0.3", "method=kd", "with method=gkd"],
+    "model.teacher.pat=x": ["model.teacher.pat=x", "model.teacher.path?"],
+    "+trainer.nonsense=1": ["trainer.nonsense=1"],
+    "+whatever=1": ["whatever=1"],
+    # keys that are ours
+    "trainer.output_dir=x": ["trainer.output_dir=x", "output_dir="],
+    "trainer.seed=1": ["trainer.seed=1", "use seed="],
+    "trainer.report_to=wandb": ["trainer.report_to=wandb", "tracker=wandb"],
+    "trainer.resume_from_checkpoint=x": ["trainer.resume_from_checkpoint=x", "run.resume"],
+    "trainer.auto_find_batch_size=true": ["auto_find_batch_size=true", "gradient_accumulation_steps"],
+    # wrong types
+    "trainer.learning_rate=fast": ["trainer.learning_rate=fast", "a number"],
+    "seed=1.5": ["seed=1.5", "a whole number"],
+    "run.resume=perhaps": ["run.resume=perhaps", "true or false"],
+    "eval.metrics=3": ["eval.metrics=3", "a list"],
+    "method.temperature=null": ["method.temperature=null", "null"],
+    "model.teacher=self": ["model.teacher=self", "model.teacher.KEY"],
+    "model.student.keep_layers=[2,1]": ["model.student.keep_layers=[2, 1]", "[0,2,4]"],
+    # out of range
+    "trainer.learning_rate=-1": ["trainer.learning_rate", "-1"],
+    "trainer.per_device_train_batch_size=0": ["trainer.per_device_train_batch_size", "0"],
+    "trainer.eval_strategy=step": ["trainer.eval_strategy=step", "steps"],
+    "method.temperature=0": ["method.temperature", "above 0"],
+    "method.kd_loss_weight=1.1": ["method.kd_loss_weight", "1.1"],
+    "data.max_length=1": ["data.max_length", "1"],
+    "rollouts.top_p=0": ["rollouts.top_p", "(0, 1]"],
+    "model.student.dtype=f32": ["model.student.dtype=f32", "float32"],
+    "seed=-1": ["seed", "-1"],
+    # no teacher
+    "model.student.path=S": ["model.teacher.path=null", "method=kd"],
+    # not the grammar
+    "banana": ["banana", "key=value"],
+    "name=a=b": ["name=a=b", "quotes"],
+    "method=kd,sft": ["method=kd,sft", "-m"],
+    "~method": ["~method", "method=kd"],
+    "--batch-size=8": ["--batch-size", "no flag"],
+    "--multirum": ["--multirum", "--multirun"],
+    "tracker.api_key=abcdef": ["tracker.api_key", "WANDB_API_KEY"],
+    "run.plugins=[missing.py]": ["run.plugins=missing.py", "no such file"],
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_bad_config_ends_in_one_message(argument: str, tmp_path: Path) -> None:
+    result = command(argument, cwd=tmp_path)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1, "one message on one line"
+    assert "Traceback" not in result.stderr
+    for words in BAD[argument]:
+        assert words in result.stderr
+    assert list(tmp_path.iterdir()) == [], "a bad config leaves nothing behind"
+
+
+def test_missing_plugin_of_a_config_file(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "mine.yaml").write_text(
+        "# Mine\ndefaults:\n  - /schema/method/mine@_here_\n  - _self_\n", encoding="utf-8"
+    )
+    result = command("method=mine", "--config-dir", "conf", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "method=mine" in result.stderr
+    assert "run.plugins" in result.stderr
+
+
+PLUGIN = """
+from dataclasses import dataclass
+
+from distil.methods.kd import KD, KDConfig
+from distil.methods.base import register_method
+
+
+@dataclass
+class MineConfig(KDConfig):
+    name: str = "mine"
+    sharpness: float = 3.0
+
+
+@register_method("mine", MineConfig)
+class Mine(KD):
+    pass
+"""
+
+
+@pytest.mark.parametrize("way", ["argument", "variable"])
+def test_a_method_outside_the_package_is_found(way: str, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "mine.yaml").write_text(
+        "# Mine\ndefaults:\n  - /schema/method/mine@_here_\n  - _self_\n", encoding="utf-8"
+    )
+    (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    overrides = ["method=mine", "--config-dir", "conf", "--cfg", "job"]
+    if way == "argument":
+        result = command(*overrides, "run.plugins=[mine.py]", cwd=tmp_path)
+    else:
+        result = command(*overrides, cwd=tmp_path, DISTIL_PLUGINS="mine.py")
+    assert result.returncode == 0, result.stderr
+    assert "sharpness: 3.0" in result.stdout
+    assert "kd_loss_weight: 0.5" in result.stdout
+
+
+def test_bad_key_in_a_file_of_ones_own_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "bad.yaml").write_text(
+        "# @package _global_\n# Bad\ntrainer:\n  learning_rat: 1\n", encoding="utf-8"
+    )
+    result = command("experiment=bad", "--config-dir", "conf", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "experiment/bad.yaml" in result.stderr
+    assert "trainer.learning_rate" in result.stderr
+
+
+def test_show_config_and_info(tmp_path: Path) -> None:
+    result = command(
+        "method=gkd", "--cfg", "job", "--package", "method", "method.lambda_gkd=0.25", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "lambda_gkd: 0.25" in result.stdout
+    assert "experiment/short" in command("+experiment=short", "--info", "defaults", cwd=tmp_path).stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_shell_completion(tmp_path: Path) -> None:
+    line = "python run.py method="
+    result = command("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))
+    assert {"method=kd", "method=gkd"} <= set(result.stdout.split())
+    assert "hydra_bash_completion" in command("-sc", "install=bash", cwd=tmp_path).stdout
+
+
+def test_a_failed_job_does_not_end_the_sweep(tmp_path: Path) -> None:
+    result = command("-m", "method=kd,sft", "method.temperature=-1,-2", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    for method in ("kd", "sft"):
+        for temperature in ("-1", "-2"):
+            assert f"error: method={method} method.temperature={temperature}: " in result.stderr
+    assert list(tmp_path.iterdir()) == [], "Hydra's multirun.yaml holds every override word by word"
+
+
+def test_a_sweep_with_an_unknown_option_starts_no_job(tmp_path: Path) -> None:
+    result = command("-m", "method=kd,kdd", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "method=kdd" in result.stderr
+    assert "===" not in result.stderr
+
+
+def cpu_seconds(*arguments: str, cwd: Path) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command(*arguments, cwd=cwd)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
+@pytest.mark.parametrize("argument", ["--help", "method=kdd", "trainer.learning_rate=-1", "metod=kd"])
+def test_help_and_config_errors_are_fast(argument: str, tmp_path: Path) -> None:
+    # CPU time of the whole process, the best of a few: the disk may be cold and the machine busy.
+    best = min(cpu_seconds(argument, cwd=tmp_path) for _ in range(4))
+    assert best <= CPU_LIMIT
+
+
+def test_help_of_the_command_and_its_verbs(tmp_path: Path) -> None:
+    result = command("--help", "method=gkd", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("Distil a large language model")
+    verbs = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from distil.cli import main; sys.exit(main(sys.argv[1:]))",
+            "runn",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verbs.returncode == 2
+    assert verbs.stderr == "error: distil runn is unknown. Did you mean run? Known: report, run.\n"

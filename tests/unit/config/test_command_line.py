@@ -1,0 +1,78 @@
+"""What the command line says before Hydra sees it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from distil.config.command_line import (
+    check_arguments,
+    expand,
+    flags_first,
+    plugin_paths,
+    split_override,
+    value_of,
+)
+from distil.types import InputError
+
+
+@pytest.mark.parametrize(
+    ("given", "expanded"),
+    [
+        (["experiment=short"], ["+experiment=short"]),
+        (["+experiment=short", "debug=overfit"], ["+experiment=short", "+debug=overfit"]),
+        (["model.teacher.path=A"], ["model=custom", "model.teacher.path=A"]),
+        (["model=gpt2", "model.teacher.path=A"], ["model=gpt2", "model.teacher.path=A"]),
+        (["experiment=x", "model.teacher.path=A"], ["+experiment=x", "model.teacher.path=A"]),
+        (["data.train_file=F"], ["data=jsonl", "data.train_file=F"]),
+        (["data=hf", "data.path=F"], ["data=hf", "data.path=F"]),
+        (["model.student.overrides.hidden_size=8"], ["++model.student.overrides.hidden_size=8"]),
+        (["method=kd", "seed=1,2"], ["method=kd", "seed=1,2"]),
+    ],
+)
+def test_expand(given: list[str], expanded: list[str]) -> None:
+    assert expand(given) == expanded
+
+
+def test_flags_and_overrides_in_any_order() -> None:
+    arguments = ["method=kd", "--cfg", "job", "seed=1", "--info", "data=hf", "-m", "--config-dir=c", "name=x"]
+    assert flags_first(arguments) == (
+        ["--cfg", "job", "--info", "-m", "--config-dir=c"],
+        ["method=kd", "seed=1", "data=hf", "name=x"],
+    )
+
+
+def test_overrides_with_signs_packages_and_any_value() -> None:
+    assert split_override("++model.student.overrides.a=[1,2]") == ("model.student.overrides.a", "[1,2]")
+    assert split_override("name=a=b") == ("name", "a=b")
+    assert split_override("--cfg") is None
+    assert value_of("seed", ["seed=1", "+seed=2"]) == "2"
+
+
+def test_plugins_of_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISTIL_PLUGINS", os.pathsep.join(["a.py", "folder"]))
+    assert plugin_paths(["run.plugins=[b.py, 'c d.py']"]) == ["a.py", "folder", "b.py", "c d.py"]
+    monkeypatch.delenv("DISTIL_PLUGINS")
+    assert plugin_paths(["method=kd"]) == []
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "tracker.api_key=12345",
+        "+trainer.hub_token=abc",
+        "model.teacher.token=abc",
+        "tracker.password=xyzzy",
+        "name=hf_" + "a" * 30,
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(argument: str) -> None:
+    with pytest.raises(InputError, match="environment") as caught:
+        check_arguments([argument])
+    assert argument.partition("=")[2] not in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["eval.max_new_tokens=3", "name=sk-small", "seed=-1", "--cfg=job", "-m"])
+def test_what_is_no_secret_and_no_unknown_flag_passes(argument: str) -> None:
+    check_arguments([argument])

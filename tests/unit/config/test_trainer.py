@@ -1,0 +1,87 @@
+"""The trainer group: held to the installed transformers, checked in range, and honest about what is ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distil.config.trainer import OURS, SYNONYMS, TrainerConfig
+from distil.config.training_arguments import TrainingFields
+from distil.types import InputError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def training_arguments() -> Any:
+    from transformers import TrainingArguments
+
+    return TrainingArguments
+
+
+def test_generated_file_is_what_the_script_writes_now() -> None:
+    path = ROOT / "scripts" / "generate_trainer_schema.py"
+    spec = importlib.util.spec_from_file_location("generate_trainer_schema", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.TARGET.read_text(encoding="utf-8") == script.generate()
+
+
+def test_every_field_of_transformers_is_either_settable_or_ours(training_arguments: Any) -> None:
+    theirs = {field.name for field in dataclasses.fields(training_arguments) if field.init}
+    settable = {field.name for field in dataclasses.fields(TrainingFields)}
+    assert settable | set(OURS) == theirs
+    assert not settable & set(OURS)
+    assert set(SYNONYMS.values()) <= settable
+    assert not set(SYNONYMS) & theirs
+
+
+def test_only_what_was_set_is_passed_on(training_arguments: Any, tmp_path: Path) -> None:
+    assert TrainerConfig().arguments() == {}
+    config = TrainerConfig(learning_rate=3e-4, warmup_steps=0.0, bf16=False)
+    assert config.arguments() == {"learning_rate": 3e-4, "warmup_steps": 0.0, "bf16": False}
+    made = training_arguments(output_dir=str(tmp_path), use_cpu=True, **config.arguments())
+    assert made.learning_rate == 3e-4
+    assert made.adam_beta2 == training_arguments(output_dir=str(tmp_path), use_cpu=True).adam_beta2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("num_train_epochs", 0.0),
+        ("max_steps", 0),
+        ("per_device_train_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("weight_decay", -0.1),
+        ("warmup_steps", -1.0),
+        ("adam_beta1", 1.0),
+        ("save_steps", 0.0),
+        ("save_total_limit", 0),
+        ("eval_strategy", "step"),
+        ("lr_scheduler_type", "cosin"),
+        ("optim", "adamw"),
+        ("auto_find_batch_size", True),
+    ],
+)
+def test_out_of_range_names_key_and_value(key: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        TrainerConfig(**{key: value})
+    message = str(caught.value)
+    assert f"trainer.{key}" in message
+    assert str(value).lower() in message.lower()
+
+
+def test_pairs_that_exclude_each_other() -> None:
+    with pytest.raises(InputError, match=r"bf16=true and trainer\.fp16=true"):
+        TrainerConfig(bf16=True, fp16=True)
+    with pytest.raises(InputError, match="load_best_model_at_end"):
+        TrainerConfig(load_best_model_at_end=True, eval_strategy="steps", save_strategy="epoch")
+    assert TrainerConfig(auto_find_batch_size=False).auto_find_batch_size is False
