@@ -13,10 +13,13 @@ an asked list; and the patterns of the ``sentences`` that the grammar could answ
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
 from typing import Any
 
+from distil.config.schema import check
+from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.grammar.choices import entropy, sample
 from distil.data.grammar.families import Family, draw_slots, fields_of, response_template
 from distil.data.grammar.lexicon import CATEGORIES, COUNTS, Fields
@@ -100,3 +103,40 @@ def _patterns(family: Family, values: dict[str, str], fields: Fields) -> list[st
     }
     opened = {"at": "[at|in|on] the *", "to": "to the *", "she": "[she|he]", "her": "[her|his]"}
     return re.split(r"(?<=[.!?]) |\n", family.response.format_map(fields | named | opened))
+
+
+@dataclass
+class EmbeddedDataConfig(ColumnsConfig):
+    """Keys of ``data=embedded``. The caps say how many rows are drawn, as the grammar has no end."""
+
+    name: str = "embedded"
+    max_train_rows: int | None = 1000
+    max_eval_rows: int | None = 500
+    rows_seed: int = 0
+    """Seed of the rows: not the run's seed, so that all seeds train and judge on the same rows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("max_train_rows", "max_eval_rows"):
+            check(
+                getattr(self, key) is not None,
+                f"data.{key}=null: the embedded set has no end. Give a number.",
+            )
+
+
+@register_data("embedded", EmbeddedDataConfig)
+class Embedded(DataSource[EmbeddedDataConfig]):
+    """``data=embedded``: needs no file and no network."""
+
+    def check(self, allow_network: bool = True) -> None:
+        """Nothing can be missing."""
+
+    def rows(self) -> RawSplits:
+        """Fresh rows of the three splits."""
+        c = self.config
+        train, held_out = c.max_train_rows or 0, c.max_eval_rows or 0
+        return RawSplits(
+            generate_rows("train", train, c.rows_seed),
+            generate_rows("validation", held_out, c.rows_seed),
+            generate_rows("test", held_out, c.rows_seed),
+        )

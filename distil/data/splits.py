@@ -103,11 +103,12 @@ def set_aside(
 ) -> dict[str, list[int]]:
     """Row numbers of ``train`` and of each missing split: disjoint, together all rows, each in file order.
 
-    Rows of one prompt stay together, unless one prompt makes up more than a split's share of the set.
+    Rows of one prompt stay together, unless that leaves a split without a row (one prompt for the whole set).
     """
     if not missing:
         return {}
-    size = max(1, round(config.validation_fraction * len(rows)))
+    most = (len(rows) - 1) // len(missing)  # a row at least stays to train on
+    size = max(1, min(round(config.validation_fraction * len(rows)), most))
     for by_response in (False, True):
         groups: dict[Any, list[int]] = defaultdict(list)
         for number, key in enumerate(_keys(rows, shape, by_response)):

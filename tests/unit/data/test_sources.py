@@ -1,0 +1,278 @@
+"""Sources: every kind of file gives the same rows; what cannot be read is said in one message."""
+
+from __future__ import annotations
+
+import csv
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from distil import hub
+from distil.data.base import DATA, ColumnsConfig, check_data
+from distil.data.columns import Kind, detect
+from distil.data.dolly15k import Dolly15kConfig
+from distil.data.hf import HfConfig
+from distil.data.jsonl import JsonlConfig
+from distil.data.splits import load_splits
+from distil.types import InputError
+from tests.unit.data.conftest import WriteJsonl
+
+ROWS = [
+    {
+        "prompt": f"say {i}, “please”\n",
+        "response": ["NA", "007", "2020-01-01", "null", 'a "b", c\nd', "🙂"][i % 6],
+    }
+    for i in range(60)
+]
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix in (".jsonl", ".ndjson"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    elif path.suffix == ".csv":
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        from datasets import Dataset
+
+        Dataset.from_list(rows).to_parquet(str(path))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json", ".csv", ".parquet"])
+def test_every_format_gives_the_same_rows(suffix: str, tmp_path: Path, gpt2: PreTrainedTokenizerBase) -> None:
+    path = write(tmp_path / f"rows{suffix}", ROWS)
+    before = listing(tmp_path)
+    config = JsonlConfig(train_file=str(path))
+    check_data(config)
+    splits = load_splits(config, gpt2)
+    parts = (splits.train, splits.validation, splits.test)
+    loaded = {row["row"]: (row["prompt"], row["response"]) for part in parts for row in part}
+    assert [loaded[i] for i in range(60)] == [(row["prompt"], row["response"]) for row in ROWS]
+    assert listing(tmp_path) == before, "nothing is written beside the data"
+
+
+def test_the_cache_of_datasets_is_not_touched(
+    tmp_path: Path, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    load_splits(JsonlConfig(train_file=jsonl("a.jsonl", ROWS)), gpt2)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_data_saved_to_disk(tmp_path: Path, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    from datasets import Dataset, DatasetDict
+
+    expected = load_splits(JsonlConfig(train_file=jsonl("a.jsonl", ROWS)), gpt2)
+    Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "one"))
+    DatasetDict(train=Dataset.from_list(ROWS), test=Dataset.from_list(ROWS[:5])).save_to_disk(
+        str(tmp_path / "many")
+    )
+    before = listing(tmp_path / "one")
+    one = load_splits(HfConfig(path=str(tmp_path / "one")), gpt2)
+    assert one.train.to_list() == expected.train.to_list()
+    many = load_splits(HfConfig(path=str(tmp_path / "many")), gpt2)
+    assert (len(many.train), len(many.validation), len(many.test)) == (57, 3, 5)
+    swapped = HfConfig(path=str(tmp_path / "many"), train_split="test", test_split="train")
+    assert len(load_splits(swapped, gpt2).test) == 60
+    with pytest.raises(InputError, match=r"data.train_split=nope is not a split .* Its splits: test, train"):
+        load_splits(HfConfig(path=str(tmp_path / "many"), train_split="nope"), gpt2)
+    assert listing(tmp_path / "one") == before
+
+
+def test_a_folder_of_files(tmp_path: Path, gpt2: PreTrainedTokenizerBase) -> None:
+    for name, count in (("train", 50), ("dev", 4), ("test", 3)):
+        write(tmp_path / f"{name}.jsonl", ROWS[:count])
+    splits = load_splits(HfConfig(path=str(tmp_path)), gpt2)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (50, 4, 3)
+    (tmp_path / "train.jsonl").unlink()
+    with pytest.raises(InputError, match=r"no training file.*Its data files: dev.jsonl, test.jsonl"):
+        check_data(HfConfig(path=str(tmp_path)))
+
+
+GOOD = '{"prompt": "a", "response": "b"}\n'
+BAD_FILES = [
+    ("a.jsonl", "", "is empty"),
+    ("a.jsonl", "\n \n", "holds no rows"),
+    ("a.jsonl", GOOD * 6 + "not json\n" + GOOD, r"line 7 is not a JSON object: 'not json'"),
+    ("a.jsonl", GOOD + "[1, 2]\n", r"line 2 is not a JSON object"),
+    ("a.jsonl", GOOD + '{"prompt": "a", \n', r"line 2 is not a JSON object"),
+    ("a.json", "[]", "holds no rows"),
+    ("a.json", '[{"prompt": 1}, 3]', "row 1 is not a JSON object: '3'"),
+    ("a.json", '[{"prompt": 1}\n', "is not JSON: .* in line"),
+    ("a.json", '{\n "data": []\n}', "line 1 is not a JSON object"),
+    ("a.csv", "prompt,response\n", "a header and no rows"),
+    ("a.csv", "\n", "has no header"),
+    ("a.csv", "prompt,response\na,b\na,b,c\n", "line 3 has 3 fields, the header 2"),
+    ("a.parquet", "text", "not a complete Parquet file"),
+    ("a.txt", "text", r"unknown kind of file '.txt'. Known: .jsonl"),
+    ("a.jsonl", '{"a": "b", "c": "d"}\n', "no columns to learn from. Its columns: a, c"),
+    ("a.jsonl", '{"prompt": "b"}\n', "no columns to learn from. Its columns: prompt"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "message"), BAD_FILES)
+def test_bad_files(name: str, text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message) as caught:
+        check_data(JsonlConfig(train_file=str(path)))
+    assert str(caught.value).startswith(f"data.train_file={path}")
+
+
+def test_missing_and_unset_files(tmp_path: Path, jsonl: WriteJsonl) -> None:
+    with pytest.raises(InputError, match=r"data.train_file is not set"):
+        check_data(JsonlConfig())
+    with pytest.raises(InputError, match=r"data.test_file=/no/such.jsonl: no such file"):
+        check_data(JsonlConfig(train_file=jsonl("a.jsonl", ROWS), test_file="/no/such.jsonl"))
+    with pytest.raises(InputError, match=r"is a folder"):
+        check_data(JsonlConfig(train_file=str(tmp_path)))
+    latin = tmp_path / "latin.jsonl"
+    latin.write_bytes('{"text": "Grüße"}\n'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"is not UTF-8 text"):
+        check_data(JsonlConfig(train_file=str(latin)))
+
+
+def test_a_bad_line_beyond_the_first_look(
+    tmp_path: Path, gpt2: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(GOOD * 50 + "{broken\n" + GOOD, encoding="utf-8")
+    monkeypatch.setattr("distil.data.local.check_file.__defaults__", (100,))
+    check_data(JsonlConfig(train_file=str(path)))
+    with pytest.raises(InputError, match=r"line 51 is not a JSON object"):
+        load_splits(JsonlConfig(train_file=str(path)), gpt2)
+
+
+def test_missing_columns_are_named() -> None:
+    columns = ["question", "answer", "id"]
+    assert detect(ColumnsConfig(name="t"), columns, "rows").prompt == "question"
+    with pytest.raises(
+        InputError, match=r"data.prompt_column=q is not a column of rows. Its columns: answer, id"
+    ):
+        detect(ColumnsConfig(name="t", prompt_column="q"), columns, "rows")
+    with pytest.raises(InputError, match=r"both set"):
+        detect(ColumnsConfig(name="t", prompt_column="id", text_column="id"), columns, "rows")
+    with pytest.raises(InputError, match=r"not a format string"):
+        detect(ColumnsConfig(name="t", prompt_template="{question"), columns, "rows")
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        ("input_ids attention_mask text", Kind.TOKENS),
+        ("messages prompt", Kind.MESSAGES),
+        ("conversations id", Kind.MESSAGES),
+        ("instruction input output", Kind.PAIR),
+        ("instruction context response category", Kind.PAIR),
+        ("prompt completion", Kind.PAIR),
+        ("question answer text", Kind.PAIR),
+        ("text id", Kind.TEXT),
+    ],
+)
+def test_well_known_columns(columns: str, kind: Kind) -> None:
+    assert detect(ColumnsConfig(name="t"), columns.split(), "rows").kind is kind
+
+
+def test_named_columns_win_over_well_known_ones() -> None:
+    shape = detect(
+        ColumnsConfig(name="t", text_column="story"), ["story", "prompt", "response", "input_ids"], "rows"
+    )
+    assert (shape.kind, shape.text) == (Kind.TEXT, "story")
+    shape = detect(ColumnsConfig(name="t", prompt_column="input"), ["input", "output", "instruction"], "rows")
+    assert (shape.prompt, shape.response, shape.context) == ("input", "output", None)
+
+
+def test_registry_knows_every_source() -> None:
+    assert {"dolly15k", "embedded", "hf", "jsonl"} <= set(DATA.entries())
+    for name, entry in DATA.entries().items():
+        assert entry.config is not None
+        assert entry.config().name == name
+
+
+class Hub(BaseHTTPRequestHandler):
+    """A hub that knows one data set."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200 if self.path == "/api/datasets/owner/known" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """As on a machine that may use the network, with an empty cache."""
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub.ask.cache_clear()
+    yield
+    hub.ask.cache_clear()
+
+
+@pytest.mark.usefixtures("network")
+def test_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = HTTPServer(("127.0.0.1", 0), Hub)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    try:
+        check_data(HfConfig(path="owner/known"))
+        with pytest.raises(InputError, match=r"data.path=owner/unknown: the hub knows no such data set.*404"):
+            check_data(HfConfig(path="owner/unknown"))
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    with pytest.raises(InputError, match=r"run.allow_network=false keeps the hub out"):
+        check_data(HfConfig(path="owner/known"), allow_network=False)
+    (tmp_path / "hub" / "datasets--owner--known" / "snapshots" / "0").mkdir(parents=True)
+    check_data(HfConfig(path="owner/known"), allow_network=False)
+
+
+@pytest.mark.usefixtures("network")
+def test_a_silent_hub_is_given_up_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts, and never answers
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        start = time.monotonic()
+        with pytest.raises(InputError, match=r"the hub does not answer, nor is it in the local cache"):
+            check_data(Dolly15kConfig())
+        with pytest.raises(InputError, match=r"the hub does not answer"):
+            check_data(Dolly15kConfig())
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.usefixtures("network")
+def test_offline_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=r"HF_HUB_OFFLINE keeps the hub out"):
+        check_data(Dolly15kConfig())
+
+
+def test_paths_that_are_no_hub_names() -> None:
+    for path in ("./missing", "/no/such/folder", "a/b/c", "missing.jsonl"):
+        with pytest.raises(InputError, match=r"no such file or folder"):
+            check_data(HfConfig(path=path))
+    with pytest.raises(InputError, match=r"data.path is not set"):
+        check_data(HfConfig())

@@ -1,0 +1,203 @@
+"""Splits: disjoint, the same every time, counted, and told apart by prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerBase
+
+from distil.data.base import ColumnsConfig
+from distil.data.columns import Kind, Shape
+from distil.data.dolly15k import Dolly15kConfig
+from distil.data.embedded import EmbeddedDataConfig, generate_rows
+from distil.data.jsonl import JsonlConfig
+from distil.data.splits import Splits, load_splits, set_aside
+from distil.types import IGNORE_INDEX, InputError
+from tests.unit.data.conftest import WriteJsonl
+
+
+def rows(count: int, repeats: int = 1) -> list[dict[str, Any]]:
+    return [{"prompt": f"say {i // repeats}\n", "response": f"it is {i}"} for i in range(count)]
+
+
+def content(splits: Splits) -> list[list[dict[str, Any]]]:
+    return [split.to_list() for split in (splits.train, splits.validation, splits.test)]
+
+
+def test_the_same_config_gives_the_same_rows(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    config = JsonlConfig(train_file=jsonl("a.jsonl", rows(200)), validation_fraction=0.1)
+    first, second = load_splits(config, gpt2), load_splits(config, gpt2)
+    assert content(first) == content(second)
+    assert [len(split) for split in content(first)] == [160, 20, 20]
+    numbers = [row["row"] for split in content(first) for row in split]
+    assert sorted(numbers) == list(range(200)), "every row is in one split"
+    config.split_seed = 1
+    assert {row["row"] for row in content(load_splits(config, gpt2))[2]} != {
+        row["row"] for row in content(first)[2]
+    }
+
+
+def test_columns(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    splits = load_splits(JsonlConfig(train_file=jsonl("a.jsonl", rows(60))), gpt2)
+    for row in splits.train:
+        assert row["prompt"] == f"say {row['row']}\n"
+        assert row["response"] == f"it is {row['row']}"
+        assert row["prompt_ids"] == gpt2(row["prompt"])["input_ids"]
+        assert row["input_ids"][: len(row["prompt_ids"])] == row["prompt_ids"]
+        scored = [label for label in row["labels"] if label != IGNORE_INDEX]
+        assert gpt2.decode(scored) == row["response"] + gpt2.eos_token
+
+
+def test_caps_take_a_part_of_the_same_split(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    path = jsonl("a.jsonl", rows(300))
+    whole = content(load_splits(JsonlConfig(train_file=path, validation_fraction=0.2), gpt2))
+    part = content(load_splits(JsonlConfig(train_file=path, validation_fraction=0.2,
+                                           max_train_rows=50, max_eval_rows=10), gpt2))  # fmt: skip
+    assert [len(split) for split in part] == [50, 10, 10]
+    for full, some in zip(whole, part, strict=True):
+        assert [row for row in full if row in some] == some, "a subset, in file order"
+    assert part[0] != whole[0][:50], "not the head of a file that may be sorted"
+
+
+def test_own_splits_are_kept(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    config = JsonlConfig(
+        train_file=jsonl("train.jsonl", rows(50)), validation_file=jsonl("dev.jsonl", rows(7)),
+    )  # fmt: skip
+    splits = load_splits(config, gpt2)
+    assert len(splits.validation) == 7
+    assert (len(splits.train), len(splits.test)) == (48, 2), "only the missing one is set aside"
+
+
+def test_rows_of_one_prompt_stay_together(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    config = JsonlConfig(train_file=jsonl("a.jsonl", rows(120, repeats=3)), validation_fraction=0.2)
+    prompts = [{row["prompt"] for row in split} for split in content(load_splits(config, gpt2))]
+    assert sum(map(len, prompts)) == len(set.union(*prompts)) == 40
+
+
+@given(st.lists(st.integers(0, 30), min_size=3, max_size=60), st.floats(0.01, 0.49), st.integers(0, 3))
+def test_setting_aside(prompts: list[int], fraction: float, seed: int) -> None:
+    config = ColumnsConfig(name="t", validation_fraction=fraction, split_seed=seed)
+    source = [{"prompt": f"{p}", "response": f"{i}"} for i, p in enumerate(prompts)]
+    shape = Shape(Kind.PAIR, "prompt", "response")
+    parts = set_aside(source, shape, ["validation", "test"], config, "rows")
+    assert sorted(n for part in parts.values() for n in part) == list(range(len(prompts)))
+    size = max(1, round(fraction * len(prompts)))
+    assert all(1 <= len(parts[split]) <= size for split in ("validation", "test"))
+    assert parts == set_aside(source, shape, ["validation", "test"], config, "rows")
+
+
+def test_too_few_rows_to_split(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    config = JsonlConfig(train_file=jsonl("a.jsonl", rows(2)))
+    with pytest.raises(InputError, match=r"2 rows.*too few.*data.validation_file"):
+        load_splits(config, gpt2)
+
+
+def test_one_prompt_for_all(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    config = JsonlConfig(train_file=jsonl("a.jsonl", rows(40, repeats=40)))
+    assert [len(split) for split in content(load_splits(config, gpt2))] == [36, 2, 2]
+
+
+def test_dropped_rows_are_counted(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    bad = [
+        {"prompt": "word " * 40, "response": "too long a prompt"},
+        {"prompt": "a", "response": ""},
+        {"prompt": "b", "response": None},
+        {"prompt": None, "response": "c"},
+    ]
+    files = {
+        f"{split}_file": jsonl(f"{split}.jsonl", rows(20) + (bad if split == "train" else []))
+        for split in ("train", "validation", "test")
+    }
+    splits = load_splits(JsonlConfig(**files, max_length=30), gpt2)
+    assert splits.dropped == {"empty prompt": 1, "empty response": 2, "prompt fills data.max_length": 1}
+    assert len(splits.train) == 20
+    assert load_splits(JsonlConfig(**files, max_length=30, truncation="prompt_left"), gpt2).dropped == {
+        "empty prompt": 1, "empty response": 2,
+    }  # fmt: skip
+
+
+def test_a_cut_response_does_not_teach_to_stop(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    long = [{"prompt": f"{i}\n", "response": "word " * 50} for i in range(30)]
+    splits = load_splits(JsonlConfig(train_file=jsonl("a.jsonl", long), max_length=20), gpt2)
+    for row in splits.train:
+        assert len(row["input_ids"]) == 20
+        assert gpt2.eos_token_id not in row["labels"]
+
+
+def test_max_length_that_fits_no_prompt(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    data = [{"prompt": "word " * (10 + i), "response": "yes"} for i in range(30)]
+    shortest = min(len(gpt2(row["prompt"])["input_ids"]) for row in data)
+    config = JsonlConfig(train_file=jsonl("a.jsonl", data), max_length=8)
+    with pytest.raises(
+        InputError, match=r"data.max_length=8 .*the shortest prompt has (\d+) tokens"
+    ) as caught:
+        load_splits(config, gpt2)
+    named = int(str(caught.value).split("shortest prompt has ")[1].split()[0])
+    assert named >= shortest
+    assert named <= shortest + 3, "rows set aside for evaluation are not looked at"
+
+
+def test_no_row_with_a_scored_token(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    masked = [{"input_ids": [i, 1, 2], "labels": [-100, -100, -100]} for i in range(40)]
+    with pytest.raises(InputError, match=r"no train row has a scored token. Dropped: no scored token \(36\)"):
+        load_splits(JsonlConfig(train_file=jsonl("a.jsonl", masked)), gpt2)
+
+
+def test_progress_ends_at_its_total(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    seen: list[tuple[int, int]] = []
+    load_splits(JsonlConfig(train_file=jsonl("a.jsonl", rows(2500)), max_eval_rows=10), gpt2,
+                lambda done, total: seen.append((done, total)))  # fmt: skip
+    assert seen == sorted(seen)
+    assert seen[-1][0] == seen[-1][1] == 2250 + 20
+
+
+def test_embedded_rows_carry_what_judges_them(gpt2: PreTrainedTokenizerBase) -> None:
+    config = EmbeddedDataConfig(max_train_rows=30, max_eval_rows=5)
+    splits = load_splits(config, gpt2)
+    assert [len(split) for split in (splits.train, splits.validation, splits.test)] == [30, 5, 5]
+    raw = generate_rows("test", 5, 0)
+    for row, source in zip(splits.test, raw, strict=True):
+        assert json.loads(row["slots"]) == source["slots"]
+        assert row["log_probability"] == source["log_probability"] < 0
+        assert row["prompt"] == source["prompt"], "as it is, without headings"
+    assert content(load_splits(config, gpt2)) == content(splits)
+    with pytest.raises(InputError, match=r"data.max_train_rows=null: .* has no end"):
+        EmbeddedDataConfig(max_train_rows=None)
+
+
+@pytest.fixture(scope="module")
+def dolly(shared_data: Path) -> Path:
+    return shared_data / "dolly"
+
+
+def test_dolly_in_both_shapes(dolly: Path, tmp_path: Path, gpt2: PreTrainedTokenizerBase) -> None:
+    """Original and MiniLLM columns of the same rows give the same tokens."""
+    with open(dolly / "databricks-dolly-15k.jsonl", encoding="utf-8") as file:
+        original = [json.loads(line) for line, _ in zip(file, range(400), strict=False)]
+    other = [
+        {"instruction": r["instruction"], "input": r["context"], "output": r["response"]} for r in original
+    ]
+    both = []
+    for name, shape in (("a.jsonl", original), ("b.jsonl", other)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in shape), encoding="utf-8")
+        both.append(content(load_splits(Dolly15kConfig(path=str(tmp_path / name)), gpt2)))
+    assert both[0] == both[1]
+
+
+def test_real_dolly_files(dolly: Path, gpt2: PreTrainedTokenizerBase) -> None:
+    """The folder's own splits; every scored label is the row's response and EOS, or its cut beginning."""
+    splits = load_splits(Dolly15kConfig(path=str(dolly), max_train_rows=300, max_eval_rows=100), gpt2)
+    assert [len(split) for split in (splits.train, splits.validation, splits.test)] == [300, 100, 100]
+    for row in splits.train:
+        scored = gpt2.decode([label for label in row["labels"] if label != IGNORE_INDEX])
+        whole = row["response"] + gpt2.eos_token
+        assert scored == whole if len(row["input_ids"]) < 512 else whole.startswith(scored.rstrip("\ufffd"))
+        assert row["prompt"].startswith("### Instruction:\n")
+    one_file = load_splits(Dolly15kConfig(path=str(dolly / "databricks-dolly-15k.jsonl"), max_train_rows=50,
+                                          max_eval_rows=20), gpt2)  # fmt: skip
+    assert len(one_file.test) == 20
