@@ -53,15 +53,13 @@ def run(config: ExperimentConfig, *, command: str) -> Path:
         print_summary(read_run(folder), console)
         return folder
     _open_folder(folder, config, command)
-    with _log_file(folder / "run.log"), _kept_status(folder, name, command):
+    with _reported(folder), _log_file(folder / "run.log"), _kept_status(folder, name, command):
         from distil.stages import run_stages
         from distil.tracking import start_tracker
 
         with start_tracker(config.tracker, folder, _plain(config), folder.name, name) as tracker:
             run_stages(config, method, folder, tracker, Console(stderr=True), command)
-    report = write_report(folder)
     print_summary(read_run(folder), console)
-    logger.info("Report: %s", report)
     return folder
 
 
@@ -129,6 +127,18 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
         write_json(folder / "environment.json", environment.describe_environment(command))
     except OSError as error:
         raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """The report is written however the run ends: of a stopped run it shows how far that came, and why."""
+    try:
+        yield
+    finally:
+        try:
+            write_report(folder)
+        except OSError as error:  # a full disk: the run's own error is what the user must see
+            logger.warning("No report: %s", error)
 
 
 @contextmanager

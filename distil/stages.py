@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
 
 from distil import checkpoints, environment, results
 from distil.adapters.base import ADAPTERS
@@ -85,6 +87,7 @@ def run_stages(
     Raises RunInterrupted after Ctrl-C (with a checkpoint), RunFailed where training cannot go on.
     """
     clock, progress = Clock(), Progress(console)
+    _quiet_libraries()
     environment.reset_peak_memory()
     needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
     with clock("load"), progress.spinner("loading data and models"):
@@ -109,6 +112,15 @@ def run_stages(
     _write_cost(folder, trainer, log, clock, parts)
     tracker.samples(samples)
     tracker.summary(after.scores)
+
+
+def _quiet_libraries() -> None:
+    """Their own bars and hints come in dozens and say nothing about this run; warnings stay."""
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no types
+    logging.getLogger("bitsandbytes").setLevel(
+        logging.ERROR
+    )  # announces a CPU kernel that no run here asks for
 
 
 def _write_cost(
@@ -176,8 +188,10 @@ def _eos_ids(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel | None
 
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
     """The user's trainer keys, and those that are the runner's own."""
+    chosen = config.trainer.arguments()
+    chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
     return TrainingArguments(
-        **config.trainer.arguments(),
+        **chosen,
         output_dir=str(folder / "checkpoints"),
         seed=config.seed,
         report_to=[],

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil import checkpoints
@@ -28,6 +28,7 @@ from distil.head import score
 from distil.losses import Term
 from distil.methods.base import Method
 from distil.rollouts import generate, uniforms
+from distil.tally import Tally
 from distil.types import IGNORE_INDEX, REFERENCE, ROLLOUT, RunFailed, Sequences
 
 METHOD_STATE = "method_state.json"
@@ -56,36 +57,6 @@ class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.rows[index]
-
-
-@dataclass
-class Tally:
-    """What was trained on: running sums of each term since the last log, and totals over the run."""
-
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
-    scored_tokens: int = 0
-    rollout_tokens: int = 0
-    rollouts: int = 0
-
-    def add(self, name: str, value_sum: Tensor, tokens: int) -> None:
-        """Add the sum of one term over ``tokens`` scored tokens."""
-        self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
-        self.tokens[name] = self.tokens.get(name, 0) + tokens
-
-    def means(self) -> dict[str, float]:
-        """Mean of each term per scored token since the last call (nats); starts afresh."""
-        means = {f"{k}_per_token": float(v) / max(self.tokens[k], 1) for k, v in self.sums.items()}
-        self.sums, self.tokens = {}, {}
-        return means
-
-    def totals(self) -> dict[str, int]:
-        """Totals over the run, which a checkpoint keeps."""
-        return {
-            "scored_tokens": self.scored_tokens,
-            "rollout_tokens": self.rollout_tokens,
-            "rollouts": self.rollouts,
-        }
 
 
 class DistillationTrainer(Trainer):
@@ -130,6 +101,9 @@ class DistillationTrainer(Trainer):
             ),
             callbacks=callbacks,
         )
+        self.remove_callback(
+            PrinterCallback
+        )  # dicts on stdout: whoever wants to see scalars brings a callback
         self.loss_is_scaled_for_ga = True
         self.method = method
         self.teacher = teacher
@@ -143,7 +117,7 @@ class DistillationTrainer(Trainer):
         self._teacher_forward = None if teacher is None else Forward(teacher)
         self._save_root: Path | None = None
         if teacher is not None:
-            teacher.to(args.device)
+            nn.Module.to(teacher, args.device)
 
     # ---- draw and count
 
@@ -189,6 +163,7 @@ class DistillationTrainer(Trainer):
         rank, world = self.args.process_index, self.args.world_size
         slots = [rank + world * i for i in range(len(indices))]
         c = self.rollouts
+        assert self.model is not None
         with self.accelerator.autocast():
             generated = generate(
                 self.model,
@@ -241,7 +216,7 @@ class DistillationTrainer(Trainer):
         if self._student_forward is None or self._student_forward.model is not model:
             self._student_forward = Forward(model, inner=self.accelerator.unwrap_model(model))
         terms = self.terms()
-        loss = torch.zeros((), device=self.args.device)
+        loss: Tensor = torch.zeros((), device=self.args.device)
         for sequences, batch in ((REFERENCE, inputs), (ROLLOUT, inputs.get("rollout"))):
             mine = [term for term in terms if term.sequences is sequences]
             if mine and batch is not None:
@@ -252,7 +227,8 @@ class DistillationTrainer(Trainer):
                 f"The loss of step {self.state.global_step + 1} is {loss.item()}; training rows {rows}."
             )
         # Data parallelism averages gradients over ranks; the count was over all of them.
-        return loss * self.args.world_size
+        scaled: Tensor = loss * self.args.world_size
+        return scaled
 
     def _score(self, terms: list[Term], sequences: Sequences, batch: dict[str, Any], count: Tensor) -> Tensor:
         assert self._student_forward is not None
@@ -271,7 +247,7 @@ class DistillationTrainer(Trainer):
         return loss / count.clamp(min=1)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: Any = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]  # Trainer's own
         value = float(norm)
         if not math.isfinite(value) and not self.args.fp16:  # fp16's scaler meets infinities by design
             raise RunFailed(f"The gradient of step {self.state.global_step + 1} is {value}.")
@@ -279,14 +255,14 @@ class DistillationTrainer(Trainer):
 
     # ---- evaluation during training
 
-    def evaluate(  # type: ignore[override]  # narrower than Trainer's: our rows, our metrics
+    def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """The cheap evaluation; its likelihood is also ``eval_loss``, for schedulers and
         ``metric_for_best_model``."""
         if self.evaluate_student is None:
             return {}
-        scalars = self.evaluate_student(self.model)
+        scalars = self.evaluate_student(cast(PreTrainedModel, self.model))
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scalars.items()}
         metrics[f"{metric_key_prefix}_loss"] = scalars["nll_per_token"]
         self.log(dict(metrics))
@@ -306,7 +282,7 @@ class DistillationTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        root = Path(self.args.output_dir)
+        root = Path(self._get_output_dir(trial))
         if (root / name).exists():  # the last step can be asked for twice: by interval and by the end
             return
         self._save_root = checkpoints.partial_folder(root, name)
@@ -330,7 +306,7 @@ class DistillationTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle that nothing of ours reads.
-        Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
+        Path(output_dir or self._get_output_dir(None), "training_args.bin").unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

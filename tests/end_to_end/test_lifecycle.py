@@ -1,0 +1,177 @@
+"""A run from its first second to its last, through the real command: done, again, stopped, killed, failed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.conftest import ROOT, Command, environment
+
+LONG = ["trainer.max_steps=150", "trainer.save_steps=25", "trainer.eval_steps=25"]
+"""Long enough to be stopped on the way."""
+
+
+def only_run(output: Path) -> Path:
+    (folder,) = [path.parent for path in output.glob("*/*/status.json")]
+    return folder
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "student" / "model.safetensors").read_bytes()
+
+
+def steps_logged(folder: Path) -> list[int]:
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["step"] for line in lines if "train/loss" in line]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str], run_command: Command) -> Path:
+    """The run directory of the long GKD run, left in peace."""
+    output = tmp_path_factory.mktemp("peace")
+    done = run_command("method=gkd", *small_arguments, *LONG, f"output_dir={output}")
+    assert done.returncode == 0, done.stderr
+    return only_run(output)
+
+
+def test_run_directory_is_complete(uninterrupted: Path) -> None:
+    """Everything that the contract of a run directory names, and it says what happened."""
+    names = {path.name for path in uninterrupted.iterdir()}
+    files = "config.yaml environment.json metrics.jsonl results.json cost.json samples.jsonl run.log status.json"
+    assert {*files.split(), "checkpoints", "student", "report.html"} <= names
+    assert read(uninterrupted, "status.json")["status"] == "done"
+    results, cost = read(uninterrupted, "results.json"), read(uninterrupted, "cost.json")
+    for who in ("teacher", "student_before", "student_after"):
+        assert set(results[who]) == set(results["metrics"])
+    assert results["teacher"]["kl_to_teacher"] == 0
+    assert results["student_after"]["kl_to_teacher"] < results["student_before"]["kl_to_teacher"]
+    assert cost["steps"] == 150
+    assert cost["rollouts"] == 600
+    assert cost["rollout_tokens"] > 0
+    assert cost["peak_memory_bytes"] > 1e8
+    assert len(steps_logged(uninterrupted)) == 75
+    sample = json.loads((uninterrupted / "samples.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert set(sample) == {"prompt", "reference", "teacher", "student_before", "student_after"}
+
+
+def test_student_loads_plainly(uninterrupted: Path) -> None:
+    """The product needs nothing of ours, and its card says how it was made."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(uninterrupted / "student")
+    tokenizer = AutoTokenizer.from_pretrained(uninterrupted / "student")
+    assert model.config.use_cache
+    ids = tokenizer("the cat sees ?", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=3).shape[1] > ids["input_ids"].shape[1]
+    assert "python run.py method=gkd" in (uninterrupted / "student" / "README.md").read_text(encoding="utf-8")
+
+
+def test_same_command_shows_what_is_done(
+    uninterrupted: Path, small_arguments: list[str], run_command: Command
+) -> None:
+    """Without loading anything, and nothing in the folder changes."""
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+    output = uninterrupted.parent.parent
+    started = time.monotonic()
+    again = run_command("method=gkd", *small_arguments, *LONG, f"output_dir={output}", "tracker=none")
+    assert again.returncode == 0, again.stderr
+    assert "run.rerun=true" in again.stdout
+    assert "perplexity" in again.stdout
+    assert time.monotonic() - started < 60
+    assert before == {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_run_goes_on_to_the_same_bits(
+    stop: signal.Signals,
+    uninterrupted: Path,
+    small_arguments: list[str],
+    run_command: Command,
+    tmp_path: Path,
+) -> None:
+    """Ctrl-C leaves a checkpoint and says so; a kill leaves the last one; the same command ends as if nothing was."""
+    arguments = ["method=gkd", *small_arguments, *LONG, f"output_dir={tmp_path}"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not list(tmp_path.glob("*/*/checkpoints/checkpoint-50")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=100)
+    folder = only_run(tmp_path)
+    if stop is signal.SIGINT:
+        assert process.returncode == 130
+        assert "method=gkd" in errors, "the command to go on"
+        assert read(folder, "status.json")["status"] == "interrupted"
+    else:
+        assert process.returncode == -signal.SIGKILL
+        assert read(folder, "status.json")["status"] == "running"
+    assert not (folder / "results.json").exists()
+
+    done = run_command(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert only_run(tmp_path) == folder
+    assert weights(folder) == weights(uninterrupted)
+    assert (folder / "results.json").read_bytes() == (uninterrupted / "results.json").read_bytes()
+    assert (folder / "samples.jsonl").read_bytes() == (uninterrupted / "samples.jsonl").read_bytes()
+    assert steps_logged(folder) == steps_logged(uninterrupted), "each step once"
+
+
+def test_rerun_starts_afresh_in_a_new_folder(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """run.rerun=true leaves the done run alone."""
+    arguments = ["method=sft", *small_arguments, "trainer.max_steps=2", f"output_dir={tmp_path}"]
+    assert run_command(*arguments).returncode == 0
+    first = only_run(tmp_path)
+    done = run_command(*arguments, "run.rerun=true")
+    assert done.returncode == 0, done.stderr
+    second = first.with_name(f"{first.name}-r2")
+    assert weights(first) == weights(second)
+
+
+def test_a_run_without_a_teacher(
+    small_arguments: list[str], small_pair: Path, run_command: Command, tmp_path: Path
+) -> None:
+    """SFT needs none: the table has no teacher, and what needs one is left out with a word."""
+    arguments = [word for word in small_arguments if not word.startswith("model.teacher.path")]
+    done = run_command("method=sft", *arguments, "trainer.max_steps=2", f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    results = read(only_run(tmp_path), "results.json")
+    assert results["teacher"] is None
+    assert "kl_to_teacher" not in results["metrics"]
+    assert any("teacher" in note for note in results["notes"])
+
+
+def test_not_a_number_fails_and_keeps_what_was_written(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """A learning rate that blows up: exit 1, status failed with step and rows, the log so far is there."""
+    arguments = ["method=kd", *small_arguments, "trainer.learning_rate=1e30", "trainer.max_grad_norm=0"]
+    done = run_command(*arguments, f"output_dir={tmp_path}")
+    folder = only_run(tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    status = read(folder, "status.json")
+    assert status["status"] == "failed"
+    assert "step" in status["reason"]
+    assert "nan" in status["reason"] or "inf" in status["reason"]
+    assert (folder / "before.json").is_file()
