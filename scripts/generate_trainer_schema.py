@@ -45,9 +45,7 @@ def annotation(hint: Any) -> str:
         return "str"
     if hint == list[str]:
         return "list[str]"
-    if hint == dict[str, bool]:
-        return "dict[str, bool]"
-    return "Any"
+    return "Any"  # OmegaConf cannot merge a dict into an Optional[Dict] that is None
 
 
 def choices(hint: Any) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class TrainingFields:
     torch_compile_backend: str | None = None
     torch_compile_mode: str | None = None
     use_liger_kernel: bool | None = None
-    liger_kernel_config: dict[str, bool] | None = None
+    liger_kernel_config: Any = None
     use_cache: bool | None = None
     neftune_noise_alpha: float | None = None
     torch_empty_cache_steps: int | None = None

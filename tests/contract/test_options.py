@@ -16,11 +16,12 @@ from distil.config.help import conf_folder, defaults, options
 from distil.config.schema import ExperimentConfig
 from distil.config.store import REGISTRIES, register_schemas, typed
 from distil.config.trainer import TrainerConfig
+from distil.config.training_arguments import CHOICES
 from distil.config.validate import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = conf_folder()
-CHOICES = [f"{group}={name}" for group, found in options(CONF).items() for name in found]
+OPTIONS = [f"{group}={name}" for group, found in options(CONF).items() for name in found]
 NEEDED = {
     "data=jsonl": ["data.train_file=F"],
     "data=hf": ["data.path=P"],
@@ -52,7 +53,7 @@ def compose(*overrides: str) -> ExperimentConfig:
     return config
 
 
-@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("choice", OPTIONS)
 def test_every_option_composes(choice: str) -> None:
     config = compose(choice, *NEEDED.get(choice, ()))
     group, _, name = choice.partition("=")
@@ -142,6 +143,19 @@ def test_trainer_is_typed() -> None:
     assert config.trainer.arguments()["warmup_steps"] == 0.1
 
 
+def test_every_trainer_field_can_be_set_from_the_command_line() -> None:
+    samples = {"int": "1", "float": "0.5", "bool": "false", "str": "text", "Any": "{a: 1}"}
+    given = {}
+    for field in fields(TrainerConfig):
+        kind = str(field.type).removesuffix(" | None")
+        given[field.name] = CHOICES[field.name][0] if field.name in CHOICES else samples[kind]
+    config = compose(*(f"trainer.{name}={value}" for name, value in given.items()))
+    assert set(config.trainer.arguments()) == set(given)
+    assert config.trainer.fsdp_config == {"a": 1}
+    assert config.trainer.ddp_timeout == 1
+    assert config.trainer.bf16 is False
+
+
 BLOCKED = """
 import sys
 
@@ -166,7 +180,7 @@ for line in sys.stdin.read().splitlines():
 
 
 def test_every_option_composes_with_torch_blocked() -> None:
-    lines = ["\t".join([choice, *NEEDED.get(choice, ())]) for choice in CHOICES]
+    lines = ["\t".join([choice, *NEEDED.get(choice, ())]) for choice in OPTIONS]
     result = subprocess.run(
         [sys.executable, "-c", BLOCKED],
         input="\n".join(lines),
