@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
-from distil.models import load_student, load_teacher, needs_calibration
+from distil.models import check_models, load_student, load_teacher, needs_calibration
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -159,3 +160,75 @@ def test_real_model(shared_data: Path) -> None:
     size = sum(parameter.numel() for parameter in student.parameters())
     embedding_and_norm = 512 * 64 + 64
     assert size == embedding_and_norm + (260_032 - embedding_and_norm) * 3 // 5
+
+
+def test_from_the_hub_cache_and_by_revision(teacher_folder: Path) -> None:
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / "models--distil-test--cached"
+    shutil.copytree(teacher_folder, repository / "snapshots" / "abc", dirs_exist_ok=True)
+    (repository / "refs").mkdir(exist_ok=True)
+    (repository / "refs" / "v1").write_text("abc")
+    named = TeacherConfig(path="distil-test/cached", revision="v1")
+    assert load_teacher(ModelConfig("m", named, StudentConfig())) is not None
+    with pytest.raises(InputError, match=r"model\.teacher\.path=distil-test/cached cannot be loaded"):
+        load_teacher(
+            ModelConfig("m", TeacherConfig(path="distil-test/cached", revision="v2"), StudentConfig())
+        )
+
+
+def test_models_that_ship_with_the_package(teacher_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distil.models.sources.ASSETS", teacher_folder.parent)
+    shipped = TeacherConfig(path=f"distil:{teacher_folder.name}")
+    assert load_teacher(ModelConfig("m", shipped, StudentConfig())) is not None
+
+
+def write_gguf(model: Any, file: Path) -> None:
+    """``model`` (a Llama) and a few tokens as a GGUF file, weights in 8-bit blocks of 32."""
+    gguf = pytest.importorskip("gguf")
+    c = model.config
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_block_count(c.num_hidden_layers)
+    writer.add_context_length(c.max_position_embeddings)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.num_attention_heads)
+    writer.add_head_count_kv(c.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(c.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(c.hidden_size // c.num_attention_heads)
+    writer.add_vocab_size(c.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([chr(ord("!") + i) for i in range(c.vocab_size)])
+    writer.add_token_merges(["! !"])
+    writer.add_eos_token_id(2)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, c.num_hidden_layers)
+    for key, value in model.state_dict().items():
+        name = names.get_name(key, try_suffixes=(".weight",))
+        weights = value.numpy()
+        kind = gguf.GGMLQuantizationType.Q8_0 if weights.ndim == 2 else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(name, gguf.quants.quantize(weights, kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_gguf_file(tiny_llama: ModelFactory, tmp_path: Path) -> None:
+    original = tiny_llama(num_hidden_layers=3)
+    write_gguf(original, tmp_path / "m.gguf")
+    student = StudentConfig(path=str(tmp_path), gguf_file="m.gguf", keep_layers=[0, 2])
+    asked = ModelConfig("m", TeacherConfig(path=str(tmp_path), gguf_file="m.gguf"), student)
+    check_models(asked, allow_network=False, method_needs_teacher=True)
+    teacher, model = load_teacher(asked), load_student(asked, 0).model
+    assert teacher is not None
+    kept = model.model.layers[1].mlp.up_proj.weight
+    assert torch.equal(kept, teacher.model.layers[2].mlp.up_proj.weight)
+    torch.testing.assert_close(kept, original.model.layers[2].mlp.up_proj.weight, atol=1e-3, rtol=0)
+    ids = torch.tensor([[3, 4, 5]])
+    model(ids, labels=ids).loss.backward()
+    assert kept.grad is not None
+    model.save_pretrained(tmp_path / "saved")
+    assert torch.equal(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "saved")(ids).logits, model(ids).logits
+    )
