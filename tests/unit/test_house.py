@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -157,11 +158,18 @@ def test_no_text_names_a_path_or_a_registry_of_one_machine() -> None:
         assert found is None, f"{name} names {found[0] if found else ''}"
 
 
-def test_the_wheel_carries_everything_once(tmp_path: Path) -> None:
-    names = tracked()
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT]
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of this checkout, built without a network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT]
     subprocess.run(command, capture_output=True, text=True, check=True)
-    (wheel,) = tmp_path.glob("distil_runner-*.whl")
+    (built,) = folder.glob("distil_runner-*.whl")
+    return built
+
+
+def test_the_wheel_carries_everything_once(wheel: Path) -> None:
+    names = tracked()
     with zipfile.ZipFile(wheel) as archive:
         held = [name for name in archive.namelist() if ".dist-info/" not in name]
         entry = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
@@ -174,3 +182,20 @@ def test_the_wheel_carries_everything_once(tmp_path: Path) -> None:
     assert set(held) == expected
     assert len(held) == len(set(held))
     assert {"distil/py.typed", "llm_distil/py.typed", "distil/conf/config.yaml"} <= set(held)
+
+
+COMPOSE = "import sys; from distil.cli import main; sys.exit(main(['run', '--cfg', 'job']))"
+
+
+def test_what_is_installed_composes_the_same_config(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    shown = []
+    for place in (tmp_path / "site", ROOT):
+        where = {**os.environ, "PYTHONPATH": str(place)}
+        command = [sys.executable, "-c", COMPOSE]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=where)
+        assert done.returncode == 0, done.stderr
+        shown.append(done.stdout)
+    assert shown[0] == shown[1]
+    assert "method:" in shown[0]
