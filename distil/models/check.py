@@ -6,6 +6,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 from typing import Any
 
 from distil.config.schema import ModelConfig
@@ -49,6 +50,11 @@ def check_models(config: ModelConfig, *, allow_network: bool, method_needs_teach
 
 
 def _check_source(source: Source, weights: bool, allow_network: bool) -> None:
+    if source.gguf_file is not None and find_spec("gguf") is None:
+        raise InputError(
+            f"{source.key.removesuffix('path')}gguf_file={source.gguf_file} needs the package gguf: "
+            "pip install 'distil-runner[gguf]'"
+        )
     if source.folder is not None:
         _check_folder(source, weights)
     elif not _is_cached(source, weights):
