@@ -49,9 +49,8 @@ class GeneralizedJSD:
         if w in (0, 1):
             # Zero with a live graph, also beside -inf (0 * inf is NaN).
             return student_NV.masked_fill(torch.ones_like(student_NV, dtype=torch.bool), 0).sum(-1)
-        # The gradient of logaddexp(-inf, -inf) is NaN; a finite floor stands for "never" just as well.
-        floor = torch.finfo(student_NV.dtype).min / 2
-        teacher_NV, student_NV = teacher_NV.clamp(min=floor), student_NV.clamp(min=floor)
+        # The gradient of logaddexp(-inf, -inf) is NaN; for one of them a finite floor says "never" as well.
+        teacher_NV = teacher_NV.clamp(min=torch.finfo(teacher_NV.dtype).min / 2)
         mixture_NV = torch.logaddexp(teacher_NV + math.log(w), student_NV + math.log1p(-w))
         return _not_negative(w * _kl(teacher_NV, mixture_NV) + (1 - w) * _kl(student_NV, mixture_NV))
 

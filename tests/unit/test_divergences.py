@@ -108,12 +108,20 @@ def test_impossible_outcomes() -> None:
 
 @pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, GeneralizedJSD(0.0), GeneralizedJSD(0.3)])
 def test_gradient_beside_impossible_outcomes(divergence: object) -> None:
-    """A masked-out id on both sides leaves every gradient finite."""
-    teacher = torch.tensor([[1.0, 2.0, -INF, 0.5]]).log_softmax(-1)
-    logits = torch.tensor([[0.3, -1.0, -INF, 2.0]], requires_grad=True)
+    """A masked-out id on both sides leaves every gradient finite; on one side, every JSD's too."""
+    everywhere = torch.tensor([[1.0, 2.0, 0.1, 0.5]])
+    masked = everywhere.clone()
+    masked[0, 2] = -INF
     assert callable(divergence)
-    (gradient,) = torch.autograd.grad(divergence(teacher, logits.log_softmax(-1)).sum(), logits)
-    assert gradient.isfinite().all()
+    pairs = [(masked, masked + everywhere)]
+    if isinstance(divergence, GeneralizedJSD):
+        pairs += [(masked, everywhere), (everywhere, masked)]
+    for teacher, student in pairs:
+        logits = student.clone().requires_grad_()
+        value = divergence(teacher.log_softmax(-1), logits.log_softmax(-1))
+        (gradient,) = torch.autograd.grad(value.sum(), logits)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, GeneralizedJSD(0.1), GeneralizedJSD(0.5)])
