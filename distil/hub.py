@@ -12,7 +12,7 @@ import urllib.request
 from functools import lru_cache
 from pathlib import Path
 
-PROBE_SECONDS = 4.0
+PROBE_SECONDS = 3.0
 _TRUE = {"1", "true", "yes", "on"}
 
 

@@ -103,13 +103,14 @@ def set_aside(
 ) -> dict[str, list[int]]:
     """Row numbers of ``train`` and of each missing split: disjoint, together all rows, each in file order.
 
-    Rows of one prompt stay together, unless that leaves a split without a row (one prompt for the whole set).
+    Rows of one prompt stay together, unless that leaves a split without a row (one prompt for the whole set);
+    equal rows always do.
     """
     if not missing:
         return {}
     most = (len(rows) - 1) // len(missing)  # a row at least stays to train on
     size = max(1, min(round(config.validation_fraction * len(rows)), most))
-    for by_response in (False, True):
+    for by_response, oversized in ((False, False), (True, False), (True, True)):
         groups: dict[Any, list[int]] = defaultdict(list)
         for number, key in enumerate(_keys(rows, shape, by_response)):
             groups[key].append(number)
@@ -117,7 +118,7 @@ def set_aside(
         random.Random(config.split_seed).shuffle(order)
         parts: dict[str, list[int]] = {}
         for split in missing:
-            parts[split] = _take(order, size)
+            parts[split] = _take(order, size, oversized)
         parts["train"] = [number for group in order for number in group]
         if all(parts.values()):
             return {split: sorted(numbers) for split, numbers in parts.items()}
@@ -128,9 +129,11 @@ def set_aside(
     )
 
 
-def _take(groups: list[list[int]], size: int) -> list[int]:
-    """Move whole groups out of ``groups`` until ``size`` rows are together; those too big for the rest
-    stay."""
+def _take(groups: list[list[int]], size: int, oversized: bool) -> list[int]:
+    """Move whole groups out of ``groups`` until ``size`` rows are together; those too big for the rest stay.
+
+    ``oversized``: where all are too big, the smallest is taken nevertheless.
+    """
     taken: list[int] = []
     stay = []
     for group in groups:
@@ -138,6 +141,8 @@ def _take(groups: list[list[int]], size: int) -> list[int]:
             taken += group
         else:
             stay.append(group)
+    if oversized and not taken and len(stay) > 1:
+        taken = stay.pop(min(range(len(stay)), key=lambda index: len(stay[index])))
     groups[:] = stay
     return taken
 

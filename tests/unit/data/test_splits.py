@@ -102,6 +102,15 @@ def test_one_prompt_for_all(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) ->
     assert [len(split) for split in content(load_splits(config, gpt2))] == [36, 2, 2]
 
 
+def test_equal_rows_stay_together(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    copies = [{"prompt": f"{i % 9}\n", "response": f"{i % 9}"} for i in range(90)]
+    splits = content(load_splits(JsonlConfig(train_file=jsonl("a.jsonl", copies)), gpt2))
+    assert [len(split) for split in splits] == [70, 10, 10]
+    assert not {r["prompt"] for r in splits[0]} & {r["prompt"] for r in splits[1] + splits[2]}
+    with pytest.raises(InputError, match=r"40 rows, 2 of them different"):
+        load_splits(JsonlConfig(train_file=jsonl("b.jsonl", [copies[i % 2] for i in range(40)])), gpt2)
+
+
 def test_dropped_rows_are_counted(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     bad = [
         {"prompt": "word " * 40, "response": "too long a prompt"},
