@@ -61,7 +61,10 @@ def test_ignored_keys_are_ignored(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
 def test_terms_are_sound(name: str) -> None:
-    """Weights are at least 0 and some weigh; cross-entropy never scores what the student sampled (trap 10)."""
+    """Weights are at least 0 and some weigh.
+
+    Cross-entropy never scores what the student sampled (trap 10).
+    """
     terms = terms_of(name)
     assert any(term.weight > 0 for term in terms)
     for term in terms:

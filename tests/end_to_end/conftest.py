@@ -13,7 +13,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = "the a cat dog sun sea likes sees finds red blue big and under over house tree".split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sun",
+    "sea",
+    "likes",
+    "sees",
+    "finds",
+    "red",
+    "blue",
+    "big",
+    "and",
+    "under",
+    "over",
+    "house",
+    "tree",
+]
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
