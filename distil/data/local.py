@@ -152,9 +152,23 @@ def load_file(where: str, path: Path) -> Dataset:
         cause = error.__cause__ or error
         raise InputError(f"{where} cannot be read: {str(cause).splitlines()[0]}") from error
     assert isinstance(rows, Dataset)
+    for name in [name for name, kind in rows.features.items() if "timestamp" in str(kind)]:
+        if (
+            builder == "json"
+        ):  # Arrow reads a column of dates as times, whose spelling is lost; JSON has only text
+            texts = [row.get(name) for row in _json_rows(path)]
+            rows = rows.remove_columns(name).add_column(name, texts)
     if not len(rows):
         raise InputError(f"{where} holds no rows. Give a file with rows.")
     return rows
+
+
+def _json_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON or JSON Lines file that ``check_file`` has passed."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        return list(json.loads(text))
+    return [json.loads(line) for _, line in _lines(path)]
 
 
 class quiet_datasets:

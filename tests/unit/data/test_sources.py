@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from distil.data.columns import Kind, detect
 from distil.data.dolly15k import Dolly15kConfig
 from distil.data.hf import HfConfig
 from distil.data.jsonl import JsonlConfig
+from distil.data.local import load_file
 from distil.data.splits import load_splits
 from distil.types import InputError
 from tests.unit.data.conftest import WriteJsonl
@@ -65,6 +68,23 @@ def test_every_format_gives_the_same_rows(suffix: str, tmp_path: Path, gpt2: Pre
     loaded = {row["row"]: (row["prompt"], row["response"]) for part in parts for row in part}
     assert [loaded[i] for i in range(60)] == [(row["prompt"], row["response"]) for row in ROWS]
     assert listing(tmp_path) == before, "nothing is written beside the data"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_dates_keep_their_spelling(suffix: str, tmp_path: Path) -> None:
+    """A column of nothing but dates is text, not what Arrow's JSON reader makes of it."""
+    rows = [{"prompt": "When?", "response": f"2020-01-02 1{i}:00:00"} for i in range(5)]
+    path = write(tmp_path / f"dates{suffix}", rows)
+    assert load_file("rows", path).to_list() == rows
+
+
+def test_sources_import_nothing_heavy() -> None:
+    code = (
+        "import sys; from distil.data.base import DATA; DATA.entries();"
+        "print(sorted({'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_the_cache_of_datasets_is_not_touched(
