@@ -242,15 +242,15 @@ class ExperimentConfig:
     seed: int = 0
     output_dir: str = "outputs"
     method: MethodConfig = MISSING
-    model: ModelConfig = MISSING
+    model: ModelConfig = field(default_factory=ModelConfig)
     peft: PeftConfig = MISSING
-    rollouts: RolloutConfig = MISSING
+    rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     data: DataConfig = MISSING
-    trainer: TrainerConfig = MISSING
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Fields of ``transformers.TrainingArguments``, and only those."""
-    run: RunConfig = MISSING
-    eval: EvalConfig = MISSING
-    tracker: TrackerConfig = MISSING
+    run: RunConfig = field(default_factory=RunConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
     def __post_init__(self) -> None:
         check(

@@ -32,8 +32,10 @@ from distil.types import InputError
 REGISTRIES: dict[str, Registry[Any]] = {"method": METHODS, "data": DATA, "peft": ADAPTERS}
 """Groups whose options each have a dataclass of their own."""
 
+ROOT = "experiment"
+
 SINGLE: dict[str, type[Any]] = {
-    "experiment": ExperimentConfig,
+    ROOT: ExperimentConfig,
     "model": ModelConfig,
     "rollouts": RolloutConfig,
     "trainer": TrainerConfig,
@@ -41,7 +43,7 @@ SINGLE: dict[str, type[Any]] = {
     "eval": EvalConfig,
     "tracker": TrackerConfig,
 }
-"""Groups whose options share one dataclass, and the root."""
+"""The root, and the groups whose options share one dataclass."""
 
 
 def schemas() -> dict[str, type[Any]]:
@@ -55,12 +57,13 @@ def schemas() -> dict[str, type[Any]]:
 
 
 def register_schemas(plugins: Iterable[str] = ()) -> None:
-    """Import ``plugins``, then file every schema in the ConfigStore. To be called before Hydra composes."""
+    """Import ``plugins``, then file the schemas in the ConfigStore. To be called before Hydra composes."""
     load_plugins(plugins)
     store = ConfigStore.instance()
     for path, config in schemas().items():
         group, _, name = path.rpartition("/")
-        store.store(group=f"schema/{group}".rstrip("/"), name=name, node=config, provider="distil")
+        if group or name == ROOT:  # the other groups are typed by the root: their YAML needs no schema
+            store.store(group=f"schema/{group}".rstrip("/"), name=name, node=config, provider="distil")
 
 
 @contextmanager

@@ -199,8 +199,10 @@ def cpu_seconds(*arguments: str, cwd: Path) -> float:
 @pytest.mark.parametrize("argument", ["--help", "method=kdd", "trainer.learning_rate=-1", "metod=kd"])
 def test_help_and_config_errors_are_fast(argument: str, tmp_path: Path) -> None:
     # CPU time of the whole process, the best of a few: the disk may be cold and the machine busy.
-    best = min(cpu_seconds(argument, cwd=tmp_path) for _ in range(4))
-    assert best <= CPU_LIMIT
+    spent: list[float] = []
+    while len(spent) < 5 and min(spent, default=CPU_LIMIT + 1) > CPU_LIMIT:
+        spent.append(cpu_seconds(argument, cwd=tmp_path))
+    assert min(spent) <= CPU_LIMIT, f"seconds of CPU: {spent}"
 
 
 def test_help_of_the_command_and_its_verbs(tmp_path: Path) -> None:
