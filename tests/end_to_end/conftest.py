@@ -13,25 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sun",
-    "sea",
-    "likes",
-    "sees",
-    "finds",
-    "red",
-    "blue",
-    "big",
-    "and",
-    "under",
-    "over",
-    "house",
-    "tree",
-]
+WORDS = ["the", "a", "cat", "dog", "sun", "sea", "likes", "sees", "finds", "red", "blue", "big", "tree"]
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -37,8 +37,9 @@ def steps_logged(folder: Path) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str], run_command: Command)
--> Path:
+def uninterrupted(
+    tmp_path_factory: pytest.TempPathFactory, small_arguments: list[str], run_command: Command
+) -> Path:
     """The run directory of the long GKD run, left in peace."""
     output = tmp_path_factory.mktemp("peace")
     done = run_command("method=gkd", *small_arguments, *LONG, f"output_dir={output}")
@@ -49,11 +50,13 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, small_arguments: lis
 def test_run_directory_is_complete(uninterrupted: Path) -> None:
     """Everything that the contract of a run directory names, and it says what happened."""
     names = {path.name for path in uninterrupted.iterdir()}
-    files = "config.yaml environment.json metrics.jsonl results.json cost.json samples.jsonl run.log
-    status.json" assert {*files.split(), "checkpoints", "student", "report.html"} <= names assert
-    read(uninterrupted, "status.json")["status"] == "done" results, cost = read(uninterrupted,
-    "results.json"), read(uninterrupted, "cost.json") for who in ("teacher", "student_before",
-    "student_after"):
+    files = (
+        "config.yaml environment.json metrics.jsonl results.json cost.json samples.jsonl run.log report.html"
+    )
+    assert {*files.split(), "status.json", "checkpoints", "student"} <= names
+    assert read(uninterrupted, "status.json")["status"] == "done"
+    results, cost = read(uninterrupted, "results.json"), read(uninterrupted, "cost.json")
+    for who in ("teacher", "student_before", "student_after"):
         assert set(results[who]) == set(results["metrics"])
     assert results["teacher"]["kl_to_teacher"] == 0
     assert results["student_after"]["kl_to_teacher"] < results["student_before"]["kl_to_teacher"]
@@ -101,10 +104,7 @@ def test_stopped_run_goes_on_to_the_same_bits(
     run_command: Command,
     tmp_path: Path,
 ) -> None:
-    """Ctrl-C leaves a checkpoint and says so; a kill leaves the last one.
-
-    The same command ends as if nothing was.
-    """
+    """Ctrl-C leaves a checkpoint and says so, a kill the last one; the same command ends as if nothing was."""
     arguments = ["method=gkd", *small_arguments, *LONG, f"output_dir={tmp_path}"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments],
