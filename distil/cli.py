@@ -137,7 +137,7 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> DictConfig | Non
 
     def task(config: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _sweep_job(config, list(HydraConfig.get().overrides.task))
+            _sweep_job(config, HydraConfig.get().job.num, list(HydraConfig.get().overrides.task))
         else:
             composed.append(config)  # runs outside Hydra, whose messages about a failed job are not ours
 
@@ -160,23 +160,23 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> DictConfig | Non
     return composed[0] if composed else None
 
 
-def _sweep_job(config: DictConfig, overrides: list[str]) -> None:
+def _sweep_job(config: DictConfig, number: int, overrides: list[str]) -> None:
     """One job of a sweep. A failure is told at once, and the other jobs go on; Ctrl-C ends the sweep."""
     from distil.config.store import register_schemas
 
     register_schemas(plugin_paths([]))  # in a launcher's child nothing is registered yet
     words = shlex.join(overrides)
-    print(f"\n=== {words}", file=sys.stderr, flush=True)
+    print(f"\n=== job {number}: {words}", file=sys.stderr, flush=True)
     try:
         _job(config, f"{_program()} {words}".strip(), overrides)
     except RunInterrupted as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error in job {number}: {error}", file=sys.stderr)
         raise KeyboardInterrupt from error
     except Exception as error:
         failure = JobFailed(str(error))
         failure.exit_code = error.exit_code if isinstance(error, DistilError) else DistilError.exit_code
         if isinstance(error, DistilError):
-            print(f"error: {words}: {error}", file=sys.stderr)
+            print(f"error in job {number}: {error}", file=sys.stderr)
         else:
             traceback.print_exc()
         raise failure from None

@@ -176,9 +176,12 @@ def test_a_failed_job_does_not_end_the_sweep(tmp_path: Path) -> None:
     result = command("-m", "method=kd,sft", "method.temperature=-1,-2", cwd=tmp_path)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
-    for method in ("kd", "sft"):
-        for temperature in ("-1", "-2"):
-            assert f"error: method={method} method.temperature={temperature}: " in result.stderr
+    jobs = [(method, temperature) for method in ("kd", "sft") for temperature in ("-1", "-2")]
+    for number, (method, temperature) in enumerate(jobs):
+        assert f"=== job {number}: method={method} method.temperature={temperature}\n" in result.stderr
+        assert (
+            f"error in job {number}: method.temperature must be above 0, got {temperature}" in result.stderr
+        )
     assert list(tmp_path.iterdir()) == [], "Hydra's multirun.yaml holds every override word by word"
 
 
