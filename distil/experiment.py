@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,9 +27,11 @@ from distil.methods.base import METHODS, Method
 from distil.metrics.base import Need, plan_metrics
 from distil.models import check_models
 from distil.models.sources import student_source, teacher_source
+from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.terminal import print_summary
+from distil.tracking import start_tracker
 from distil.types import ROLLOUT, DistilError, InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
@@ -55,9 +58,9 @@ def run(config: ExperimentConfig, *, command: str) -> Path:
     _open_folder(folder, config, command)
     with _reported(folder), _log_file(folder / "run.log"), _kept_status(folder, name, command):
         from distil.stages import run_stages
-        from distil.tracking import start_tracker
 
-        with start_tracker(config.tracker, folder, _plain(config), folder.name, name) as tracker:
+        plain = _without_secrets(config)
+        with start_tracker(config.tracker, folder, plain, folder.name, folder.name) as tracker:
             run_stages(config, method, folder, tracker, Console(stderr=True), command)
     print_summary(read_run(folder), console)
     return folder
@@ -68,9 +71,7 @@ def preflight(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
     needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
     check_data(config.data, config.run.allow_network)
     check_models(config.model, allow_network=config.run.allow_network, method_needs_teacher=needs_teacher)
-    plan_metrics(
-        config.eval.metrics, set(Need)
-    )  # unknown names; what this run lacks is seen once data is loaded
+    plan_metrics(config.eval.metrics, set(Need))
     output = Path(config.output_dir)
     existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -86,7 +87,7 @@ def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
     ignored = [f"method.{key}" for key in config.method.ignored]
     if not any(term.sequences is ROLLOUT for term in terms):
         ignored.append("rollouts")
-    return identity.run_identity(_plain(config), _fingerprints(config), environment.code_version(), ignored)
+    return identity.run_identity(asdict(config), _fingerprints(config), environment.code_version(), ignored)
 
 
 def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
@@ -106,9 +107,10 @@ def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
     return {key: identity.fingerprint_path(path) for key, path in paths.items()}
 
 
-def _plain(config: ExperimentConfig) -> dict[str, Any]:
+def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
     """The config as plain values, for files and trackers."""
-    return asdict(config)
+    plain: dict[str, Any] = redact(asdict(config))
+    return plain
 
 
 def _status(folder: Path) -> str | None:
@@ -122,7 +124,7 @@ def _status(folder: Path) -> str | None:
 def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(_plain(config), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         write_json(folder / "environment.json", environment.describe_environment(command))
     except OSError as error:
@@ -136,7 +138,8 @@ def _reported(folder: Path) -> Iterator[None]:
         yield
     finally:
         try:
-            write_report(folder)
+            if folder.exists():
+                write_report(folder)
         except OSError as error:  # a full disk: the run's own error is what the user must see
             logger.warning("No report: %s", error)
 
@@ -170,6 +173,7 @@ def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
             status | {"status": state, "reason": reason, "finished": finished, "command": command},
         )
 
+    fresh = not (folder / STATUS).exists()
     write("running")
     go_on = f"The same command goes on from the last checkpoint:\n  {command}"
     try:
@@ -177,8 +181,12 @@ def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
     except (KeyboardInterrupt, RunInterrupted) as error:
         write("interrupted", str(error) or "Ctrl-C")
         raise RunInterrupted(f"{error or 'Stopped.'} {go_on}") from None
-    except InputError:
-        write("failed", "refused")
+    except InputError as error:
+        # Seen only once the data were tokenised: a run that never began leaves nothing behind.
+        if fresh:
+            shutil.rmtree(folder)
+        else:
+            write("failed", str(error))
         raise
     except DistilError as error:
         write("failed", str(error))

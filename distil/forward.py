@@ -43,10 +43,11 @@ def plain_head(model: nn.Module) -> Head | None:
 
     Knows final soft-capping (Gemma), ``logit_scale`` (Cohere) and ``logits_scaling`` (Granite).
     """
-    module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    untyped: Any = model
+    module = untyped.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if type(module) is not nn.Linear:
         return None
-    config: Any = model.config
+    config = untyped.config
     scale = getattr(config, "logit_scale", None) or 1.0
     scale /= getattr(config, "logits_scaling", None) or 1.0
     return Head(module.weight, module.bias, scale, getattr(config, "final_logit_softcapping", None))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from distil import checkpoints, environment, results
 from distil.adapters.base import ADAPTERS
 from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.data.encode import stop_ids
 from distil.data.splits import Splits, load_splits
 from distil.evaluation import Judgement, judge, pad_id, plan, score_rows
 from distil.files import read_json, write_json
@@ -157,7 +158,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
         notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
     student = ADAPTERS.get(config.peft.name).factory(config.peft).wrap(loaded.model)
     shared = shared_vocabulary(teacher, student, tokenizer)
-    eos_ids = _eos_ids(tokenizer, teacher, student)
+    eos_ids = _eos_ids(stop_ids(config.data, tokenizer), teacher, student)
     return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes)
 
 
@@ -177,8 +178,9 @@ def _title(config: ExperimentConfig) -> str:
     return f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
 
 
-def _eos_ids(tokenizer: PreTrainedTokenizerBase, *models: PreTrainedModel | None) -> tuple[int, ...]:
-    ids = {tokenizer.eos_token_id}
+def _eos_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[int, ...]:
+    """Where generation ends: what the data teach to end with, and what the models came to end with."""
+    ids = set(stops)
     for model in models:
         if model is not None and model.generation_config is not None:
             eos = model.generation_config.eos_token_id

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, Row
 from distil.data.codec import ROLES, Chat, Codec, Message
 from distil.data.columns import Kind, Shape, as_text, prompt_of
@@ -222,8 +223,9 @@ def chat_of(config: ColumnsConfig, codec: Codec) -> Chat | None:
     return Chat(codec) if has_template and config.chat_template is not False else None
 
 
-def stop_ids(config: ColumnsConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_ids(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that end a response: the tokenizer's EOS and, in a chat, what closes the assistant's turn."""
+    assert isinstance(config, ColumnsConfig), f"data={config.name}: its config must subclass ColumnsConfig"
     codec = Codec(tokenizer)
     chat = chat_of(config, codec)
     return sorted({codec.eos_id} | ({chat.turn_end_ids[-1]} if chat else set()))

@@ -104,7 +104,7 @@ def test_stopped_run_goes_on_to_the_same_bits(
     run_command: Command,
     tmp_path: Path,
 ) -> None:
-    """Ctrl-C leaves a checkpoint and says so, a kill the last one; the same command ends as if nothing was."""
+    """Ctrl-C leaves a checkpoint and says so, a kill the last one; the same command ends to the same bits."""
     arguments = ["method=gkd", *small_arguments, *LONG, f"output_dir={tmp_path}"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments],
