@@ -109,6 +109,9 @@ def _job(config: DictConfig, command: str, arguments: Sequence[str]) -> None:
     from distil.config.validate import validate
 
     experiment = typed(config, arguments)
+    experiment.run.plugins = plugin_paths(
+        arguments
+    )  # those of the environment too: a run's identity covers them
     validate(experiment)
     from distil.experiment import run as run_experiment
 

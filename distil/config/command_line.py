@@ -64,7 +64,8 @@ def plugin_paths(arguments: Sequence[str]) -> list[str]:
     """Plugins of the environment variable and of ``run.plugins=[a,b]``: known before anything composes."""
     paths = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
     typed = (value_of("run.plugins", arguments) or "").strip().strip("[]")
-    return paths + [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
+    paths += [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
+    return list(dict.fromkeys(paths))
 
 
 def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
