@@ -25,7 +25,7 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
-from distil.registry import unknown_name
+from distil.registry import load_plugins, unknown_name
 from distil.types import DistilError, InputError, RunInterrupted
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ def _job(config: DictConfig, command: str, arguments: Sequence[str]) -> None:
     from distil.config.validate import validate
 
     experiment = typed(config, arguments)
-    experiment.run.plugins = plugin_paths(
-        arguments
-    )  # those of the environment too: a run's identity covers them
+    # Those of the environment and of config files too: a run's identity covers them.
+    experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
+    load_plugins(experiment.run.plugins)
     validate(experiment)
     from distil.experiment import run as run_experiment
 
