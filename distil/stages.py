@@ -191,6 +191,7 @@ def _eos_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[i
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
     """The user's trainer keys, and those that are the runner's own."""
     chosen = config.trainer.arguments()
+    chosen.setdefault("use_cpu", not torch.accelerator.is_available())  # or it refuses bf16 on a CPU
     chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
     return TrainingArguments(
         **chosen,
