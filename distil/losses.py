@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Score = Callable[[Tensor, Tensor], Tensor]
-"""Two rows of float32 log-probabilities in, one number a position out: ``divergence(teacher_NV, student_NV) -> N``."""
+"""Two rows of float32 log-probabilities in, one number a position out: ``divergence(teacher_NV,
+student_NV) -> N``."""
 
 
 def cross_entropy(targets_N: Tensor, student_NV: Tensor) -> Tensor:
@@ -28,8 +29,9 @@ def cross_entropy(targets_N: Tensor, student_NV: Tensor) -> Tensor:
 class Term:
     """One weighted term of an objective: how much, whose sequences, which score.
 
-    Its value is ``weight`` x the mean of ``score`` over the scored tokens of ``sequences`` in the optimizer step.
-    ``temperature`` softens both distributions before ``score`` sees them; any T**2 belongs in ``weight``.
+    Its value is ``weight`` x the mean of ``score`` over the scored tokens of ``sequences`` in the optimizer
+    step. ``temperature`` softens both distributions before ``score`` sees them; any T**2 belongs in
+    ``weight``.
     """
 
     weight: float
