@@ -137,7 +137,8 @@ def ensure_space(folder: Path, needed_bytes: int) -> None:
     if free < needed_bytes:
         raise InputError(
             f"output_dir={folder}: the checkpoints asked for take {_human(needed_bytes)}, "
-            f"{_human(free)} are free. Free some space, choose another output_dir, or keep fewer checkpoints."
+            f"{_human(free)} are free. Free some space, choose another output_dir, or keep fewer checkpoints "
+            "(trainer.save_total_limit=1)."
         )
 
 

@@ -95,7 +95,7 @@ def run_stages(
         set_seed(config.seed)
         parts = load_parts(config, wants_teacher=needs_teacher or config.eval.teacher)
         arguments = training_arguments(config, folder)
-        _place(parts, arguments, folder)
+        _place(parts, arguments, Path(config.output_dir))
     with clock("evaluate"):
         teacher, before = _judge_before(config, parts, folder, progress)
     trainer, log = build_trainer(
@@ -162,7 +162,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
     return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes)
 
 
-def _place(parts: Parts, arguments: TrainingArguments, folder: Path) -> None:
+def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
     """Models to the device, and room for the checkpoints on the disk."""
     for model in (parts.student, parts.teacher):
         if model is not None and not hasattr(model, "hf_device_map"):
@@ -171,7 +171,7 @@ def _place(parts: Parts, arguments: TrainingArguments, folder: Path) -> None:
         whole = sum(p.numel() * p.element_size() for p in parts.student.parameters())
         trained = sum(p.numel() * p.element_size() for p in parts.student.parameters() if p.requires_grad)
         keep = arguments.save_total_limit or 1
-        checkpoints.ensure_space(folder, checkpoints.space_needed(whole, trained, keep))
+        checkpoints.ensure_space(output, checkpoints.space_needed(whole, trained, keep))
 
 
 def _title(config: ExperimentConfig) -> str:

@@ -22,7 +22,7 @@ def validate(config: ExperimentConfig) -> None:
         check(
             teacher is not None,
             f"model.teacher.path=null, and method={config.method.name} learns from a teacher. Give "
-            "model.teacher.path=FOLDER_OR_HUB_NAME, or keep the default pair's with model=embedded.",
+            "model.teacher.path=FOLDER_OR_HUB_NAME, or a method that needs none: method=sft.",
         )
     check(
         teacher is not None or student is not None,
