@@ -45,6 +45,8 @@ from distil.types import RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_THREADS = torch.get_num_threads()
+
 
 @dataclass
 class Clock:
@@ -91,6 +93,7 @@ def run_stages(
     _quiet_libraries()
     environment.reset_peak_memory()
     needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
+    torch.set_num_threads(config.run.threads or DEFAULT_THREADS)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         parts = load_parts(config, wants_teacher=needs_teacher or config.eval.teacher)

@@ -185,8 +185,15 @@ class RunConfig:
     """Run again although it is done, in a new folder."""
     allow_network: bool = True
     """false: hub names resolve to the local cache only, and the hub is never asked."""
+    threads: int | None = None
+    """CPU threads of one operation. null: torch's own choice. Tiny models are fastest with one."""
     plugins: list[str] = field(default_factory=list)
     """Files or folders of Python that register methods, data, metrics (read before the config composes)."""
+
+    def __post_init__(self) -> None:
+        check(
+            self.threads is None or self.threads >= 1, f"run.threads must be at least 1, got {self.threads}."
+        )
 
 
 @dataclass
