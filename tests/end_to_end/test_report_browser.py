@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +185,34 @@ def test_page_is_whole_at_every_width(
     if case == "hostile":
         assert "<script>alert(1)</script>" in state["text"]
         assert "{{7*7}}" in state["text"]
+
+
+def test_report_of_a_real_run(
+    browser: Browser,
+    small_pair: Path,
+    small_arguments: list[str],
+    run_command: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    """What the real command leaves, with a script in every row of its data."""
+    rows = (small_pair / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    hostile = [json.loads(row) for row in rows]
+    for row in hostile:
+        row["prompt"] = f"<script>alert(1)</script> {row['prompt']}"
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in hostile), encoding="utf-8")
+    arguments = [word for word in small_arguments if not word.startswith("data.")]
+    done = run_command(*arguments, f"data.train_file={data}", f"output_dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    (page,) = (tmp_path / "out").glob("*/*/report.html")
+
+    browser.open(page, 1280)
+    state = browser.evaluate(PAGE_STATE)
+    browser.screenshot(SCREENSHOTS / "report-real-1280.png")
+    assert browser.complaints() == []
+    assert browser.requests() == [page.as_uri()]
+    assert state["shown"] == state["pictures"] > 0
+    assert state["empty"] == 0
+    assert state["scripts"] == 0
+    assert "<script>alert(1)</script>" in state["text"]
+    assert "python run.py" in state["text"]
