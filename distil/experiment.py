@@ -151,12 +151,17 @@ def _log_file(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, ours = logging.getLogger(), logging.getLogger("distil")
     level = ours.level
+    shown = logging.StreamHandler()  # our own warnings are for the person at the terminal too
+    shown.setLevel(logging.WARNING)
+    shown.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     root.addHandler(handler)
+    ours.addHandler(shown)
     ours.setLevel(logging.INFO)
     try:
         yield
     finally:
         ours.setLevel(level)
+        ours.removeHandler(shown)
         root.removeHandler(handler)
         handler.close()
 

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from distil import checkpoints, environment, results
 from distil.adapters.base import ADAPTERS
+from distil.advice import advice
 from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.data.encode import stop_ids
@@ -105,13 +106,14 @@ def run_stages(
         config, method, parts, arguments, folder, tracker, needs_teacher=needs_teacher
     )
     with clock("train"):
+        notes = parts.notes + _advise(config, trainer)
         _train(trainer, folder, config, console)
     parts.student.config.use_cache = True  # Trainer switches it off for good; the product generates
     with clock("evaluate"):
         after = _judge(config, parts.student, parts, progress, "the distilled student")
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}
     results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command)
-    results.write_results(folder, config.eval, parts.splits, judgements, parts.notes)
+    results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
     _write_cost(folder, trainer, log, clock, parts)
     tracker.samples(samples)
@@ -122,9 +124,8 @@ def _quiet_libraries() -> None:
     """Their own bars and hints come in dozens and say nothing about this run; warnings stay."""
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no types
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # announces a CPU kernel that no run here asks for
+    # It announces a CPU kernel that no run here asks for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _write_cost(
@@ -248,6 +249,15 @@ def build_trainer(
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
     trainer.add_callback(log)
     return trainer, log
+
+
+def _advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
+    """Say what is odd about the run that is about to start."""
+    steps = trainer.planned_steps()
+    said = advice(config, trainer.terms(), steps, trainer.args.get_warmup_steps(steps))
+    for line in said:
+        logger.warning(line)
+    return said
 
 
 def _train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:

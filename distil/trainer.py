@@ -148,6 +148,10 @@ class DistillationTrainer(Trainer):
         """Whether a term of the coming step scores the student's own sequences."""
         return any(term.sequences is ROLLOUT for term in self.terms())
 
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])
+
     def tokens_seen(self) -> int:
         """Scored tokens trained on so far, of all sequences and ranks."""
         return self.tally.scored_tokens + self.tally.rollout_tokens

@@ -1,0 +1,36 @@
+"""What is allowed but rarely meant: said once before training, and kept among the notes of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from distil.config.schema import ExperimentConfig
+from distil.divergences import forward_kl
+from distil.losses import Term, cross_entropy
+
+USUAL_TEMPERATURES = (1.0, 5.0)
+
+
+def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:
+    """One line for each odd thing about a run of ``steps`` optimizer steps with these ``terms``."""
+    said = []
+    if warmup_steps >= steps:
+        said.append(
+            f"trainer.warmup_steps={warmup_steps}, but the run has {steps} steps: it never reaches "
+            f"trainer.learning_rate={config.trainer.learning_rate}. Try trainer.warmup_steps={steps // 10}."
+        )
+    active = [term for term in terms if term.weight]
+    covers = any(term.score in (cross_entropy, forward_kl) for term in active)
+    if config.model.student.init == "random" and not covers:
+        said.append(
+            "A student with random weights collapses under reverse KL or JSD alone: start from a pretrained "
+            "or pruned student, or add cross-entropy (method.kd_loss_weight below 1)."
+        )
+    low, high = USUAL_TEMPERATURES
+    odd = sorted({t.temperature for t in active if t.needs_teacher and not low <= t.temperature <= high})
+    if odd:
+        said.append(
+            f"method.temperature={', '.join(map(str, odd))} is unusual: "
+            f"{low:g} to {high:g} is where it helps."
+        )
+    return said

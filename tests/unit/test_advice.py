@@ -1,0 +1,39 @@
+"""Each odd thing is said, and nothing is said of a usual run."""
+
+from __future__ import annotations
+
+import pytest
+
+from distil.advice import advice
+from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig
+from tests.training import build_method
+
+
+def said(method: str, steps: int = 100, warmup: int = 10, init: str = "pretrained", **keys: float) -> str:
+    model = ModelConfig(name="any", student=StudentConfig(init=init))
+    config = ExperimentConfig(method=build_method(method).config, model=model)
+    return " ".join(advice(config, build_method(method, **keys).terms(0), steps, warmup))
+
+
+@pytest.mark.parametrize("method", ["kd", "revkd", "gkd", "sft"])
+def test_a_usual_run_is_left_in_peace(method: str) -> None:
+    assert said(method) == ""
+
+
+def test_warm_up_longer_than_the_run() -> None:
+    """500 warm-up steps are the default; a small data set has fewer steps than that (trap 52)."""
+    assert "trainer.warmup_steps=500" in said("kd", steps=300, warmup=500)
+    assert "Try trainer.warmup_steps=30" in said("kd", steps=300, warmup=500)
+
+
+def test_random_student_under_mode_seeking_objectives() -> None:
+    """Alone they collapse (trap 61); with some cross-entropy, or under forward KL, they do not."""
+    assert "collapses" in said("gkd", init="random")
+    assert "collapses" in said("revkd", init="random", kd_loss_weight=1.0)
+    assert said("revkd", init="random", kd_loss_weight=0.5) == ""
+    assert said("kd", init="random", kd_loss_weight=1.0) == ""
+
+
+def test_odd_temperature() -> None:
+    assert "method.temperature=0.5" in said("kd", temperature=0.5)
+    assert said("kd", temperature=0.5, kd_loss_weight=0.0) == "", "a divergence that weighs nothing"
