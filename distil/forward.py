@@ -98,10 +98,10 @@ class Forward:
             handle.remove()
         head = plain_head(self.inner)
         assert head is not None
-        hidden_BTH = kept[0]
         if not self._checked:
             self._checked = True
-            self._fused = _gives(head, hidden_BTH[:, -1], last_logits_BV)
+            # Some models call past the body's own forward (OPT): nothing was kept.
+            self._fused = bool(kept) and _gives(head, kept[0][:, -1], last_logits_BV)
             if not self._fused:
                 logger.warning(
                     "The output head of %s is not a plain matrix product: its full logits are used (same "
@@ -110,11 +110,13 @@ class Forward:
                     type(self.inner).__name__,
                 )
                 return None
-        return Dense(hidden_BTH[scored_BT], head)
+        return Dense(kept[0][scored_BT], head)
 
 
 @torch.no_grad()
 def _gives(head: Head, hidden_BH: Tensor, logits_BV: Tensor) -> bool:
+    if head.weight_VH is None or hidden_BH.shape[-1] != head.weight_VH.shape[-1]:
+        return False
     ours, theirs = head.logits(hidden_BH), logits_BV.float()
     # Half precision rounds the model's own logits; a head that differs in kind is off by far more.
     tolerance = 1e-4 if logits_BV.dtype == torch.float32 else 5e-2

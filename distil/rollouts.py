@@ -56,6 +56,7 @@ def generate(
     temperature: float = 1.0,
     top_k: int = 0,
     top_p: float = 1.0,
+    vocabulary: int | None = None,
 ) -> list[Generated]:
     """Continue each prompt until an EOS or ``max_new_tokens``, all prompts in one batch with a KV cache.
 
@@ -68,6 +69,7 @@ def generate(
         uniforms: noise (B, >= max_new_tokens) in [0, 1), float64; None decodes greedily.
         temperature, top_k, top_p: applied in this order, in float32; top_k 0 and top_p 1 keep all tokens.
             The model's own generation_config has no say.
+        vocabulary: only ids below it are written (None: any that the model has).
 
     A model with absolute positions (GPT-2) holds ``max_position_embeddings`` tokens: a row stops there with
     ``ended=False``, and a prompt that fills them all gets no token. Raises ValueError for an empty prompt or
@@ -83,7 +85,7 @@ def generate(
             # All rows of a batch are at the same token: each of them has drawn as many.
             at = len(ids[rows[0]])
             noise_B = None if uniforms is None else uniforms[rows, at]
-            tokens_B = next_tokens(decoder.logits_BV, noise_B, temperature, top_k, top_p)
+            tokens_B = next_tokens(decoder.logits_BV[:, :vocabulary], noise_B, temperature, top_k, top_p)
             stay = []
             for slot, (row, token) in enumerate(zip(rows, tokens_B.tolist(), strict=True)):
                 ids[row].append(token)
