@@ -1,0 +1,117 @@
+"""Hidden states and head give the model's own logits, whatever the family does between the two."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from distil.forward import Forward, scored_and_targets
+from distil.rollouts import generate, uniforms
+from distil.types import IGNORE_INDEX
+
+VOCABULARY = 64
+LENGTHS = (14, 9, 5, 12)
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Llama": {"tie_word_embeddings": False},
+    "Gemma2": {"final_logit_softcapping": 0.1, "sliding_window": 4, "head_dim": 8},
+    "Cohere": {"logit_scale": 0.25},
+    "Granite": {"logits_scaling": 8.0},
+    "GPTNeoX": {},
+    "Bloom": {"n_layer": 2, "n_head": 2},
+    "OPT": {"ffn_dim": 32, "word_embed_proj_dim": 8},
+}
+PLAIN = {"OPT"}
+"""Families whose body is called past its own forward: their full logits are used."""
+
+
+def build(family: str) -> PreTrainedModel:
+    sizes = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "bos_token_id": 1,
+        "eos_token_id": 1,
+        "pad_token_id": 1,
+    }
+    config = getattr(transformers, f"{family}Config")(**(sizes | FAMILIES[family]))
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def ids_BT() -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randint(2, VOCABULARY, (len(LENGTHS), max(LENGTHS)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_models_own_logits(
+    family: str, dtype: torch.dtype, ids_BT: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Row by row without padding and without us: the same numbers (traps 9 and 14)."""
+    model = build(family).to(dtype)
+    mask_BT = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
+    labels_BT = torch.where(mask_BT.bool(), ids_BT, IGNORE_INDEX)
+    labels_BT[:, :2] = IGNORE_INDEX
+    scored_BT, _ = scored_and_targets(labels_BT)
+    forward = Forward(model)
+    with caplog.at_level(logging.WARNING, "distil"), torch.no_grad():
+        for _ in range(2):
+            dense = forward(ids_BT, mask_BT, scored_BT)
+        expected = [
+            model(ids_BT[i : i + 1, :length]).logits[0][scored_BT[i, :length]].float()
+            for i, length in enumerate(LENGTHS)
+        ]
+    tolerance = 1e-6 if dtype == torch.float32 else 5e-3
+    assert torch.allclose(dense.head.logits(dense.hidden_NH), torch.cat(expected), atol=tolerance)
+    assert (dense.head.weight_VH is None) is (family in PLAIN)
+    assert len(caplog.records) == (family in PLAIN), "said once where the plain road is taken"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rollouts_depend_on_no_neighbour(family: str, ids_BT: torch.Tensor) -> None:
+    """One batch with padding and a cache, or row by row: the same tokens, sliding windows too."""
+    model = build(family)
+    prompts = [ids_BT[i, :length].tolist() for i, length in enumerate(LENGTHS)]
+    noise = uniforms(0, 0, range(len(prompts)), 12)
+
+    def write(rows: list[int]) -> list[list[int]]:
+        written = generate(
+            model,
+            [prompts[i] for i in rows],
+            eos_ids=[1],
+            pad_id=1,
+            max_new_tokens=12,
+            uniforms=noise[rows],
+        )
+        return [answer.ids for answer in written]
+
+    together = write([0, 1, 2, 3])
+    assert together == [write([i])[0] for i in range(len(prompts))]
+
+
+def test_only_ids_of_the_vocabulary_are_written(ids_BT: torch.Tensor) -> None:
+    """What teacher and student share may be less than what the student could say."""
+    model = build("Llama")
+    (answer,) = generate(
+        model,
+        [ids_BT[0].tolist()],
+        eos_ids=[],
+        pad_id=1,
+        max_new_tokens=40,
+        uniforms=uniforms(0, 0, [0], 40),
+        vocabulary=9,
+    )
+    assert len(set(answer.ids)) > 3
+    assert max(answer.ids) < 9
