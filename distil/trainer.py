@@ -9,6 +9,7 @@ accumulation, padding and data parallelism cannot change the answer.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -90,6 +92,8 @@ class DistillationTrainer(Trainer):
     ) -> None:
         # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
         args._n_gpu = min(args.n_gpu, 1)
+        # Rotation is ours too: Trainer's own would remove even the last checkpoint once training is over.
+        self.checkpoints_kept, args.save_total_limit = args.save_total_limit or 1, None
         self.train_rows = TrainRows(rows)
         super().__init__(
             model=student,
@@ -116,6 +120,7 @@ class DistillationTrainer(Trainer):
         self._student_forward: Forward | None = None
         self._teacher_forward = None if teacher is None else Forward(teacher)
         self._save_root: Path | None = None
+        self._resumed_best: Path | None = None
         if teacher is not None:
             nn.Module.to(teacher, args.device)
 
@@ -179,6 +184,7 @@ class DistillationTrainer(Trainer):
                 temperature=c.sampling_temperature,
                 top_k=c.top_k,
                 top_p=c.top_p,
+                vocabulary=self.shared_vocabulary,
             )
         rows = [
             {
@@ -206,6 +212,13 @@ class DistillationTrainer(Trainer):
         self.tally.scored_tokens += int(counts[0])
         self.tally.rollout_tokens += int(counts[1])
         return {REFERENCE.value: counts[0], ROLLOUT.value: counts[1]}
+
+    def _run_epoch(self, *arguments: Any, **keywords: Any) -> None:
+        # Gone on from its last checkpoint within an epoch, Trainer would take one step too many.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **keywords)  # type: ignore[no-untyped-call]  # theirs has no types
 
     # ---- score
 
@@ -289,23 +302,41 @@ class DistillationTrainer(Trainer):
         root = Path(self._get_output_dir(trial))
         if (root / name).exists():  # the last step can be asked for twice: by interval and by the end
             return
-        self._save_root = checkpoints.partial_folder(root, name)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None  # rotation is ours, below
+        self.refuse_broken_weights()
+        partial = checkpoints.partial_folder(root, name)
+        self._save_root = partial
         try:
-            if self.state.best_global_step == self.state.global_step:
-                self.state.best_model_checkpoint = str(root / name)
             super()._save_checkpoint(model, trial)
+            best = self._place_of_best(root)
+            if self.args.should_save:
+                self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
+                own = {"method": self.method.state_dict(), "tally": self.tally.totals()}
+                write_json(partial / name / METHOD_STATE, own)
+                checkpoints.publish(partial / name, root / name)
+                checkpoints.rotate(root, self.checkpoints_kept, best)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk, room to say what happened
+            raise
         finally:
-            partial, self._save_root = self._save_root, None
-            self.args.save_total_limit = limit
-        if not self.args.should_save:
-            return
-        write_json(
-            partial / name / METHOD_STATE, {"method": self.method.state_dict(), "tally": self.tally.totals()}
-        )
-        checkpoints.publish(partial / name, root / name)
-        best = self.state.best_model_checkpoint
-        checkpoints.rotate(root, limit or 1, None if best is None else Path(best))
+            self._save_root = None
+
+    def _place_of_best(self, root: Path) -> Path | None:
+        """The best checkpoint's own place: Trainer notes the one where it was written."""
+        noted = self.state.best_model_checkpoint
+        if noted is None:
+            return None
+        best = root / Path(noted).name
+        self.state.best_model_checkpoint = str(best)
+        return best
+
+    def refuse_broken_weights(self) -> None:
+        """Raise RunFailed where weights are no numbers: nobody could go on from such a checkpoint."""
+        step = self.state.global_step
+        if not all(bool(torch.isfinite(p).all()) for p in cast(nn.Module, self.model).parameters()):
+            raise RunFailed(
+                f"Step {step} left weights that are nan or infinite. A lower trainer.learning_rate, or "
+                "trainer.max_grad_norm=1, may help."
+            )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
@@ -317,3 +348,16 @@ class DistillationTrainer(Trainer):
         state = read_json(Path(resume_from_checkpoint) / METHOD_STATE)
         self.method.load_state_dict(state["method"])
         self.tally = Tally(**state["tally"])
+        noted = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
+        self._resumed_best = None if noted is None else Path(self.args.output_dir or "", Path(noted).name)
+        if self.args.load_best_model_at_end and self._resumed_best and not self._resumed_best.is_dir():
+            raise RunFailed(
+                f"trainer.load_best_model_at_end=true: the best checkpoint so far, {self._resumed_best}, is "
+                "gone. run.resume=false starts this run afresh."
+            )
+
+    def _init_training_state(self, *arguments: Any, **keywords: Any) -> Any:
+        begun = super()._init_training_state(*arguments, **keywords)
+        if self._resumed_best is not None:  # Trainer forgets it where the run directory was moved
+            self.state.best_model_checkpoint = str(self._resumed_best)
+        return begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,136 @@ def test_rollouts_of_one_token_and_zero_scored_rows_train(tmp_path: Path) -> Non
     options = {"rollouts": RolloutConfig(max_new_tokens=1)}
     trainer = Setup(build_method("gkd"), tmp_path, batch=1, steps=8, rows=rows, options=options).train()
     assert all(value == value for value in losses(trainer))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_at_the_edges_of_epochs(workers: int, tmp_path: Path) -> None:
+    """23 rows in 4 x 2: epochs end in a smaller window.
+
+    Gone on from within, at and after an epoch's end, as never stopped.
+    """
+
+    def setup(folder: str) -> Setup:
+        arguments = {
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "save_total_limit": 99,
+            "dataloader_num_workers": workers,
+            "max_steps": -1,
+            "num_train_epochs": 2,
+        }
+        return Setup(
+            build_method("gkd"),
+            tmp_path / folder,
+            "gpt2",
+            batch=4,
+            accumulation=2,
+            dropout=0.1,
+            rows=random_rows(23),
+            arguments=arguments,
+        )
+
+    whole = setup("whole").train()
+    assert whole.state.global_step == 6
+    for step in (2, 3, 4) if workers == 0 else (3,):
+        resumed = setup(f"from {step}").train(resume=tmp_path / "whole" / f"checkpoint-{step}")
+        assert distance(whole.model, resumed.model) == 0
+        assert resumed.tally.totals() == whole.tally.totals()
+
+
+@pytest.mark.parametrize("steps", [6, 8])
+def test_gone_on_from_its_end_a_run_stays_as_it_is(steps: int, tmp_path: Path) -> None:
+    """An epoch has 6 steps.
+
+    A run that was stopped while it was judged takes no step and no evaluation more.
+    """
+    evaluations: list[int] = []
+
+    def evaluate(model: Any) -> dict[str, float]:
+        evaluations.append(1)
+        return {"nll_per_token": 1.0}
+
+    arguments = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+    setup = Setup(
+        build_method("gkd"),
+        tmp_path,
+        steps=steps,
+        arguments=arguments,
+        options={"evaluate_student": evaluate},
+    )
+    whole = setup.train()
+    count = len(evaluations)
+    again = setup.train(resume=tmp_path / f"checkpoint-{steps}")
+    assert again.state.global_step == steps
+    assert distance(whole.model, again.model) == 0
+    assert again.tally.totals() == whole.tally.totals()
+    assert len(evaluations) == count
+
+
+def test_the_best_checkpoint_is_kept_and_loaded(tmp_path: Path) -> None:
+    """load_best_model_at_end gives the weights of the best evaluation, also when the run only comes back to
+    its end, in another place."""
+    scores = iter([3.0, 1.0, 2.0, 4.0])
+    seen: list[list[torch.Tensor]] = []
+
+    def evaluate(model: Any) -> dict[str, float]:
+        seen.append([p.detach().clone() for p in model.parameters()])
+        return {"nll_per_token": next(scores)}
+
+    arguments = {
+        "save_strategy": "steps",
+        "save_steps": 2,
+        "eval_strategy": "steps",
+        "eval_steps": 2,
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+    }
+
+    def setup(folder: str) -> Setup:
+        return Setup(
+            build_method("kd"),
+            tmp_path / folder,
+            steps=8,
+            arguments=arguments,
+            options={"evaluate_student": evaluate},
+        )
+
+    trainer = setup("run").train()
+    assert all(torch.equal(p, q) for p, q in zip(trainer.model.parameters(), seen[1], strict=True))
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoint-4", "checkpoint-8"}
+
+    (tmp_path / "run").rename(tmp_path / "moved")
+    again = setup("moved").train(resume=tmp_path / "moved" / "checkpoint-8")
+    assert all(torch.equal(p, q) for p, q in zip(again.model.parameters(), seen[1], strict=True))
+
+    shutil.rmtree(tmp_path / "moved" / "checkpoint-4")
+    with pytest.raises(RunFailed, match="checkpoint-4"):
+        setup("moved").train(resume=tmp_path / "moved" / "checkpoint-8")
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_student_with_more_ids_than_the_teacher(name: str, tmp_path: Path) -> None:
+    """Padded embeddings (trap 8): the student never hands the teacher an id that it does not have."""
+    setup = Setup(build_method(name), tmp_path, options={"rollouts": RolloutConfig(max_new_tokens=40)})
+    trainer = setup.trainer()
+    trainer.model.resize_token_embeddings(4 * VOCABULARY, mean_resizing=False)
+    trainer.train()
+    assert all(value == value for value in losses(trainer))
+
+
+def test_checkpointing_activations_changes_nothing(tmp_path: Path) -> None:
+    """Also where the student generates, with its cache (trap 16)."""
+    plain = Setup(build_method("gkd"), tmp_path / "plain").train()
+    saving = Setup(
+        build_method("gkd"), tmp_path / "saving", arguments={"gradient_checkpointing": True}
+    ).train()
+    assert saving.model.is_gradient_checkpointing
+    assert distance(plain.model, saving.model) < 1e-6
+
+
+def test_broken_weights_are_no_checkpoint(tmp_path: Path) -> None:
+    """A step may leave NaN though its loss was a number: gone on from, such a checkpoint fails for ever."""
+    arguments = {"save_strategy": "steps", "save_steps": 1, "learning_rate": 1e39, "max_grad_norm": 0.0}
+    with pytest.raises(RunFailed, match="Step 1 left weights"):
+        Setup(build_method("sft"), tmp_path, steps=1, arguments=arguments).train()
+    assert not list(tmp_path.glob("checkpoint-*"))
