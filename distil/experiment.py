@@ -173,10 +173,14 @@ def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
 
     def write(state: str, reason: str | None = None) -> None:
         finished = None if state == "running" else _now()
-        write_json(
-            folder / STATUS,
-            status | {"status": state, "reason": reason, "finished": finished, "command": command},
-        )
+        told = status | {"status": state, "reason": reason, "finished": finished, "command": command}
+        try:
+            write_json(folder / STATUS, told)
+        except OSError as error:
+            if state != "failed":
+                raise
+            # A full disk: overwriting takes no new room, and the run's own error is what the user must see.
+            logger.warning("%s could not be written: %s", STATUS, error)
 
     fresh = not (folder / STATUS).exists()
     write("running")
@@ -216,11 +220,19 @@ def _known_failure(error: Exception) -> RunFailed | None:
             "(data.max_length) and "
             f"eval.batch_size help too. ({text.splitlines()[0] if text else 'MemoryError'})"
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if _is_disk_full(error):
         return RunFailed(
-            f"The disk is full: {text}. What was written before is kept; free some space and run again."
+            f"The disk is full ({text}). What was written before is kept; free some space and run again."
         )
     return None
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Libraries say it each in their way: safetensors in words, torch only in what its error came from."""
+    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    words = any(word in str(error) for word in ("No space left on device", "Disk quota exceeded"))
+    before = error.__cause__ or error.__context__
+    return told or words or (before is not None and _is_disk_full(before))
 
 
 def _now() -> str:

@@ -12,11 +12,15 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically: after a crash the file holds the old text or the new, never
     half."""
     partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk the next message needs the room
+        raise
     sync_folder(path.parent)
 
 
