@@ -46,6 +46,7 @@ class MetricsLog(TrainerCallback):
         self.tokens = tokens
         self.seconds_before = 0.0
         self.started = time.monotonic()
+        self.ended: float | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -62,12 +63,18 @@ class MetricsLog(TrainerCallback):
                 kept.append(line)
                 self.seconds_before = record["seconds"]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
-        self.started = time.monotonic()
+        self.started, self.ended = time.monotonic(), None
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop the clock: what follows is judgement."""
+        self.ended = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds of training, those before a resume included."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + (self.ended or time.monotonic()) - self.started
 
     def on_log(
         self,
@@ -173,6 +180,6 @@ class InterruptGuard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Turn the wish into a save and a stop."""
-        if self.asked and state.global_step < state.max_steps:
+        if self.asked:
             control.should_save = True
             control.should_training_stop = True

@@ -280,6 +280,9 @@ def _train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig,
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:
         raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
+    if guard.asked:  # during the last step: what is left to stop is the judgement
+        raise RunInterrupted("Stopped after the last step.")
+    trainer.refuse_broken_weights()
     if trainer.wants_rollouts() and not trainer.tally.rollouts:
         raise RunFailed("The method asks for the student's own sequences, but none was sampled.")
 
