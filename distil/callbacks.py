@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import sys
 import time
@@ -17,11 +18,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from distil.files import write_text
 
+logger = logging.getLogger(__name__)
+
 LogScalars = Callable[[dict[str, float], int], None]
 """Hands scalars of one step to a tracker."""
 
 END_OF_TRAINING = "train_runtime"
-"""Trainer's own closing record carries this key; it holds costs, which have their own file."""
+"""Trainer's own closing record carries this key; it holds costs, which go to cost.json and run.log."""
 
 
 def scalar_names(logs: dict[str, float]) -> dict[str, float]:
@@ -85,7 +88,10 @@ class MetricsLog(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Append one line."""
-        if not logs or END_OF_TRAINING in logs:
+        if not logs:
+            return
+        if END_OF_TRAINING in logs:
+            logger.info("Trainer's own account: %s", json.dumps(logs))
             return
         scalars = scalar_names(logs)
         record = {

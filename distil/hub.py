@@ -29,8 +29,12 @@ def endpoint() -> str:
 
 def hub_cache() -> Path:
     """Where ``huggingface_hub`` keeps what it has fetched."""
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
+
+
+def _home() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return Path(os.environ.get("HF_HOME") or cache / "huggingface")
 
 
 def in_cache(kind: str, name: str) -> bool:
@@ -39,14 +43,22 @@ def in_cache(kind: str, name: str) -> bool:
     return folder.is_dir() and any(folder.iterdir())
 
 
+def token() -> str | None:
+    """The token that ``HF_TOKEN`` holds or ``hf auth login`` left, if there is one."""
+    if given := os.environ.get("HF_TOKEN"):
+        return given
+    file = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
+    return (file.read_text(encoding="utf-8").strip() or None) if file.is_file() else None
+
+
 @lru_cache(maxsize=64)
-def ask(kind: str, name: str) -> int | None:
-    """HTTP status of ``owner/name`` on the hub, or None where nobody answers within ``PROBE_SECONDS``.
+def ask(path: str) -> int | None:
+    """HTTP status of ``path`` (``api/datasets/owner/name``) on the hub; None: no answer in ``PROBE_SECONDS``.
 
     Runs in a thread of its own, since a name server that is silent is not bound by a socket's timeout.
     """
     answer: list[int] = []
-    thread = threading.Thread(target=_ask, args=(f"{endpoint()}/api/{kind}/{name}", answer), daemon=True)
+    thread = threading.Thread(target=_ask, args=(f"{endpoint()}/{path}", answer), daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
     return answer[0] if answer else None
@@ -54,8 +66,8 @@ def ask(kind: str, name: str) -> int | None:
 
 def _ask(url: str, answer: list[int]) -> None:
     headers = {"User-Agent": "distil-runner"}
-    if token := os.environ.get("HF_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
+    if secret := token():
+        headers["Authorization"] = f"Bearer {secret}"
     try:
         request = urllib.request.Request(url, headers=headers, method="HEAD")
         with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:

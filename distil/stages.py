@@ -150,7 +150,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
     """Tokenizer, data and models; what is odd but allowed ends in ``notes``."""
     network = config.run.allow_network
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
-    splits = load_splits(config.data, tokenizer)
+    splits = load_splits(config.data, tokenizer, allow_network=network)
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     plan(config.eval, splits.test, has_teacher=wants_teacher)  # refused here, before a model loads
     teacher = load_teacher(config.model, allow_network=network) if wants_teacher else None
@@ -275,7 +275,7 @@ def _train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig,
         logger.info("Going on from %s.", checkpoint.name)
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
-    with InterruptGuard() as guard, bar:
+    with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
         trainer.add_callback(guard)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     if trainer.state.global_step < trainer.state.max_steps:

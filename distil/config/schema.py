@@ -6,6 +6,7 @@ Groups with a registry (method, data, peft) are subclassed beside what consumes 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ class MethodConfig:
     """Shared keys this method does not use; they stay out of the identity of its runs."""
 
     def __post_init__(self) -> None:
-        check(self.temperature > 0, f"method.temperature must be above 0, got {self.temperature}.")
+        check(0 < self.temperature < math.inf, f"method.temperature must be above 0, got {self.temperature}.")
         check(
             0 <= self.kd_loss_weight <= 1,
             f"method.kd_loss_weight must lie in [0, 1], got {self.kd_loss_weight}.",
@@ -134,7 +135,7 @@ class RolloutConfig:
             f"rollouts.max_new_tokens must be at least 1, got {self.max_new_tokens}.",
         )
         check(
-            self.sampling_temperature > 0,
+            0 < self.sampling_temperature < math.inf,
             f"rollouts.sampling_temperature must be above 0, got {self.sampling_temperature}.",
         )
         check(self.top_k >= 0, f"rollouts.top_k must be 0 (all) or above, got {self.top_k}.")
@@ -187,6 +188,8 @@ class RunConfig:
     """false: hub names resolve to the local cache only, and the hub is never asked."""
     threads: int | None = None
     """CPU threads of one operation. null: torch's own choice. Tiny models are fastest with one."""
+    detect_anomaly: bool = False
+    """Stop at the operation whose gradient is NaN, and name it (torch's detect_anomaly; slow)."""
     plugins: list[str] = field(default_factory=list)
     """Files or folders of Python that register methods, data, metrics (read before the config composes)."""
 
@@ -225,7 +228,7 @@ class EvalConfig:
             check(getattr(self, key) >= 1, f"eval.{key} must be at least 1, got {getattr(self, key)}.")
         for key in ("generation_rows", "samples", "top_k"):
             check(getattr(self, key) >= 0, f"eval.{key} must be at least 0, got {getattr(self, key)}.")
-        check(self.temperature > 0, f"eval.temperature must be above 0, got {self.temperature}.")
+        check(0 < self.temperature < math.inf, f"eval.temperature must be above 0, got {self.temperature}.")
         check(0 < self.top_p <= 1, f"eval.top_p must lie in (0, 1], got {self.top_p}.")
 
 

@@ -5,6 +5,7 @@ Nothing set means transformers' own default; the runner's defaults are in ``conf
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,6 +48,8 @@ OURS: dict[str, str] = {
     "remove_unused_columns": "the runner needs its own columns: rows keep all of them",
     "label_names": "the runner's rows have labels",
     "local_rank": "start several processes with torchrun",
+    "disable_tqdm": "the runner has a progress bar of its own, shown in terminals only",
+    "logging_nan_inf_filter": "a loss that is NaN stops the run, with its step and its rows",
 }
 """Fields that the runner sets itself, and what a user gives instead."""
 
@@ -103,7 +106,7 @@ class TrainerConfig(TrainingFields):
 
     def _check_range(self, key: str, holds: Any, rule: str) -> None:
         value = getattr(self, key)
-        check(value is None or holds(value), f"trainer.{key} {rule}, got {value}.")
+        check(value is None or (holds(value) and math.isfinite(value)), f"trainer.{key} {rule}, got {value}.")
 
     def _check_pairs(self) -> None:
         check(

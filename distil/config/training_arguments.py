@@ -52,11 +52,9 @@ class TrainingFields:
     logging_steps: float | None = None
     logging_first_step: bool | None = None
     log_on_each_node: bool | None = None
-    logging_nan_inf_filter: bool | None = None
     include_num_input_tokens_seen: Any = None
     log_level: str | None = None
     log_level_replica: str | None = None
-    disable_tqdm: bool | None = None
     eval_strategy: str | None = None
     eval_steps: float | None = None
     eval_delay: float | None = None

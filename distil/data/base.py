@@ -73,7 +73,7 @@ class DataSource(ABC, Generic[C]):
         """Look at the source, cheaply, with the standard library. Raises InputError for what cannot work."""
 
     @abstractmethod
-    def rows(self) -> RawSplits:
+    def rows(self, allow_network: bool = True) -> RawSplits:
         """The raw rows. Raises InputError where they cannot be read."""
 
     def where(self, split: str) -> str:

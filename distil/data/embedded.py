@@ -131,7 +131,7 @@ class Embedded(DataSource[EmbeddedDataConfig]):
     def check(self, allow_network: bool = True) -> None:
         """Nothing can be missing."""
 
-    def rows(self) -> RawSplits:
+    def rows(self, allow_network: bool = True) -> RawSplits:
         """Fresh rows of the three splits."""
         c = self.config
         train, held_out = c.max_train_rows or 0, c.max_eval_rows or 0

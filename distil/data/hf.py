@@ -61,15 +61,15 @@ class HubOrDisk(DataSource[C]):
             return
         check_hub_name("data.path", self.config.path, allow_network)
 
-    def rows(self) -> RawSplits:
+    def rows(self, allow_network: bool = True) -> RawSplits:
         """All splits, by the names that the config gives."""
-        self.check()
+        self.check(allow_network)
         assert self.config.path is not None
         path = Path(self.config.path).expanduser()
         if path.exists() and not is_saved(path):
             files = self._files(path)
             return RawSplits(**{split: load_file(self.where(split), file) for split, file in files.items()})
-        return self._pick(self._load_saved(path) if is_saved(path) else self._load_hub())
+        return self._pick(self._load_saved(path) if is_saved(path) else self._load_hub(allow_network))
 
     def _files(self, path: Path) -> dict[str, Path]:
         return split_files(f"data.path={path}", path) if path.is_dir() else {"train": path}
@@ -83,14 +83,17 @@ class HubOrDisk(DataSource[C]):
             raise InputError(f"data.path={path} cannot be read: {error}") from error
         return {self.config.train_split: loaded} if isinstance(loaded, Dataset) else dict(loaded)
 
-    def _load_hub(self) -> dict[str, Dataset]:
+    def _load_hub(self, allow_network: bool) -> dict[str, Dataset]:
         import datasets
 
         assert self.config.path is not None
         before = datasets.config.HF_HUB_OFFLINE
         # A hub that does not answer is asked no further: what the cache holds is used at once.
         datasets.config.HF_HUB_OFFLINE = (
-            before or bool(offline_asked()) or ask("datasets", self.config.path) is None
+            before
+            or not allow_network
+            or bool(offline_asked())
+            or ask(f"api/datasets/{self.config.path}") is None
         )
         try:
             with quiet_datasets():
@@ -135,7 +138,7 @@ def check_hub_name(key: str, name: str, allow_network: bool) -> None:
             f"{where}: no such file or folder. Give a path that exists, or a hub name (owner/name)."
         )
     offline = "run.allow_network=false" if not allow_network else offline_asked()
-    status = None if offline else ask("datasets", name)
+    status = None if offline else ask(f"api/datasets/{name}")
     if status in (401, 403, 404):
         raise InputError(
             f"{where}: the hub knows no such data set, or it is closed to you ({status}). Check the name; "

@@ -40,7 +40,7 @@ class Jsonl(DataSource[JsonlConfig]):
             if columns is not None:
                 detect(self.config, columns, self.where(split))
 
-    def rows(self) -> RawSplits:
+    def rows(self, allow_network: bool = True) -> RawSplits:
         """The rows of every file that is set."""
         self.check()
         return RawSplits(

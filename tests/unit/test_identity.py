@@ -99,7 +99,6 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
         ("eval.samples", 5),
         ("trainer.logging_steps", 1),
         ("trainer.save_steps", 1),
-        ("trainer.report_to", "all"),
         ("trainer.hub_token", "b"),
         ("trainer.dataloader_num_workers", 2),
         ("method.temperature", 2),  # one number, written otherwise

@@ -17,7 +17,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from distil import hub
-from distil.data.base import DATA, ColumnsConfig, check_data
+from distil.data.base import DATA, ColumnsConfig, check_data, source_of
 from distil.data.columns import Kind, detect
 from distil.data.dolly15k import Dolly15kConfig
 from distil.data.hf import HfConfig
@@ -267,6 +267,34 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         check_data(HfConfig(path="owner/known"), allow_network=False)
     (tmp_path / "hub" / "datasets--owner--known" / "snapshots" / "0").mkdir(parents=True)
     check_data(HfConfig(path="owner/known"), allow_network=False)
+
+
+@pytest.mark.usefixtures("network")
+def test_a_forbidden_network_is_not_asked_for_rows_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+
+    class Listening(Hub):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            super().do_HEAD()
+
+        do_GET = do_HEAD
+
+    server = HTTPServer(("127.0.0.1", 0), Listening)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    (tmp_path / "hub" / "datasets--owner--known" / "snapshots" / "0").mkdir(parents=True)
+    try:
+        with pytest.raises(InputError, match=r"data.path=owner/known cannot be loaded"):
+            source_of(HfConfig(path="owner/known")).rows(allow_network=False)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert asked == []
 
 
 @pytest.mark.usefixtures("network")

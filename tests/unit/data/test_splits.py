@@ -111,6 +111,12 @@ def test_equal_rows_stay_together(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBa
         load_splits(JsonlConfig(train_file=jsonl("b.jsonl", [copies[i % 2] for i in range(40)])), gpt2)
 
 
+def test_as_few_different_rows_as_splits(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    uneven = [{"prompt": f"{i}\n", "response": "yes"} for i in [0] * 40 + [1, 2]]
+    splits = content(load_splits(JsonlConfig(train_file=jsonl("a.jsonl", uneven)), gpt2))
+    assert [len(split) for split in splits] == [40, 1, 1]
+
+
 def test_dropped_rows_are_counted(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     bad = [
         {"prompt": "word " * 40, "response": "too long a prompt"},
