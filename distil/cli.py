@@ -72,10 +72,12 @@ def _verb(arguments: list[str]) -> int:
 
 def report(arguments: list[str]) -> int:
     """``distil report RUN``: write the report of a run directory again and say where it is."""
-    if len(arguments) != 1 or arguments[0] in ("--help", "-h"):
-        raise InputError("usage: distil report RUN_FOLDER")
-    if not (Path(arguments[0]) / "config.yaml").is_file():
-        raise InputError(f"{arguments[0]} is no run directory: it holds no config.yaml.")
+    usage = "usage: distil report RUN_FOLDER"
+    if "--help" in arguments or "-h" in arguments:
+        print(f"{usage}\n\nWrites RUN_FOLDER/report.html again, from the other files of the run.")
+        return 0
+    if len(arguments) != 1:
+        raise InputError(usage)
     from distil.report import write_report
 
     print(write_report(Path(arguments[0])))
@@ -155,6 +157,8 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> DictConfig | Non
         with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
             try:
                 entry()
+            except ValueError as error:  # from Hydra itself: a job's own errors are JobFailed by now
+                raise InputError(f"{error}.") from error
             except SystemExit as error:  # Hydra's own flags, wrongly used, end with 1
                 if error.code:
                     raise InputError(

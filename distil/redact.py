@@ -19,7 +19,7 @@ _TOKENIZER_KEY = re.compile(
     r"(?:^|[._-])(?:bos|eos|pad|unk|sep|cls|mask|image|start|end|special)_token$", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(
-    r"\b(?:hf|sk|ghp|gho|github_pat|glpat|xox[abp])[_-][A-Za-z0-9_-]{16,}"  # tokens that say what they are
+    r"\b(?:hf|sk|ghp|gho|github_pat|glpat|xox[abp])[_-][A-Za-z0-9_-]{20,}"  # tokens that say what they are
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user:password@ in a URL
 )
 
@@ -27,6 +27,11 @@ _SECRET_VALUE = re.compile(
 def is_secret(key: str) -> bool:
     """Whether a value under ``key`` (dotted or not) must not be written down."""
     return bool(_SECRET_KEY.search(key)) and not _TOKENIZER_KEY.search(key)
+
+
+def holds_secret(text: str) -> bool:
+    """Whether ``text`` holds something that looks like a token, or a password in a URL."""
+    return bool(_SECRET_VALUE.search(text))
 
 
 def redact(value: Any, key: str = "") -> Any:

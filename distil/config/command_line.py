@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from distil.redact import holds_secret, is_secret
 from distil.types import InputError
 
 PLUGINS_VARIABLE = "DISTIL_PLUGINS"
@@ -41,11 +42,6 @@ IMPLIED = {
 """Group -> (option, keys): any of the keys chooses the option where the command line names none."""
 
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
-_SECRET_KEY = re.compile(
-    r"(^|[._])((hub|hf|wandb|access|auth|bearer)_?)?(token|api_?key|password|passwd|secret|credentials?)$",
-    re.IGNORECASE,
-)
-_SECRET_VALUE = re.compile(r"(hf_|sk-|ghp_)\w{20,}")
 
 
 def split_override(argument: str) -> tuple[str, str] | None:
@@ -82,12 +78,14 @@ def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def check_arguments(arguments: Sequence[str]) -> None:
     """Raise InputError for a flag nobody knows, and for a secret: command lines are logged."""
-    for argument in arguments:
+    for number, argument in enumerate(arguments, 1):
         flag = argument.split("=")[0]
+        if argument in VALUED_FLAGS and number == len(arguments):
+            raise InputError(f"{flag} wants a value after it. See --help.")
         if flag.startswith("-") and flag not in HYDRA_FLAGS and not re.fullmatch(r"-\d.*", flag):
             raise InputError(_unknown_flag(flag))
         pair = split_override(argument)
-        if pair and (_SECRET_KEY.search(pair[0]) or _SECRET_VALUE.search(pair[1])):
+        if pair and (is_secret(pair[0]) or holds_secret(pair[1])):
             raise InputError(
                 f"{pair[0]}=… is a secret, and command lines are logged. Set it in the environment instead: "
                 "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."

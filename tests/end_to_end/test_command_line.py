@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from distil.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 RUN = str(ROOT / "run.py")
 CPU_LIMIT = 0.5
@@ -64,6 +66,10 @@ BAD = {
     "trainer.learning_rate=-1": ["trainer.learning_rate", "-1"],
     "trainer.per_device_train_batch_size=0": ["trainer.per_device_train_batch_size", "0"],
     "trainer.eval_strategy=step": ["trainer.eval_strategy=step", "steps"],
+    "method.temperature=inf": ["method.temperature", "inf"],
+    "trainer.learning_rate=inf": ["trainer.learning_rate", "inf"],
+    "trainer.disable_tqdm=true": ["trainer.disable_tqdm=true", "progress bar of its own"],
+    "trainer.logging_nan_inf_filter=true": ["trainer.logging_nan_inf_filter=true", "stops the run"],
     "method.temperature=0": ["method.temperature", "above 0"],
     "method.kd_loss_weight=1.1": ["method.kd_loss_weight", "1.1"],
     "data.max_length=1": ["data.max_length", "1"],
@@ -172,6 +178,13 @@ def test_shell_completion(tmp_path: Path) -> None:
     assert "hydra_bash_completion" in command("-sc", "install=bash", cwd=tmp_path).stdout
 
 
+def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
+    result = command("-m", "seed=0,1", "--cfg", "job", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: Only one of --run, --multirun, --cfg")
+    assert "Traceback" not in result.stderr
+
+
 def test_a_failed_job_does_not_end_the_sweep(tmp_path: Path) -> None:
     result = command("-m", "method=kd,sft", "method.temperature=-1,-2", cwd=tmp_path)
     assert result.returncode == 2
@@ -206,6 +219,15 @@ def test_help_and_config_errors_are_fast(argument: str, tmp_path: Path) -> None:
     while len(spent) < 5 and min(spent, default=CPU_LIMIT + 1) > CPU_LIMIT:
         spent.append(cpu_seconds(argument, cwd=tmp_path))
     assert min(spent) <= CPU_LIMIT, f"seconds of CPU: {spent}"
+
+
+def test_help_of_report_and_a_folder_that_is_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "--help"]) == 0
+    assert "RUN_FOLDER" in capsys.readouterr().out
+    assert main(["report", str(tmp_path)]) == 2
+    assert "is not a run directory" in capsys.readouterr().err
 
 
 def test_help_of_the_command_and_its_verbs(tmp_path: Path) -> None:

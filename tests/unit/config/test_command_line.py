@@ -65,12 +65,19 @@ def test_plugins_of_environment_and_argument(monkeypatch: pytest.MonkeyPatch) ->
         "model.teacher.token=abc",
         "tracker.password=xyzzy",
         "name=hf_" + "a" * 30,
+        "data.path=https://me:word@host/rows.jsonl",
     ],
 )
 def test_secrets_are_refused_and_not_repeated(argument: str) -> None:
     with pytest.raises(InputError, match="environment") as caught:
         check_arguments([argument])
     assert argument.partition("=")[2] not in str(caught.value)
+
+
+@pytest.mark.parametrize("flag", ["--cfg", "--config-dir", "-cn"])
+def test_a_flag_without_its_value(flag: str) -> None:
+    with pytest.raises(InputError, match=f"{flag} wants a value"):
+        check_arguments(["method=kd", flag])
 
 
 @pytest.mark.parametrize("argument", ["eval.max_new_tokens=3", "name=sk-small", "seed=-1", "--cfg=job", "-m"])
