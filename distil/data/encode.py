@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EMPTY_PROMPT = "empty prompt"
 EMPTY_RESPONSE = "empty response"
 EMPTY_TEXT = "empty text"
+NO_ASSISTANT = "no assistant turn"
 PROMPT_TOO_LONG = "prompt fills data.max_length"
 TOO_LONG = "longer than data.max_length"
 NOTHING_SCORED = "no scored token"
@@ -80,10 +81,11 @@ class Encoder:
         self.codec = Codec(tokenizer)
         self.chat = chat_of(config, self.codec)
         if shape.kind is Kind.MESSAGES and self.chat is None:
+            off = config.chat_template is False
             raise InputError(
                 f"{where} holds chat messages, which need a chat template, and "
-                + ("data.chat_template=false turns it off. " if config.chat_template is False else "")
-                + "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
+                f"{'data.chat_template=false turns it off' if off else 'the tokenizer of the model has none'}. "
+                "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
             )
 
     def encode(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Encoded | Dropped]:
@@ -143,12 +145,15 @@ class Encoder:
     def _messages(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
         assert self.shape.messages is not None
         column = self.shape.messages
-        turns, dropped = [], []
+        turns: list[tuple[list[Message], str, str]] = []
+        dropped: list[str | None] = []
         for row, where in zip(rows, wheres, strict=True):
-            messages = read_messages(row.get(column), f"{where}, column {column}")
-            last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=0)
-            response = messages[last]["content"] if messages and messages[last]["role"] == "assistant" else ""
-            prompt = _conversation(messages[:last])
+            messages = read_messages(row.get(column) or [], f"{where}, column {column}")
+            last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
+            if last is None:
+                dropped.append(NO_ASSISTANT)
+                continue
+            prompt, response = _conversation(messages[:last]), messages[last]["content"]
             dropped.append(_empty(prompt, response))
             if dropped[-1] is None:
                 turns.append((messages[:last], prompt, response))

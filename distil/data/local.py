@@ -61,7 +61,7 @@ def _check_json(where: str, path: Path, look_bytes: int | None) -> list[str]:
     for number, line in _lines(path):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
             raise InputError(
@@ -87,6 +87,8 @@ def _check_array(where: str, path: Path) -> list[str]:
         rows = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise InputError(f"{where} is not JSON: {error.msg} in line {error.lineno}.") from error
+    except RecursionError as error:
+        raise InputError(f"{where} is not a list of rows: it is nested too deeply.") from error
     if not rows:
         raise InputError(f"{where} holds no rows. Give a file with rows.")
     bad = next((index for index, row in enumerate(rows) if not isinstance(row, dict)), None)
@@ -102,6 +104,12 @@ def _check_csv(where: str, path: Path) -> list[str]:
         header = next(reader, [])
         if not any(name.strip() for name in header):
             raise InputError(f"{where} has no header. Its first line must name the columns.")
+        if odd := [
+            name or "a column without a name" for name in header if not name or header.count(name) > 1
+        ]:
+            raise InputError(
+                f"{where}: its first line names {odd[0]} (column names must differ, none empty)."
+            )
         rows = 0
         for row in islice(reader, 100_000):
             if not row:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
 from distil.data.codec import Chat, Codec
-from distil.data.encode import stop_ids
+from distil.data.encode import Dropped, stop_ids
 from distil.types import IGNORE_INDEX, InputError
 from tests.unit.data.conftest import CHATML, byte_tokenizer
 from tests.unit.data.test_encode import encode, one, scored
@@ -37,6 +37,11 @@ def test_ids_are_those_of_apply_chat_template(chatml: PreTrainedTokenizerBase) -
     assert row.ids[: row.prompt] == template_ids(chatml, TURNS[:-1], add_generation_prompt=True)
     assert chatml.decode(scored(row)) == "It is 2.<|im_end|>"
     assert row.prompt_text == "user: Hi\nassistant: Hello.\nuser: What is 1+1?"
+
+
+def test_rows_without_an_assistant_turn_are_dropped(chatml: PreTrainedTokenizerBase) -> None:
+    rows: list[dict[str, Any]] = [{"messages": TURNS[:1]}, {"messages": []}, {"messages": None}]
+    assert encode(rows, chatml) == [Dropped("no assistant turn")] * 3
 
 
 def test_prompts_are_wrapped_unless_told_otherwise(chatml: PreTrainedTokenizerBase) -> None:
