@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -52,9 +53,7 @@ class Registry(Generic[T]):
 
         def decorate(factory: T) -> T:
             known = self._entries.get(name)
-            if known is not None and getattr(known.factory, "__qualname__", None) != getattr(
-                factory, "__qualname__", None
-            ):
+            if known is not None and _origin(known.factory) != _origin(factory):
                 raise InputError(f"{self.kind}={name} is registered twice: {known.factory} and {factory}")
             self._entries[name] = Entry(name, factory, config)
             return factory
@@ -78,6 +77,11 @@ class Registry(Generic[T]):
         return entries[name]
 
 
+def _origin(factory: object) -> tuple[str | None, str | None]:
+    """Module and name: what an import repeated by a test or a launcher's child has in common."""
+    return getattr(factory, "__module__", None), getattr(factory, "__qualname__", None)
+
+
 def unknown_name(key: str, value: str, known: Iterable[str]) -> str:
     """The message for a name nobody knows: key, value, nearest name, all names."""
     names = sorted(known)
@@ -93,7 +97,13 @@ def load_plugins(paths: Iterable[str]) -> None:
     Raises InputError for a path that does not exist or a file that cannot be imported.
     """
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:  # whatever somebody else's package raises
+            raise InputError(
+                f"The plugin {point.name} ({point.value}) of an installed package cannot be loaded: "
+                f"{type(error).__name__}: {error}. Repair or uninstall that package."
+            ) from error
     for path in map(Path, paths):
         if not path.exists():
             raise InputError(f"run.plugins={path}: no such file or folder.")
@@ -102,7 +112,8 @@ def load_plugins(paths: Iterable[str]) -> None:
 
 
 def _import_file(file: Path) -> None:
-    name = f"distil_plugin_{file.stem}"
+    # The path is in the name: two folders may each hold a file of one name.
+    name = f"distil_plugin_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, file)
@@ -112,8 +123,8 @@ def _import_file(file: Path) -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except InputError:
-        raise
     except Exception as error:
-        del sys.modules[name]
+        del sys.modules[name]  # the next attempt must meet the same error
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"run.plugins={file}: {type(error).__name__}: {error}") from error
