@@ -54,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return RunInterrupted.exit_code
+    except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _verb(arguments: list[str]) -> int:

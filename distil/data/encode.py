@@ -84,7 +84,7 @@ class Encoder:
             off = config.chat_template is False
             raise InputError(
                 f"{where} holds chat messages, which need a chat template, and "
-                f"{'data.chat_template=false turns it off' if off else 'the tokenizer of the model has none'}. "
+                f"{'data.chat_template=false turns it off' if off else 'the tokenizer has none'}. "
                 "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
             )
 

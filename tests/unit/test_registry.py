@@ -1,4 +1,4 @@
-"""Registries: what a plugin registers is known, whatever its file is called, and nothing is replaced unsaid."""
+"""Registries: what a plugin registers is known, whatever its file is called; nothing is replaced unsaid."""
 
 from __future__ import annotations
 
