@@ -42,7 +42,7 @@ from distil.models import (
 from distil.progress import Progress
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
-from distil.types import RunFailed, RunInterrupted
+from distil.types import InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,8 @@ def run_stages(
     torch.set_num_threads(config.run.threads or DEFAULT_THREADS)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
-        parts = load_parts(config, wants_teacher=needs_teacher or config.eval.teacher)
         arguments = training_arguments(config, folder)
+        parts = load_parts(config, wants_teacher=needs_teacher or config.eval.teacher)
         _place(parts, arguments, Path(config.output_dir))
     with clock("evaluate"):
         teacher, before = _judge_before(config, parts, folder, progress)
@@ -152,7 +152,8 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
     splits = load_splits(config.data, tokenizer, allow_network=network)
     wants_teacher = wants_teacher and config.model.teacher.path is not None
-    plan(config.eval, splits.test, has_teacher=wants_teacher)  # refused here, before a model loads
+    # Refused here, before a model loads.
+    plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)
     teacher = load_teacher(config.model, allow_network=network) if wants_teacher else None
     calibration = None
     if needs_calibration(config.model):
@@ -193,19 +194,23 @@ def _eos_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[i
 
 
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
-    """The user's trainer keys, and those that are the runner's own."""
+    """The user's trainer keys, and those that are the runner's own. InputError for what does not fit."""
     chosen = config.trainer.arguments()
     chosen.setdefault("use_cpu", not torch.accelerator.is_available())  # or it refuses bf16 on a CPU
     chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
-    return TrainingArguments(
-        **chosen,
-        output_dir=str(folder / "checkpoints"),
-        seed=config.seed,
-        report_to=[],
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        logging_nan_inf_filter=False,
-    )
+    try:
+        return TrainingArguments(
+            **chosen,
+            output_dir=str(folder / "checkpoints"),
+            seed=config.seed,
+            report_to=[],
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"trainer: transformers refuses these keys together: {text}") from error
 
 
 def build_trainer(
@@ -296,7 +301,7 @@ def _judge(
     with progress.bar(f"judging {label}") as report:
         return judge(
             model,
-            parts.teacher,
+            parts.teacher if config.eval.teacher else None,
             parts.splits.test,
             parts.tokenizer,
             config.eval,
@@ -316,7 +321,9 @@ def _judge_before(
         stored = read_json(kept)
         teacher = None if stored["teacher"] is None else _restore(stored["teacher"])
         return teacher, _restore(stored["student_before"])
-    teacher = None if parts.teacher is None else _judge(config, parts.teacher, parts, progress, "the teacher")
+    teacher = None
+    if parts.teacher is not None and config.eval.teacher:
+        teacher = _judge(config, parts.teacher, parts, progress, "the teacher")
     before = _judge(config, parts.student, parts, progress, "the untouched student")
     write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
     return teacher, before

@@ -129,3 +129,13 @@ def test_disk_too_small_for_the_checkpoints(
     """As many checkpoints as no disk holds: refused with both sizes before training."""
     done = run_command(*small_arguments, "trainer.save_total_limit=10000000000", f"output_dir={tmp_path}")
     refused(done, tmp_path, f"output_dir={tmp_path}", "are free", "trainer.save_total_limit")
+
+
+def test_keys_that_transformers_refuses_together(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    arguments = [word for word in small_arguments if "save_steps" not in word]
+    done = run_command(
+        *arguments, "trainer.load_best_model_at_end=true", "trainer.save_steps=7", f"output_dir={tmp_path}"
+    )
+    refused(done, tmp_path, "trainer: transformers refuses these keys together", "round multiple")

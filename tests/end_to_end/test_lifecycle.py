@@ -179,3 +179,14 @@ def test_not_a_number_fails_and_keeps_what_was_written(
     assert "step" in status["reason"]
     assert "nan" in status["reason"] or "inf" in status["reason"]
     assert (folder / "before.json").is_file()
+
+
+def test_a_teacher_that_is_not_judged(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    done = run_command(*small_arguments, "eval.teacher=false", f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.rglob("results.json")
+    results = json.loads(file.read_text(encoding="utf-8"))
+    assert results["teacher"] is None
+    assert "kl_to_teacher" not in results["metrics"]
