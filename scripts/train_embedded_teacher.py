@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -29,6 +29,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -37,11 +38,13 @@ from distil.metrics.faithfulness import faithfulness, fluency
 
 ASSETS = Path(__file__).resolve().parents[1] / "distil" / "assets" / "embedded"
 VOCABULARY, POSITIONS, POOL = 1024, 256, 1024
-SHAPES = {
+SHAPES: dict[str, dict[str, Any]] = {
     "teacher": {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4},
     "student": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
 }
 Sequence = tuple[list[int], list[int]]
+Model: TypeAlias = Any
+"""A LlamaForCausalLM: transformers leaves half of its methods without types."""
 
 
 def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -57,7 +60,7 @@ def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
     rows = generate_rows("pretrain", 20_000, seed)
     bpe.train_from_iterator((row[key] for row in rows for key in ("prompt", "response")), trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs has no types
         tokenizer_object=bpe,
         eos_token="<|endoftext|>",
         pad_token="<|pad|>",
@@ -66,7 +69,7 @@ def make_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     )
 
 
-def make_model(role: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+def make_model(role: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> Model:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
@@ -82,13 +85,13 @@ def make_model(role: str, tokenizer: PreTrainedTokenizerFast, seed: int) -> Llam
     return LlamaForCausalLM(config)
 
 
-def encode(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerFast) -> list[Sequence]:
+def encode(rows: list[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[Sequence]:
     prompts = tokenizer([row["prompt"] for row in rows])["input_ids"]
     responses = tokenizer([row["response"] for row in rows])["input_ids"]
     return [(p, [*r, tokenizer.eos_token_id]) for p, r in zip(prompts, responses, strict=True)]
 
 
-def fresh_batches(tokenizer: PreTrainedTokenizerFast, size: int, seed: int) -> Iterator[list[Sequence]]:
+def fresh_batches(tokenizer: PreTrainedTokenizerBase, size: int, seed: int) -> Iterator[list[Sequence]]:
     """Endless batches of unseen rows, of similar length within a batch: little padding."""
     shuffle = random.Random(seed)
     pool = 0
@@ -102,7 +105,7 @@ def fresh_batches(tokenizer: PreTrainedTokenizerFast, size: int, seed: int) -> I
         yield from batches
 
 
-def response_loss(model: LlamaForCausalLM, batch: list[Sequence]) -> tuple[torch.Tensor, int]:
+def response_loss(model: Model, batch: list[Sequence]) -> tuple[torch.Tensor, int]:
     """Summed negative log-likelihood of response and eos, and how many tokens that is."""
     length = max(len(p) + len(r) for p, r in batch)
     ids = torch.full((len(batch), length), 1)
@@ -119,8 +122,8 @@ def response_loss(model: LlamaForCausalLM, batch: list[Sequence]) -> tuple[torch
 
 
 def train(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
     *,
     steps: int,
     rate: float,
@@ -145,7 +148,7 @@ def train(
     model.train()
     for step, batch in zip(range(1, steps + 1), fresh_batches(tokenizer, size, seed), strict=False):
         total, count = response_loss(model, batch)
-        (total / count).backward()
+        torch.autograd.backward(total / count)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
@@ -160,7 +163,7 @@ def train(
 
 @torch.no_grad()
 def generate(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[str], sampled: bool
+    model: Model, tokenizer: PreTrainedTokenizerBase, prompts: list[str], sampled: bool
 ) -> list[str]:
     texts: list[str] = []
     for start in range(0, len(prompts), 100):
@@ -179,7 +182,8 @@ def generate(
 def evaluate(folder: Path, split: str, count: int, seed: int, show: int = 0) -> dict[str, float]:
     """Likelihood beside the true entropy, and the two scores of greedy and of sampled responses."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model.eval()
     rows = generate_rows(split, count, seed)
     sequences = encode(rows, tokenizer)
     losses = [response_loss(model, sequences[i : i + 100]) for i in range(0, count, 100)]
@@ -235,8 +239,8 @@ PURPOSES = {
 }
 
 
-def save(role: str, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    model.generation_config = GenerationConfig(
+def save(role: str, model: Model, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # theirs has no types
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     model.to(torch.float16).save_pretrained(folder)
@@ -251,7 +255,7 @@ def save(role: str, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast,
         file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}, indent=2) + "\n")
 
 
-def make(role: str, tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace) -> None:
+def make(role: str, tokenizer: PreTrainedTokenizerBase, arguments: argparse.Namespace) -> None:
     steps = arguments.steps if role == "teacher" else arguments.student_steps
     rate = arguments.lr if role == "teacher" else arguments.student_lr
     seed = arguments.seed + (0 if role == "teacher" else 1)
