@@ -110,7 +110,7 @@ class EmbeddedDataConfig(ColumnsConfig):
     """Keys of ``data=embedded``. The caps say how many rows are drawn, as the grammar has no end."""
 
     name: str = "embedded"
-    max_train_rows: int | None = 1000
+    max_train_rows: int | None = 500
     max_eval_rows: int | None = 500
     rows_seed: int = 0
     """Seed of the rows: not the run's seed, so that all seeds train and judge on the same rows."""
