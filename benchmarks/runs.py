@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,14 +20,13 @@ def run(*overrides: str, output: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)
-    newest = max(output.glob("*/*/status.json"), key=lambda path: path.stat().st_mtime)
-    wanted = [path.parent for path in output.glob("*/*/status.json") if _made_by(path, overrides)]
-    return wanted[-1] if wanted else newest.parent
+    asked = set(command[2:])
+    return next(path.parent for path in output.glob("*/*/status.json") if _arguments(path) == asked)
 
 
-def _made_by(status: Path, overrides: Sequence[str]) -> bool:
-    command = json.loads(status.read_text(encoding="utf-8"))["command"]
-    return all(word in command.split() for word in overrides)
+def _arguments(status: Path) -> set[str]:
+    command: str = json.loads(status.read_text(encoding="utf-8"))["command"]
+    return set(shlex.split(command)[2:])
 
 
 def results(folder: Path) -> dict[str, Any]:
