@@ -7,13 +7,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from distil.redact import redact_command
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -40,15 +37,8 @@ PACKAGES = (
 """Distributions whose versions can change a result or say how it was tracked."""
 
 
-def command_line(arguments: Sequence[str] | None = None) -> str:
-    """The command that a person would type for ``arguments`` (default: ``sys.argv``), secrets hidden."""
-    program, *rest = list(sys.argv if arguments is None else arguments)
-    shown = ["python", program] if program.endswith(".py") else [Path(program).name]
-    return redact_command([*shown, *rest])
-
-
 def describe_environment(command: str) -> dict[str, Any]:
-    """What ``environment.json`` holds. ``command`` comes from ``command_line``, so without secrets."""
+    """What ``environment.json`` holds. ``command`` holds no secret: the command line refuses them."""
     import torch
 
     return {

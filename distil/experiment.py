@@ -24,7 +24,6 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.data.base import check_data
 from distil.files import read_json, write_json, write_text
 from distil.methods.base import METHODS, Method
-from distil.metrics.base import Need, plan_metrics
 from distil.models import check_models
 from distil.models.sources import student_source, teacher_source
 from distil.redact import redact
@@ -71,7 +70,6 @@ def preflight(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
     needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
     check_data(config.data, config.run.allow_network)
     check_models(config.model, allow_network=config.run.allow_network, method_needs_teacher=needs_teacher)
-    plan_metrics(config.eval.metrics, set(Need))
     output = Path(config.output_dir)
     existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Sequence
 from typing import Any
 
 HIDDEN = "***"
@@ -45,20 +43,3 @@ def redact(value: Any, key: str = "") -> Any:
     if is_secret(key):
         return HIDDEN
     return _SECRET_VALUE.sub(HIDDEN, value) if isinstance(value, str) else value
-
-
-def redact_command(arguments: Sequence[str]) -> str:
-    """The command line as a shell takes it, values of secret keys (``a.b_token=…``, ``--token …``) hidden."""
-    shown: list[str] = []
-    hide_next = False
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        name = key.lstrip("+~-")
-        if hide_next:
-            shown.append(HIDDEN)
-        elif equals and is_secret(name) and value not in ("", "null"):
-            shown.append(f"{key}={HIDDEN}")
-        else:
-            shown.append(_SECRET_VALUE.sub(HIDDEN, argument))
-        hide_next = not equals and argument.startswith("-") and is_secret(name)
-    return shlex.join(shown)

@@ -70,15 +70,6 @@ def test_environment_json(tmp_path: Path) -> None:
     assert found["device"]
 
 
-def test_command_line() -> None:
-    assert (
-        environment.command_line(["run.py", "method=gkd", "name=a b"])
-        == "python run.py method=gkd 'name=a b'"
-    )
-    assert environment.command_line(["bin/distil", "run"]) == "distil run"
-    assert "abc" not in environment.command_line(["run.py", "trainer.hub_token=abc"])
-
-
 def test_code_version_follows_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "report").mkdir()
     for name in ("trainer.py", "report/page.py"):
