@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -23,11 +24,18 @@ class Tally:
         self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
         self.tokens[name] = self.tokens.get(name, 0) + tokens
 
-    def means(self) -> dict[str, float]:
-        """Mean of each term per scored token since the last call (nats); starts afresh."""
-        means = {f"{k}_per_token": float(v) / max(self.tokens[k], 1) for k, v in self.sums.items()}
+    def means(self, over_ranks: Callable[[Tensor], Tensor] = lambda own: own) -> dict[str, float]:
+        """Mean of each term per scored token since the last call (nats); starts afresh.
+
+        ``over_ranks`` sums a tensor over all processes.
+        """
+        if not self.sums:
+            return {}
+        sums_K = over_ranks(torch.stack(list(self.sums.values())))
+        tokens_K = over_ranks(torch.tensor(list(self.tokens.values()), device=sums_K.device))
+        names = [f"{name}_per_token" for name in self.sums]
         self.sums, self.tokens = {}, {}
-        return means
+        return dict(zip(names, (sums_K / tokens_K.clamp(min=1)).tolist(), strict=True))
 
     def totals(self) -> dict[str, int]:
         """Totals over the run, which a checkpoint keeps."""

@@ -169,8 +169,8 @@ class DistillationTrainer(Trainer):
         prompts = [self.train_rows[i]["prompt_ids"] for i in indices]
         # Noise belongs to the row's place in the global batch: micro-batch size, rank and padding cannot move
         # it.
-        rank, world = self.args.process_index, self.args.world_size
-        slots = [rank + world * i for i in range(len(indices))]
+        rank, world, size = self.args.process_index, self.args.world_size, self.args.train_batch_size
+        slots = [(at * world + rank) * size + i for at, count in enumerate(sizes) for i in range(count)]
         c = self.rollouts
         assert self.model is not None
         with self.accelerator.autocast():
@@ -198,20 +198,27 @@ class DistillationTrainer(Trainer):
             rolled = collate(rows[start : start + size], self.pad_id)
             batch["rollout"] = {key: value.to(self.args.device) for key, value in rolled.items()}
             start += size
-        self.tally.rollouts += len(rows)
 
     def _count(self, window: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Scored tokens of each kind of sequence, over the window and all ranks."""
-        counts = torch.zeros(2, dtype=torch.long, device=self.args.device)
+        counts = torch.zeros(3, dtype=torch.long, device=self.args.device)
         for batch in window:
             counts[0] += scored_and_targets(batch["labels"])[1].numel()
             if "rollout" in batch:
                 counts[1] += scored_and_targets(batch["rollout"]["labels"])[1].numel()
-        if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts, reduction="sum")
+                counts[2] += len(batch["rollout"]["labels"])
+        counts = self._over_ranks(counts)
         self.tally.scored_tokens += int(counts[0])
         self.tally.rollout_tokens += int(counts[1])
+        self.tally.rollouts += int(counts[2])
         return {REFERENCE.value: counts[0], ROLLOUT.value: counts[1]}
+
+    def _over_ranks(self, own: Tensor) -> Tensor:
+        """The sum of a tensor over all processes."""
+        if self.args.world_size == 1:
+            return own
+        summed: Tensor = self.accelerator.reduce(own, reduction="sum")
+        return summed
 
     def _run_epoch(self, *arguments: Any, **keywords: Any) -> None:
         # Gone on from its last checkpoint within an epoch, Trainer would take one step too many.
@@ -279,7 +286,8 @@ class DistillationTrainer(Trainer):
         ``metric_for_best_model``."""
         if self.evaluate_student is None:
             return {}
-        scalars = self.evaluate_student(cast(PreTrainedModel, self.model))
+        with self.accelerator.autocast():
+            scalars = self.evaluate_student(cast(PreTrainedModel, self.model))
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scalars.items()}
         metrics[f"{metric_key_prefix}_loss"] = scalars["nll_per_token"]
         self.log(dict(metrics))
@@ -289,7 +297,7 @@ class DistillationTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each term's mean since the last log (nats per scored token) to what Trainer logs."""
         if "loss" in logs:
-            logs |= self.tally.means()
+            logs |= self.tally.means(self._over_ranks)
         super().log(logs, start_time)
 
     # ---- checkpoints: complete or absent
@@ -308,12 +316,14 @@ class DistillationTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             best = self._place_of_best(root)
+            self.accelerator.wait_for_everyone()  # each process has its random state to write
             if self.args.should_save:
                 self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
                 own = {"method": self.method.state_dict(), "tally": self.tally.totals()}
                 write_json(partial / name / METHOD_STATE, own)
                 checkpoints.publish(partial / name, root / name)
                 checkpoints.rotate(root, self.checkpoints_kept, best)
+            self.accelerator.wait_for_everyone()
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)  # on a full disk, room to say what happened
             raise
@@ -355,6 +365,12 @@ class DistillationTrainer(Trainer):
                 f"trainer.load_best_model_at_end=true: the best checkpoint so far, {self._resumed_best}, is "
                 "gone. run.resume=false starts this run afresh."
             )
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Tied weights are saved once: what is missing of them is not missed.
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
 
     def _init_training_state(self, *arguments: Any, **keywords: Any) -> Any:
         begun = super()._init_training_state(*arguments, **keywords)
