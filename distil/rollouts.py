@@ -172,12 +172,17 @@ def _innermost(model: nn.Module) -> Any:
     return wrapped.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
-    """How many new tokens each row may have."""
+def position_limit(model: nn.Module) -> int | None:
+    """The longest sequence that fits into the model's table of positions; None where it has no table."""
     config = _innermost(model).config.get_text_config()
     # Rotary models go beyond the length they were trained for; a table of positions cannot.
     rotary = getattr(config, "rope_parameters", None) is not None
-    limit = None if rotary else getattr(config, "max_position_embeddings", None)
+    return None if rotary else getattr(config, "max_position_embeddings", None)
+
+
+def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:
+    """How many new tokens each row may have."""
+    limit = position_limit(model)
     room = []
     for i, prompt in enumerate(prompts):
         if not prompt:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -40,6 +40,7 @@ from distil.models import (
     shared_vocabulary,
 )
 from distil.progress import Progress
+from distil.rollouts import position_limit
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.types import InputError, RunFailed, RunInterrupted
@@ -108,6 +109,8 @@ def run_stages(
     with clock("train"):
         notes = parts.notes + _advise(config, trainer)
         _train(trainer, folder, config, console)
+    # Mixed precision was for training: all three models are judged in their own.
+    trainer.accelerator.unwrap_model(parts.student, keep_fp32_wrapper=False)
     parts.student.config.use_cache = True  # Trainer switches it off for good; the product generates
     with clock("evaluate"):
         after = _judge(config, parts.student, parts, progress, "the distilled student")
@@ -162,9 +165,27 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
     if loaded.kept_layers is not None:
         notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
     student = ADAPTERS.get(config.peft.name).factory(config.peft).wrap(loaded.model)
+    _check_positions(config, splits, {"teacher": teacher, "student": student})
     shared = shared_vocabulary(teacher, student, tokenizer)
     eos_ids = _eos_ids(stop_ids(config.data, tokenizer), teacher, student)
     return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes)
+
+
+def _check_positions(
+    config: ExperimentConfig, splits: Splits, models: Mapping[str, PreTrainedModel | None]
+) -> None:
+    """Refuse rows that are longer than a model's table of positions (GPT-2)."""
+    limits = {who: position_limit(model) for who, model in models.items() if model is not None}
+    who, limit = min(((w, n) for w, n in limits.items() if n), key=lambda item: item[1], default=(None, None))
+    if limit is None or config.data.max_length <= limit:
+        return
+    parts = (splits.train, splits.validation, splits.test)
+    longest = max((len(ids) for rows in parts for ids in rows["input_ids"]), default=0)
+    if longest > limit:
+        raise InputError(
+            f"data.max_length={config.data.max_length}: there are rows of {longest} tokens, but model.{who} "
+            f"has {limit} positions. Give data.max_length={limit}."
+        )
 
 
 def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
@@ -176,7 +197,12 @@ def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
         whole = sum(p.numel() * p.element_size() for p in parts.student.parameters())
         trained = sum(p.numel() * p.element_size() for p in parts.student.parameters() if p.requires_grad)
         keep = arguments.save_total_limit or 1
-        checkpoints.ensure_space(output, checkpoints.space_needed(whole, trained, keep))
+        needed = checkpoints.space_needed(whole, trained, keep)
+        # What a run that goes on has already written needs no room again.
+        there = sum(
+            path.stat().st_size for path in Path(arguments.output_dir or "").rglob("*") if path.is_file()
+        )
+        checkpoints.ensure_space(output, needed - there)
 
 
 def _title(config: ExperimentConfig) -> str:

@@ -54,6 +54,30 @@ def test_folder_that_does_not_exist(small_arguments: list[str], run_command: Com
     refused(done, tmp_path / "out", f"model.teacher.path={tmp_path / 'nowhere'}", "no such folder")
 
 
+def test_rows_longer_than_a_table_of_positions(
+    small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """GPT-2 holds so many tokens and no more: said, with the length that fits."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    folder = tmp_path / "short"
+    shutil.copytree(small_pair / "student", folder)
+    config = GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=1, n_positions=9)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    arguments = replaced(small_arguments, "model.student.path", folder)
+    done = run_command(*arguments, f"output_dir={tmp_path / 'out'}")
+    refused(done, tmp_path / "out", "data.max_length=9", "model.student has 9 positions")
+
+
+def test_several_processes(
+    small_arguments: list[str], run_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under torchrun each process would write the same run directory."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run_command(*small_arguments, f"output_dir={tmp_path / 'out'}")
+    refused(done, tmp_path / "out", "WORLD_SIZE=2")
+
+
 def test_tokenizers_that_differ(
     small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:

@@ -139,6 +139,55 @@ def test_stopped_run_goes_on_to_the_same_bits(
     assert steps_logged(folder) == steps_logged(uninterrupted), "each step once"
 
 
+def test_stopped_while_judged_goes_on_to_the_same_bits(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """Ctrl-C after training: interrupted, and the same command takes no step more, within an epoch or not."""
+    length = ["trainer.max_steps=21", "eval.max_new_tokens=400", "eval.generation_rows=10"]
+    arguments = ["method=gkd", *small_arguments, *length]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments, f"output_dir={tmp_path / 'stopped'}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not list(tmp_path.glob("*/*/*/checkpoints/checkpoint-21")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "error: Stopped" in errors
+    folder = only_run(tmp_path / "stopped")
+    assert read(folder, "status.json")["status"] == "interrupted"
+
+    for output in ("stopped", "peace"):
+        done = run_command(*arguments, f"output_dir={tmp_path / output}")
+        assert done.returncode == 0, done.stderr
+        assert "missing keys" not in done.stderr
+    other = only_run(tmp_path / "peace")
+    assert weights(folder) == weights(other)
+    for name in ("results.json", "samples.jsonl"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == len(
+        (other / "metrics.jsonl").read_text().splitlines()
+    )
+
+
+def test_mixed_precision_trains_and_says_nothing(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """bf16 on a CPU: the head stays fused, and all three models are judged in their own precision."""
+    done = run_command("method=kd", *small_arguments, "trainer.bf16=true", f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    results = read(only_run(tmp_path), "results.json")
+    assert results["student_after"]["nll"] != results["student_before"]["nll"]
+
+
 def test_rerun_starts_afresh_in_a_new_folder(
     small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import Any
 
@@ -115,3 +116,28 @@ def test_only_ids_of_the_vocabulary_are_written(ids_BT: torch.Tensor) -> None:
     )
     assert len(set(answer.ids)) > 3
     assert max(answer.ids) < 9
+
+
+def test_under_autocast_the_head_is_still_recognised(
+    ids_BT: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mixed precision rounds the model's own logits; that is no reason to hold all of them."""
+    model = build("Llama")
+    mask_BT = torch.ones_like(ids_BT)
+    scored_BT, _ = scored_and_targets(ids_BT)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        whole = model(ids_BT).logits
+        # What accelerate does to a model that it prepared: float32 comes out, rounded all the same.
+        run = model.forward
+        model.forward = lambda *a, **k: _widened(run(*a, **k))  # type: ignore[method-assign]
+        model.forward.__signature__ = inspect.signature(run)  # type: ignore[attr-defined]
+        dense = Forward(model)(ids_BT, mask_BT, scored_BT)
+        logits = dense.head.logits(dense.hidden_NH)
+    assert dense.head.weight_VH is not None
+    assert not caplog.records
+    assert torch.allclose(logits, whole[scored_BT].float(), atol=5e-3)
+
+
+def _widened(output: Any) -> Any:
+    output.logits = output.logits.float()
+    return output
