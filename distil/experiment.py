@@ -67,6 +67,11 @@ def run(config: ExperimentConfig, *, command: str) -> Path:
 
 def preflight(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
     """Refuse what cannot work, with the standard library alone: no model, no torch."""
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise InputError(
+            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: a run is one process so far, and several would write "
+            "the same files. Start it without torchrun."
+        )
     needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
     check_data(config.data, config.run.allow_network)
     check_models(config.model, allow_network=config.run.allow_network, method_needs_teacher=needs_teacher)
@@ -134,12 +139,14 @@ def _reported(folder: Path) -> Iterator[None]:
     """The report is written however the run ends: of a stopped run it shows how far that came, and why."""
     try:
         yield
-    finally:
+    except BaseException:
         try:
             if folder.exists():
                 write_report(folder)
-        except OSError as error:  # a full disk: the run's own error is what the user must see
-            logger.warning("No report: %s", error)
+        except Exception as error:  # a full disk or memory: the run's own error is what the user must see
+            logger.warning("No report: %s: %s", type(error).__name__, error)
+        raise
+    write_report(folder)
 
 
 @contextmanager
@@ -187,7 +194,7 @@ def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, RunInterrupted) as error:
         write("interrupted", str(error) or "Ctrl-C")
-        raise RunInterrupted(f"{error or 'Stopped.'} {go_on}") from None
+        raise RunInterrupted(f"{str(error) or 'Stopped.'} {go_on}") from None
     except InputError as error:
         # Seen only once the data were tokenised: a run that never began leaves nothing behind.
         if fresh:

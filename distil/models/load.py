@@ -108,6 +108,8 @@ def user_error(source: Source) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, TypeError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        if "can't allocate memory" in str(error):  # torch's word on a CPU: the model is not to blame
+            raise
         text = " ".join(str(error).split())
         raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
 

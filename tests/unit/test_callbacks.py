@@ -1,0 +1,60 @@
+"""What watches training: a log that goes on where it stopped, and a clock that stops with training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from distil.callbacks import InterruptGuard, MetricsLog
+
+
+@pytest.fixture
+def arguments(tmp_path: Path) -> TrainingArguments:
+    return TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+
+
+def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: Path) -> None:
+    """Judging comes after the end, and earlier sessions count."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "seconds": 100.0}\n{"step": 9, "seconds": 200.0}\n', encoding="utf-8")
+    log = MetricsLog(path, lambda scalars, step: None, lambda: 0)
+    state, control = TrainerState(global_step=1), TrainerControl()
+    log.on_train_begin(arguments, state, control)
+    log.on_train_end(arguments, state, control)
+    seconds = log.seconds
+    assert 100 <= seconds < 101
+    time.sleep(0.01)
+    assert log.seconds == seconds
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1, "the step after the checkpoint is gone"
+
+
+def test_a_killed_runs_last_line_is_cut(arguments: TrainingArguments, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "seconds": 1.0}\n{"step": 2, "sec', encoding="utf-8")
+    log = MetricsLog(path, lambda scalars, step: None, lambda: 7)
+    state, control = TrainerState(global_step=2), TrainerControl()
+    log.on_train_begin(arguments, state, control)
+    log.on_log(arguments, state, control, logs={"loss": 0.5})
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    assert (lines[1]["tokens"], lines[1]["train/loss"]) == (7, 0.5)
+
+
+@pytest.mark.parametrize("step", [3, 10])
+def test_ctrl_c_saves_and_stops_in_the_last_step_too(arguments: TrainingArguments, step: int) -> None:
+    """Once: after this step, with a checkpoint. Twice: at once."""
+    with InterruptGuard() as guard:
+        os.kill(os.getpid(), signal.SIGINT)
+        control = TrainerControl()
+        guard.on_step_end(arguments, TrainerState(global_step=step, max_steps=10), control)
+        assert control.should_save
+        assert control.should_training_stop
+        assert guard.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -1,0 +1,96 @@
+"""What a run says of failures that are not its own."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from distil.experiment import _kept_status, _known_failure
+from distil.types import RunFailed, RunInterrupted
+
+FULL = Path("/dev/full")
+"""A device that is always full (Linux)."""
+
+
+def test_out_of_memory_is_told_with_the_way_out() -> None:
+    """Python's error and torch's, which is a RuntimeError on a CPU."""
+    with pytest.raises(RuntimeError) as real:
+        torch.empty(2**52)
+    for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
+        failure = _known_failure(error)
+        assert failure is not None
+        assert "gradient_accumulation_steps" in str(failure)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+def test_a_full_disk_is_told_whoever_met_it(tmp_path: Path) -> None:
+    """Python, torch and safetensors raise three kinds of error."""
+    from safetensors import SafetensorError
+
+    link = tmp_path / "full"
+    link.symlink_to(FULL)
+
+    def python() -> None:
+        with open(link, "wb", buffering=0) as file:
+            file.write(b"x" * 5000)
+
+    def by_torch() -> None:
+        with open(link, "wb", buffering=0) as file:
+            torch.save(torch.zeros(5000), file)
+
+    def by_safetensors() -> None:
+        # It writes beside and renames, so a device cannot stand in: its own words from a full file system.
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    for save in (python, by_torch, by_safetensors):
+        with pytest.raises(Exception) as raised:
+            save()
+        failure = _known_failure(raised.value)
+        assert failure is not None, repr(raised.value)
+        assert "disk is full" in str(failure)
+    assert _known_failure(ValueError("No such thing")) is None
+
+
+def test_status_in_every_ending(tmp_path: Path) -> None:
+    """running, then done, failed or interrupted, with the reason and how to go on."""
+
+    def status() -> dict[str, str]:
+        content: dict[str, str] = json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))
+        return content
+
+    with _kept_status(tmp_path, "id", "the command"):
+        assert status()["status"] == "running"
+    assert status()["status"] == "done"
+    go_on = r"^Stopped\. The same command[^\n]*\n  the command"
+    with pytest.raises(RunInterrupted, match=go_on), _kept_status(tmp_path, "id", "the command"):
+        raise KeyboardInterrupt
+    assert (status()["status"], status()["reason"]) == ("interrupted", "Ctrl-C")
+    with pytest.raises(RunFailed), _kept_status(tmp_path, "id", "the command"):
+        raise MemoryError
+    assert status()["status"] == "failed"
+    assert status()["reason"].startswith("Out of memory")
+    with pytest.raises(ZeroDivisionError), _kept_status(tmp_path, "id", "the command"):
+        _ = 1 / 0
+    assert "ZeroDivisionError" in status()["reason"]
+
+
+def test_a_status_that_cannot_be_written_hides_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full for status.json too: the run's own error comes through, and no half file stays."""
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def run() -> None:
+        with _kept_status(tmp_path, "id", "the command"):
+            monkeypatch.setattr(os, "fsync", full)
+            full(0)
+
+    with pytest.raises(RunFailed, match="disk is full"):
+        run()
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
