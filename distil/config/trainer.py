@@ -120,6 +120,11 @@ class TrainerConfig(TrainingFields):
             "trainer.bf16=true and trainer.fp16=true exclude each other: set one.",
         )
         check(
+            not self.save_only_model,
+            "trainer.save_only_model=true leaves out the optimizer: a stopped run would go on from such a "
+            "checkpoint to other weights without a word. student/ holds the model alone.",
+        )
+        check(
             not self.load_best_model_at_end or self.eval_strategy == self.save_strategy,
             f"trainer.load_best_model_at_end=true needs trainer.eval_strategy={self.eval_strategy} and "
             f"trainer.save_strategy={self.save_strategy} to be the same.",

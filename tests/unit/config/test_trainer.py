@@ -85,3 +85,9 @@ def test_pairs_that_exclude_each_other() -> None:
     with pytest.raises(InputError, match="load_best_model_at_end"):
         TrainerConfig(load_best_model_at_end=True, eval_strategy="steps", save_strategy="epoch")
     assert TrainerConfig(auto_find_batch_size=False).auto_find_batch_size is False
+
+
+def test_checkpoints_hold_all_that_a_run_needs_to_go_on() -> None:
+    """Without the optimizer a resumed run would end in other weights."""
+    with pytest.raises(InputError, match="save_only_model"):
+        TrainerConfig(save_only_model=True)
