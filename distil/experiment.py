@@ -31,7 +31,7 @@ from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.terminal import print_summary
 from distil.tracking import start_tracker
-from distil.types import ROLLOUT, DistilError, InputError, RunFailed, RunInterrupted
+from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def run(config: ExperimentConfig, *, command: str) -> Path:
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
     """
     method = METHODS.get(config.method.name).factory(config.method)
-    preflight(config, method)
+    preflight(config)
     name = identify(config, method)
     folder = identity.run_folder(config, name)
     console = Console()
@@ -65,16 +65,15 @@ def run(config: ExperimentConfig, *, command: str) -> Path:
     return folder
 
 
-def preflight(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
+def preflight(config: ExperimentConfig) -> None:
     """Refuse what cannot work, with the standard library alone: no model, no torch."""
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise InputError(
             f"WORLD_SIZE={os.environ['WORLD_SIZE']}: a run is one process so far, and several would write "
             "the same files. Start it without torchrun."
         )
-    needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
     check_data(config.data, config.run.allow_network)
-    check_models(config.model, allow_network=config.run.allow_network, method_needs_teacher=needs_teacher)
+    check_models(config.model, allow_network=config.run.allow_network)
     output = Path(config.output_dir)
     existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -84,11 +83,9 @@ def preflight(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
 
 
 def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
-    """The identity of this run: its config without what has no effect, the contents of its files, the
-    code."""
-    terms = [term for term in method.terms(0) if term.weight]
+    """The identity of this run: its config without what has no effect, its files' contents, the code."""
     ignored = [f"method.{key}" for key in config.method.ignored]
-    if not any(term.sequences is ROLLOUT for term in terms):
+    if not method.wants_rollouts:
         ignored.append("rollouts")
     return identity.run_identity(asdict(config), _fingerprints(config), environment.code_version(), ignored)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,30 +17,19 @@ from typing import Any
 import datasets
 import torch
 from rich.console import Console
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from distil import checkpoints, environment, results
-from distil.adapters.base import ADAPTERS
 from distil.advice import advice
 from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.data.encode import stop_ids
-from distil.data.splits import Splits, load_splits
-from distil.evaluation import Judgement, judge, pad_id, plan, score_rows
+from distil.evaluation import Judgement, judge, pad_id, score_rows
 from distil.files import read_json, write_json
 from distil.methods.base import Method
 from distil.metrics.base import Generation
-from distil.models import (
-    CALIBRATION_ROWS,
-    load_student,
-    load_teacher,
-    load_tokenizer,
-    needs_calibration,
-    shared_vocabulary,
-)
+from distil.parts import Parts, load_parts
 from distil.progress import Progress
-from distil.rollouts import position_limit
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.types import InputError, RunFailed, RunInterrupted
@@ -66,19 +55,6 @@ class Clock:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a run works on."""
-
-    tokenizer: PreTrainedTokenizerBase
-    splits: Splits
-    teacher: PreTrainedModel | None
-    student: PreTrainedModel
-    shared_vocabulary: int
-    eos_ids: tuple[int, ...]
-    notes: list[str]
-
-
 def run_stages(
     config: ExperimentConfig,
     method: Method[MethodConfig],
@@ -94,18 +70,15 @@ def run_stages(
     clock, progress = Clock(), Progress(console)
     _quiet_libraries()
     environment.reset_peak_memory()
-    needs_teacher = any(term.needs_teacher for term in method.terms(0) if term.weight)
     torch.set_num_threads(config.run.threads or DEFAULT_THREADS)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)
-        parts = load_parts(config, wants_teacher=needs_teacher or config.eval.teacher)
+        parts = load_parts(config, wants_teacher=method.needs_teacher or config.eval.teacher)
         _place(parts, arguments, Path(config.output_dir))
     with clock("evaluate"):
         teacher, before = _judge_before(config, parts, folder, progress)
-    trainer, log = build_trainer(
-        config, method, parts, arguments, folder, tracker, needs_teacher=needs_teacher
-    )
+    trainer, log = build_trainer(config, method, parts, arguments, folder, tracker)
     with clock("train"):
         notes = parts.notes + _advise(config, trainer)
         _train(trainer, folder, config, console)
@@ -149,45 +122,6 @@ def _write_cost(
     results.write_cost(folder, facts, results.parameter_counts(parts.teacher, parts.student))
 
 
-def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
-    """Tokenizer, data and models; what is odd but allowed ends in ``notes``."""
-    network = config.run.allow_network
-    tokenizer, notes = load_tokenizer(config.model, allow_network=network)
-    splits = load_splits(config.data, tokenizer, allow_network=network)
-    wants_teacher = wants_teacher and config.model.teacher.path is not None
-    # Refused here, before a model loads.
-    plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)
-    teacher = load_teacher(config.model, allow_network=network) if wants_teacher else None
-    calibration = None
-    if needs_calibration(config.model):
-        calibration = splits.train.select(range(min(CALIBRATION_ROWS, len(splits.train))))["input_ids"]
-    loaded = load_student(config.model, config.seed, calibration, allow_network=network)
-    if loaded.kept_layers is not None:
-        notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
-    student = ADAPTERS.get(config.peft.name).factory(config.peft).wrap(loaded.model)
-    _check_positions(config, splits, {"teacher": teacher, "student": student})
-    shared = shared_vocabulary(teacher, student, tokenizer)
-    eos_ids = _eos_ids(stop_ids(config.data, tokenizer), teacher, student)
-    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes)
-
-
-def _check_positions(
-    config: ExperimentConfig, splits: Splits, models: Mapping[str, PreTrainedModel | None]
-) -> None:
-    """Refuse rows that are longer than a model's table of positions (GPT-2)."""
-    limits = {who: position_limit(model) for who, model in models.items() if model is not None}
-    who, limit = min(((w, n) for w, n in limits.items() if n), key=lambda item: item[1], default=(None, None))
-    if limit is None or config.data.max_length <= limit:
-        return
-    parts = (splits.train, splits.validation, splits.test)
-    longest = max((len(ids) for rows in parts for ids in rows["input_ids"]), default=0)
-    if longest > limit:
-        raise InputError(
-            f"data.max_length={config.data.max_length}: there are rows of {longest} tokens, but model.{who} "
-            f"has {limit} positions. Give data.max_length={limit}."
-        )
-
-
 def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
     """Models to the device, and room for the checkpoints on the disk."""
     for model in (parts.student, parts.teacher):
@@ -207,16 +141,6 @@ def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
 
 def _title(config: ExperimentConfig) -> str:
     return f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
-
-
-def _eos_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[int, ...]:
-    """Where generation ends: what the data teach to end with, and what the models came to end with."""
-    ids = set(stops)
-    for model in models:
-        if model is not None and model.generation_config is not None:
-            eos = model.generation_config.eos_token_id
-            ids |= set(eos) if isinstance(eos, list) else {eos}
-    return tuple(sorted(i for i in ids if i is not None))
 
 
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
@@ -246,8 +170,6 @@ def build_trainer(
     arguments: TrainingArguments,
     folder: Path,
     tracker: Tracker,
-    *,
-    needs_teacher: bool,
 ) -> tuple[DistillationTrainer, MetricsLog]:
     """The trainer with its cheap evaluation, and the log of its scalars."""
     validation = parts.splits.validation
@@ -268,7 +190,7 @@ def build_trainer(
     trainer = DistillationTrainer(
         method,
         parts.student,
-        parts.teacher if needs_teacher else None,
+        parts.teacher if method.needs_teacher else None,
         parts.splits.train.select_columns(["input_ids", "labels", "prompt_ids"]).to_list(),
         arguments,
         rollouts=config.rollouts,

@@ -9,39 +9,31 @@ accumulation, padding and data parallelism cannot change the answer.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from distil import checkpoints
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
-from distil.files import read_json, write_json
 from distil.forward import Forward, scored_and_targets
 from distil.head import score
 from distil.losses import Term
 from distil.methods.base import Method
 from distil.rollouts import generate, uniforms
+from distil.saving import CheckpointedTrainer
 from distil.tally import Tally
 from distil.types import IGNORE_INDEX, REFERENCE, ROLLOUT, RunFailed, Sequences
-
-METHOD_STATE = "method_state.json"
 
 Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 """The cheap evaluation during training: the student in, scalars out."""
 
 
 class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenised rows, each with its index, so that a rollout can find the prompt and an error can name the
-    row."""
+    """Tokenised rows with their indices: a rollout finds its prompt by it, an error names its row."""
 
     def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows = [
@@ -61,7 +53,7 @@ class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
         return self.rows[index]
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(CheckpointedTrainer):
     """``transformers.Trainer`` with the order inside an optimizer step taken over.
 
     Args:
@@ -92,8 +84,6 @@ class DistillationTrainer(Trainer):
     ) -> None:
         # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
         args._n_gpu = min(args.n_gpu, 1)
-        # Rotation is ours too: Trainer's own would remove even the last checkpoint once training is over.
-        self.checkpoints_kept, args.save_total_limit = args.save_total_limit or 1, None
         self.train_rows = TrainRows(rows)
         super().__init__(
             model=student,
@@ -105,9 +95,8 @@ class DistillationTrainer(Trainer):
             ),
             callbacks=callbacks,
         )
-        self.remove_callback(
-            PrinterCallback
-        )  # dicts on stdout: whoever wants to see scalars brings a callback
+        # It prints dicts on stdout: whoever wants to see scalars brings a callback.
+        self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.method = method
         self.teacher = teacher
@@ -119,8 +108,6 @@ class DistillationTrainer(Trainer):
         self.tally = Tally()
         self._student_forward: Forward | None = None
         self._teacher_forward = None if teacher is None else Forward(teacher)
-        self._save_root: Path | None = None
-        self._resumed_best: Path | None = None
         if teacher is not None:
             nn.Module.to(teacher, args.device)
 
@@ -136,8 +123,6 @@ class DistillationTrainer(Trainer):
             if batch is None:
                 break
             window.append(batch)
-        # A resumed run skips to here before the training loop has its state: the step is already the right
-        # one.
         if window and self.wants_rollouts():
             self._roll_out(window)
         counts = self._count(window)
@@ -162,13 +147,11 @@ class DistillationTrainer(Trainer):
         return self.tally.scored_tokens + self.tally.rollout_tokens
 
     def _roll_out(self, window: list[dict[str, Any]]) -> None:
-        """Sample one response a row, the whole window in one generation batch, and add them to the micro-
-        batches."""
+        """Sample a response for each row of the window, in one batch, and add them to the micro-batches."""
         sizes = [len(batch["index"]) for batch in window]
         indices = [int(i) for batch in window for i in batch["index"]]
         prompts = [self.train_rows[i]["prompt_ids"] for i in indices]
-        # Noise belongs to the row's place in the global batch: micro-batch size, rank and padding cannot move
-        # it.
+        # Noise belongs to the row's place in the global batch: no micro-batch size, rank or padding moves it.
         rank, world, size = self.args.process_index, self.args.world_size, self.args.train_batch_size
         slots = [(at * world + rank) * size + i for at, count in enumerate(sizes) for i in range(count)]
         c = self.rollouts
@@ -219,13 +202,6 @@ class DistillationTrainer(Trainer):
             return own
         summed: Tensor = self.accelerator.reduce(own, reduction="sum")
         return summed
-
-    def _run_epoch(self, *arguments: Any, **keywords: Any) -> None:
-        # Gone on from its last checkpoint within an epoch, Trainer would take one step too many.
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*arguments, **keywords)  # type: ignore[no-untyped-call]  # theirs has no types
 
     # ---- score
 
@@ -282,8 +258,7 @@ class DistillationTrainer(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """The cheap evaluation; its likelihood is also ``eval_loss``, for schedulers and
-        ``metric_for_best_model``."""
+        """The cheap evaluation; its NLL is ``eval_loss`` too, for schedulers and the best model."""
         if self.evaluate_student is None:
             return {}
         with self.accelerator.autocast():
@@ -300,80 +275,13 @@ class DistillationTrainer(Trainer):
             logs |= self.tally.means(self._over_ranks)
         super().log(logs, start_time)
 
-    # ---- checkpoints: complete or absent
+    # ---- what a checkpoint holds besides Trainer's own state
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(self._save_root or self.args.output_dir)
+    def own_state(self) -> dict[str, Any]:
+        """What method and tally have observed."""
+        return {"method": self.method.state_dict(), "tally": self.tally.totals()}
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        root = Path(self._get_output_dir(trial))
-        if (root / name).exists():  # the last step can be asked for twice: by interval and by the end
-            return
-        self.refuse_broken_weights()
-        partial = checkpoints.partial_folder(root, name)
-        self._save_root = partial
-        try:
-            super()._save_checkpoint(model, trial)
-            best = self._place_of_best(root)
-            self.accelerator.wait_for_everyone()  # each process has its random state to write
-            if self.args.should_save:
-                self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
-                own = {"method": self.method.state_dict(), "tally": self.tally.totals()}
-                write_json(partial / name / METHOD_STATE, own)
-                checkpoints.publish(partial / name, root / name)
-                checkpoints.rotate(root, self.checkpoints_kept, best)
-            self.accelerator.wait_for_everyone()
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)  # on a full disk, room to say what happened
-            raise
-        finally:
-            self._save_root = None
-
-    def _place_of_best(self, root: Path) -> Path | None:
-        """The best checkpoint's own place: Trainer notes the one where it was written."""
-        noted = self.state.best_model_checkpoint
-        if noted is None:
-            return None
-        best = root / Path(noted).name
-        self.state.best_model_checkpoint = str(best)
-        return best
-
-    def refuse_broken_weights(self) -> None:
-        """Raise RunFailed where weights are no numbers: nobody could go on from such a checkpoint."""
-        step = self.state.global_step
-        if not all(bool(torch.isfinite(p).all()) for p in cast(nn.Module, self.model).parameters()):
-            raise RunFailed(
-                f"Step {step} left weights that are nan or infinite. A lower trainer.learning_rate, or "
-                "trainer.max_grad_norm=1, may help."
-            )
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        super()._save(output_dir, state_dict)
-        # A pickle that nothing of ours reads.
-        Path(output_dir or self._get_output_dir(None), "training_args.bin").unlink(missing_ok=True)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        state = read_json(Path(resume_from_checkpoint) / METHOD_STATE)
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``own_state`` gave."""
         self.method.load_state_dict(state["method"])
         self.tally = Tally(**state["tally"])
-        noted = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
-        self._resumed_best = None if noted is None else Path(self.args.output_dir or "", Path(noted).name)
-        if self.args.load_best_model_at_end and self._resumed_best and not self._resumed_best.is_dir():
-            raise RunFailed(
-                f"trainer.load_best_model_at_end=true: the best checkpoint so far, {self._resumed_best}, is "
-                "gone. run.resume=false starts this run afresh."
-            )
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        # Tied weights are saved once: what is missing of them is not missed.
-        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
-        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
-        super()._issue_warnings_after_load(load_result)
-
-    def _init_training_state(self, *arguments: Any, **keywords: Any) -> Any:
-        begun = super()._init_training_state(*arguments, **keywords)
-        if self._resumed_best is not None:  # Trainer forgets it where the run directory was moved
-            self.state.best_model_checkpoint = str(self._resumed_best)
-        return begun

@@ -18,7 +18,7 @@ def validate(config: ExperimentConfig) -> None:
     for metric in config.eval.metrics:
         METRICS.get(metric)
     teacher, student = config.model.teacher.path, config.model.student.path
-    if any(term.needs_teacher and term.weight for term in method.factory(config.method).terms(0)):
+    if method.factory(config.method).needs_teacher:
         check(
             teacher is not None,
             f"model.teacher.path=null, and method={config.method.name} learns from a teacher. Give "

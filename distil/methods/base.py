@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from distil.config.schema import MethodConfig
 from distil.losses import Term
 from distil.registry import Registry
+from distil.types import ROLLOUT
 
 C = TypeVar("C", bound=MethodConfig)
 
@@ -25,6 +26,16 @@ class Method(ABC, Generic[C]):
     @abstractmethod
     def terms(self, step: int) -> tuple[Term, ...]:
         """The objective at optimizer step ``step`` (counted from 0). Terms of weight 0 cost nothing."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a term that weighs anything is a divergence from a teacher."""
+        return any(term.needs_teacher for term in self.terms(0) if term.weight)
+
+    @property
+    def wants_rollouts(self) -> bool:
+        """Whether a term that weighs anything scores the student's own sequences."""
+        return any(term.sequences is ROLLOUT for term in self.terms(0) if term.weight)
 
     def state_dict(self) -> dict[str, float]:
         """What the method has observed and a resumed run must know. Most methods: nothing."""

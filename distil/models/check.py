@@ -16,18 +16,13 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
-def check_models(config: ModelConfig, *, allow_network: bool, method_needs_teacher: bool) -> None:
+def check_models(config: ModelConfig, *, allow_network: bool) -> None:
     """Raise InputError, naming key, value and way out, for a pair that cannot work.
 
     Reads names, folders, config.json and tokenizer.json only. ``allow_network``: whether the hub may be asked
     about names that no cache holds; it is asked once a name and given three seconds.
     """
     teacher = teacher_source(config)
-    if teacher is None and method_needs_teacher:
-        raise InputError(
-            "model.teacher.path=null, but the method compares the student with a teacher. "
-            "Set model.teacher.path to a folder or a hub name, or use method=sft, which needs none."
-        )
     student = student_source(config)
     random = config.student.init == "random"
     if random and config.student.keep_layers is not None:

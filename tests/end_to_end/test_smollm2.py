@@ -53,7 +53,7 @@ def test_a_damaged_wheel_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_it_answers(folder: Path) -> None:
-    check_models(CONFIG, allow_network=False, method_needs_teacher=True)
+    check_models(CONFIG, allow_network=False)
     teacher, (tokenizer, notes) = load_teacher(CONFIG), load_tokenizer(CONFIG)
     assert teacher is not None
     assert notes == []

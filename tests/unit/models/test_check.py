@@ -31,8 +31,8 @@ def pair(teacher: object, student: object = None, **keys: Any) -> ModelConfig:
     )
 
 
-def check(config: ModelConfig, *, allow_network: bool = False, method_needs_teacher: bool = True) -> None:
-    check_models(config, allow_network=allow_network, method_needs_teacher=method_needs_teacher)
+def check(config: ModelConfig, *, allow_network: bool = False) -> None:
+    check_models(config, allow_network=allow_network)
 
 
 def tokenizer_json(words: list[str], added: dict[str, int]) -> dict[str, Any]:
@@ -61,14 +61,12 @@ def test_a_good_pair(folder: Path) -> None:
     check(pair(folder))
     check(pair(folder, folder, keep_layers=[0, 4]))
     check(pair(folder, keep_layers=5))
-    check(pair(None, folder), method_needs_teacher=False)
+    check(pair(None, folder))
 
 
-def test_nothing_given(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"model\.teacher\.path=null, but the method .* method=sft"):
-        check(pair(None, folder))
+def test_nothing_given() -> None:
     with pytest.raises(InputError, match=r"there is no model\. Set at least one"):
-        check(pair(None), method_needs_teacher=False)
+        check(pair(None))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +206,7 @@ from distil.types import InputError
 start = time.monotonic()
 try:
     config = ModelConfig("m", TeacherConfig(path=sys.argv[1]), StudentConfig())
-    check_models(config, allow_network=sys.argv[2] == "True", method_needs_teacher=True)
+    check_models(config, allow_network=sys.argv[2] == "True")
     print("passed")
 except InputError as error:
     print(error)

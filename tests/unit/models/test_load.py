@@ -219,7 +219,7 @@ def test_gguf_file(tiny_llama: ModelFactory, tmp_path: Path) -> None:
     write_gguf(original, tmp_path / "m.gguf")
     student = StudentConfig(path=str(tmp_path), gguf_file="m.gguf", keep_layers=[0, 2])
     asked = ModelConfig("m", TeacherConfig(path=str(tmp_path), gguf_file="m.gguf"), student)
-    check_models(asked, allow_network=False, method_needs_teacher=True)
+    check_models(asked, allow_network=False)
     teacher, model = load_teacher(asked), load_student(asked, 0).model
     assert teacher is not None
     kept = model.model.layers[1].mlp.up_proj.weight

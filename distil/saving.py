@@ -1,0 +1,120 @@
+"""``transformers.Trainer`` with checkpoints that are complete or absent, and resumes that are exact."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from distil import checkpoints
+from distil.files import read_json, write_json
+from distil.types import RunFailed
+
+OWN_STATE = "method_state.json"
+
+
+class CheckpointedTrainer(Trainer):
+    """Writes each checkpoint beside its place, and publishes it with its manifest.
+
+    A subclass says what it keeps besides Trainer's state: ``own_state`` and ``load_own_state``.
+    """
+
+    def __init__(self, *, args: TrainingArguments, **keywords: Any) -> None:
+        # Rotation is ours: Trainer's own would remove even the last checkpoint once training is over.
+        self.checkpoints_kept, args.save_total_limit = args.save_total_limit or 1, None
+        self._save_root: Path | None = None
+        self._resumed_best: Path | None = None
+        super().__init__(args=args, **keywords)
+
+    def own_state(self) -> dict[str, Any]:
+        """What a resumed run must know besides Trainer's own state; JSON."""
+        return {}
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        """Take back what ``own_state`` gave."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._save_root or self.args.output_dir)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        root = Path(self._get_output_dir(trial))
+        if (root / name).exists():  # the last step can be asked for twice: by interval and by the end
+            return
+        self.refuse_broken_weights()
+        partial = checkpoints.partial_folder(root, name)
+        self._save_root = partial
+        try:
+            super()._save_checkpoint(model, trial)
+            best = self._place_of_best(root)
+            self.accelerator.wait_for_everyone()  # each process has its random state to write
+            if self.args.should_save:
+                self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
+                write_json(partial / name / OWN_STATE, self.own_state())
+                checkpoints.publish(partial / name, root / name)
+                checkpoints.rotate(root, self.checkpoints_kept, best)
+            self.accelerator.wait_for_everyone()
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)  # on a full disk, room to say what happened
+            raise
+        finally:
+            self._save_root = None
+
+    def _place_of_best(self, root: Path) -> Path | None:
+        """The best checkpoint's own place: Trainer notes the one where it was written."""
+        noted = self.state.best_model_checkpoint
+        if noted is None:
+            return None
+        best = root / Path(noted).name
+        self.state.best_model_checkpoint = str(best)
+        return best
+
+    def refuse_broken_weights(self) -> None:
+        """Raise RunFailed where weights are no numbers: nobody could go on from such a checkpoint."""
+        step = self.state.global_step
+        if not all(bool(torch.isfinite(p).all()) for p in cast(nn.Module, self.model).parameters()):
+            raise RunFailed(
+                f"Step {step} left weights that are nan or infinite. A lower trainer.learning_rate, or "
+                "trainer.max_grad_norm=1, may help."
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle that nothing of ours reads.
+        Path(output_dir or self._get_output_dir(None), "training_args.bin").unlink(missing_ok=True)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.load_own_state(read_json(Path(resume_from_checkpoint) / OWN_STATE))
+        noted = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
+        self._resumed_best = None if noted is None else Path(self.args.output_dir or "", Path(noted).name)
+        if self.args.load_best_model_at_end and self._resumed_best and not self._resumed_best.is_dir():
+            raise RunFailed(
+                f"trainer.load_best_model_at_end=true: the best checkpoint so far, {self._resumed_best}, is "
+                "gone. run.resume=false starts this run afresh."
+            )
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        # Tied weights are saved once: what is missing of them is not missed.
+        tied = getattr(self.model, "all_tied_weights_keys", None) or {}
+        load_result.missing_keys[:] = [key for key in load_result.missing_keys if key not in tied]
+        super()._issue_warnings_after_load(load_result)
+
+    def _init_training_state(self, *arguments: Any, **keywords: Any) -> Any:
+        begun = super()._init_training_state(*arguments, **keywords)
+        if self._resumed_best is not None:  # Trainer forgets it where the run directory was moved
+            self.state.best_model_checkpoint = str(self._resumed_best)
+        return begun
+
+    def _run_epoch(self, *arguments: Any, **keywords: Any) -> None:
+        # Gone on from its last checkpoint within an epoch, Trainer would take one step too many.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*arguments, **keywords)  # type: ignore[no-untyped-call]  # theirs has no types
