@@ -57,6 +57,10 @@ smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 
 bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--output outputs/benchmarks"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
 
+.PHONY: docs
+docs: $(INSTALLED) ## Write docs/configuration.md: every config key, from the code
+	$(BIN)/python scripts/generate_config_reference.py
+
 .PHONY: clean
 clean: ## Remove caches and builds; keep .venv and outputs
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots

@@ -49,9 +49,11 @@ class LoadConfig:
     path: str | None = None
     """A local folder or a hub name."""
     revision: str | None = None
+    """Branch, tag or commit of a hub model."""
     gguf_file: str | None = None
     """Name of a GGUF file inside the folder."""
     dtype: str = "float32"
+    """``float32``, ``bfloat16``, ``float16`` or ``auto`` (as saved)."""
     attn_implementation: str | None = None
     device_map: str | None = None
 
@@ -156,6 +158,7 @@ class DataConfig:
     chat_template: bool | None = None
     """Wrap prompts in the tokenizer's chat template. null: where it has one."""
     max_train_rows: int | None = None
+    """Cap on the training rows. null: all."""
     max_eval_rows: int | None = None
     """Cap on the validation rows and on the test rows, each."""
     validation_fraction: float = 0.05
@@ -250,7 +253,9 @@ class ExperimentConfig:
     name: str = "default"
     """Folder of the run under ``output_dir``."""
     seed: int = 0
+    """Order of the rows, dropout, sampling, random weights; not the split of the data."""
     output_dir: str = "outputs"
+    """Parent of all runs."""
     method: MethodConfig = MISSING
     model: ModelConfig = field(default_factory=ModelConfig)
     peft: PeftConfig = MISSING
