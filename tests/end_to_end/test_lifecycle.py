@@ -140,10 +140,12 @@ def test_stopped_run_goes_on_to_the_same_bits(
 
 
 def test_stopped_while_judged_goes_on_to_the_same_bits(
-    small_arguments: list[str], run_command: Command, tmp_path: Path
+    small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
     """Ctrl-C after training: interrupted, and the same command takes no step more, within an epoch or not."""
-    length = ["trainer.max_steps=21", "eval.max_new_tokens=400", "eval.generation_rows=10"]
+    many = tmp_path / "many.jsonl"  # judged one by one, so that there is time to be stopped
+    many.write_text((small_pair / "rows.jsonl").read_text(encoding="utf-8") * 8, encoding="utf-8")
+    length = ["trainer.max_steps=21", f"data.test_file={many}", "eval.batch_size=1"]
     arguments = ["method=gkd", *small_arguments, *length]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments, f"output_dir={tmp_path / 'stopped'}"],
