@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,7 +28,7 @@ class CheckpointedTrainer(Trainer):
 
     def __init__(self, *, args: TrainingArguments, **keywords: Any) -> None:
         # Rotation is ours: Trainer's own would remove even the last checkpoint once training is over.
-        self.checkpoints_kept, args.save_total_limit = args.save_total_limit or 1, None
+        self.checkpoints_kept, args.save_total_limit = args.save_total_limit or sys.maxsize, None
         self._save_root: Path | None = None
         self._resumed_best: Path | None = None
         super().__init__(args=args, **keywords)

@@ -130,7 +130,7 @@ def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
     if arguments.save_strategy != "no":
         whole = sum(p.numel() * p.element_size() for p in parts.student.parameters())
         trained = sum(p.numel() * p.element_size() for p in parts.student.parameters() if p.requires_grad)
-        keep = arguments.save_total_limit or 1
+        keep = arguments.save_total_limit or 2  # null: all, however many those will be
         needed = checkpoints.space_needed(whole, trained, keep)
         # What a run that goes on has already written needs no room again.
         there = sum(
