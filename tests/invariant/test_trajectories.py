@@ -229,6 +229,19 @@ def test_rollouts_are_counted_and_reproducible(tmp_path: Path) -> None:
     assert distance(trainer.model, again.model) == 0
 
 
+def test_sampling_temperature_is_the_samplers_alone(tmp_path: Path) -> None:
+    """It changes what is sampled and no loss; `temperature` is the loss's (trap 6)."""
+
+    def weights_at(sampling_temperature: float, lambda_gkd: float) -> torch.nn.Module:
+        options = {"rollouts": RolloutConfig(max_new_tokens=12, sampling_temperature=sampling_temperature)}
+        method = build_method("gkd", lambda_gkd=lambda_gkd)
+        folder = tmp_path / f"{sampling_temperature}-{lambda_gkd}"
+        return Setup(method, folder, options=options).train().model
+
+    assert distance(weights_at(0.3, 0.5), weights_at(1.0, 0.5)) > 0
+    assert distance(weights_at(0.3, 1.0), weights_at(1.0, 1.0)) == 0
+
+
 def test_generation_config_of_the_model_does_not_leak(tmp_path: Path) -> None:
     """A student whose own generation_config asks for top_k=1 and a penalty is rolled out as configured
     (trap 15)."""
