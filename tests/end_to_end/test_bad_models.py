@@ -15,7 +15,7 @@ import pytest
 from tests.end_to_end.conftest import ROOT, Command, environment
 
 
-def refused(done: subprocess.CompletedProcess[str], output: Path, *said: str) -> None:
+def check_refused(done: subprocess.CompletedProcess[str], output: Path, *said: str) -> None:
     """The command was refused with one message that holds all of ``said``, and left nothing."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
@@ -45,13 +45,13 @@ def test_folder_without_config_or_weights(
     (folder / missing).unlink()
     arguments = replaced(small_arguments, "model.student.path", folder)
     done = run_command(*arguments, f"output_dir={tmp_path / 'out'}")
-    refused(done, tmp_path / "out", f"model.student.path={folder}", said)
+    check_refused(done, tmp_path / "out", f"model.student.path={folder}", said)
 
 
 def test_folder_that_does_not_exist(small_arguments: list[str], run_command: Command, tmp_path: Path) -> None:
     arguments = replaced(small_arguments, "model.teacher.path", tmp_path / "nowhere")
     done = run_command(*arguments, f"output_dir={tmp_path / 'out'}")
-    refused(done, tmp_path / "out", f"model.teacher.path={tmp_path / 'nowhere'}", "no such folder")
+    check_refused(done, tmp_path / "out", f"model.teacher.path={tmp_path / 'nowhere'}", "no such folder")
 
 
 def test_rows_longer_than_a_table_of_positions(
@@ -66,7 +66,7 @@ def test_rows_longer_than_a_table_of_positions(
     GPT2LMHeadModel(config).save_pretrained(folder)
     arguments = replaced(small_arguments, "model.student.path", folder)
     done = run_command(*arguments, f"output_dir={tmp_path / 'out'}")
-    refused(done, tmp_path / "out", "data.max_length=9", "model.student has 9 positions")
+    check_refused(done, tmp_path / "out", "data.max_length=9", "model.student has 9 positions")
 
 
 def test_several_processes(
@@ -75,7 +75,7 @@ def test_several_processes(
     """Under torchrun each process would write the same run directory."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = run_command(*small_arguments, f"output_dir={tmp_path / 'out'}")
-    refused(done, tmp_path / "out", "WORLD_SIZE=2")
+    check_refused(done, tmp_path / "out", "WORLD_SIZE=2")
 
 
 def test_tokenizers_that_differ(
@@ -92,12 +92,12 @@ def test_tokenizers_that_differ(
     done = run_command(
         *replaced(small_arguments, "model.teacher.path", folder), f"output_dir={tmp_path / 'out'}"
     )
-    refused(done, tmp_path / "out", "model.teacher.path", "model.student.path", "cat", "dog")
+    check_refused(done, tmp_path / "out", "model.teacher.path", "model.student.path", "cat", "dog")
 
 
 def test_layers_that_are_not_there(small_arguments: list[str], run_command: Command, tmp_path: Path) -> None:
     done = run_command(*small_arguments, "model.student.keep_layers=[0,5]", f"output_dir={tmp_path}")
-    refused(done, tmp_path, "model.student.keep_layers", "5", "0..1")
+    check_refused(done, tmp_path, "model.student.keep_layers", "5", "0..1")
 
 
 def test_method_that_needs_a_teacher(
@@ -105,7 +105,7 @@ def test_method_that_needs_a_teacher(
 ) -> None:
     arguments = [word for word in small_arguments if not word.startswith("model.teacher.path")]
     done = run_command("method=kd", *arguments, f"output_dir={tmp_path}")
-    refused(done, tmp_path, "model.teacher.path", "method=sft")
+    check_refused(done, tmp_path, "model.teacher.path", "method=sft")
 
 
 def test_hub_name_without_a_network(small_pair: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_hub_name_without_a_network(small_pair: Path, tmp_path: Path) -> None:
         timeout=60,
     )
     seconds = time.monotonic() - started
-    refused(done, tmp_path / "out", "model.teacher.path=someone/large")
+    check_refused(done, tmp_path / "out", "model.teacher.path=someone/large")
     assert seconds < 5 + 5, "the probe takes 4 s at most; the rest is a busy machine's start-up"
 
 
@@ -144,7 +144,7 @@ def test_output_folder_that_cannot_be_written(
         places.append(tmp_path / "locked" / "out")
     for place in places:
         done = run_command(*small_arguments, f"output_dir={place}")
-        refused(done, tmp_path, f"output_dir={place}")
+        check_refused(done, tmp_path, f"output_dir={place}")
 
 
 def test_disk_too_small_for_the_checkpoints(
@@ -152,7 +152,7 @@ def test_disk_too_small_for_the_checkpoints(
 ) -> None:
     """As many checkpoints as no disk holds: refused with both sizes before training."""
     done = run_command(*small_arguments, "trainer.save_total_limit=10000000000", f"output_dir={tmp_path}")
-    refused(done, tmp_path, f"output_dir={tmp_path}", "are free", "trainer.save_total_limit")
+    check_refused(done, tmp_path, f"output_dir={tmp_path}", "are free", "trainer.save_total_limit")
 
 
 def test_keys_that_transformers_refuses_together(
@@ -162,4 +162,4 @@ def test_keys_that_transformers_refuses_together(
     done = run_command(
         *arguments, "trainer.load_best_model_at_end=true", "trainer.save_steps=7", f"output_dir={tmp_path}"
     )
-    refused(done, tmp_path, "trainer: transformers refuses these keys together", "round multiple")
+    check_refused(done, tmp_path, "trainer: transformers refuses these keys together", "round multiple")

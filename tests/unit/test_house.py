@@ -144,8 +144,10 @@ def test_the_public_package_defines_nothing_it_does_not_export() -> None:
     assert all(hasattr(llm_distil, name) for name in llm_distil.__all__)
 
 
+# Folders of one machine, and where its packages come from: an address that ends in "simple", an index given
+# by hand.
 PRIVATE = re.compile(
-    r"(?<![\w.])/(?:work|root|home/\w+)/|/tmp/\w+|files\.pythonhosted|pypi\.org/simple|registry\.npmjs|--index-url"
+    r"(?<![\w.])/(?:work|root|home/\w+)/|/tmp/\w+|https?://[^\s\"']+/simple\b|--(?:\w+-)?index[-]url"
 )
 
 
