@@ -152,7 +152,8 @@ def notes(results: Results) -> list[str]:
     dropped = {reason: n for reason, n in mapping(results.data.get("dropped")).items() if number(n)}
     said = list(results.notes)
     if dropped:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+        one = len(dropped) == 1
+        reasons = ", ".join(reason if one else f"{n:,} {reason}" for reason, n in dropped.items())
         said.append(f"{sum(dropped.values()):,} rows of the data were left out: {reasons}.")
     return said
 
