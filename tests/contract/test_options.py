@@ -125,10 +125,10 @@ def test_rows_bring_what_is_theirs_and_a_pair_what_is_its() -> None:
 
 def test_the_command_line_wins_over_experiment_over_recipe() -> None:
     recipe = compose()
-    experiment = compose("experiment=short")
-    assert recipe.trainer.max_steps != experiment.trainer.max_steps == 60
+    experiment = compose("experiment=ample_rows")
+    assert recipe.data.max_train_rows != experiment.data.max_train_rows == 5000
     assert experiment.trainer.learning_rate == recipe.trainer.learning_rate
-    assert compose("experiment=short", "trainer.max_steps=7").trainer.max_steps == 7
+    assert compose("experiment=ample_rows", "data.max_train_rows=7").data.max_train_rows == 7
 
 
 def test_a_shared_key_sweeps_across_all_methods() -> None:

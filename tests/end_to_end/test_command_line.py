@@ -167,7 +167,7 @@ def test_show_config_and_info(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "lambda_gkd: 0.25" in result.stdout
-    assert "experiment/short" in command("+experiment=short", "--info", "defaults", cwd=tmp_path).stdout
+    assert "experiment/ample_rows" in command("+experiment=ample_rows", "--info", "defaults", cwd=tmp_path).stdout
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,8 +20,8 @@ from distil.types import InputError
 @pytest.mark.parametrize(
     ("given", "expanded"),
     [
-        (["experiment=short"], ["+experiment=short"]),
-        (["+experiment=short", "debug=overfit"], ["+experiment=short", "+debug=overfit"]),
+        (["experiment=ample_rows"], ["+experiment=ample_rows"]),
+        (["+experiment=ample_rows", "debug=overfit"], ["+experiment=ample_rows", "+debug=overfit"]),
         (["model.teacher.path=A"], ["model=custom", "model.teacher.path=A"]),
         (["model=gpt2", "model.teacher.path=A"], ["model=gpt2", "model.teacher.path=A"]),
         (["experiment=x", "model.teacher.path=A"], ["+experiment=x", "model.teacher.path=A"]),
