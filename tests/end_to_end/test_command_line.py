@@ -167,7 +167,8 @@ def test_show_config_and_info(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "lambda_gkd: 0.25" in result.stdout
-    assert "experiment/ample_rows" in command("+experiment=ample_rows", "--info", "defaults", cwd=tmp_path).stdout
+    shown = command("+experiment=ample_rows", "--info", "defaults", cwd=tmp_path)
+    assert "experiment/ample_rows" in shown.stdout
     assert list(tmp_path.iterdir()) == []
 
 
