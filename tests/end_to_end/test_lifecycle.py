@@ -18,6 +18,19 @@ LONG = ["trainer.max_steps=150", "trainer.save_steps=25", "trainer.eval_steps=25
 """Long enough to be stopped on the way."""
 
 
+def started(*arguments: str) -> subprocess.Popen[str]:
+    """The real command, going. It hears Ctrl-C even where these tests run in the background of a shell."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
 def only_run(output: Path) -> Path:
     (folder,) = [path.parent for path in output.glob("*/*/status.json")]
     return folder
@@ -106,14 +119,7 @@ def test_stopped_run_goes_on_to_the_same_bits(
 ) -> None:
     """Ctrl-C leaves a checkpoint and says so, a kill the last one; the same command ends to the same bits."""
     arguments = ["method=gkd", *small_arguments, *LONG, f"output_dir={tmp_path}"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
+    process = started(*arguments)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not list(tmp_path.glob("*/*/checkpoints/checkpoint-50")):
         assert process.poll() is None, process.communicate()
@@ -144,17 +150,10 @@ def test_stopped_while_judged_goes_on_to_the_same_bits(
 ) -> None:
     """Ctrl-C after training: interrupted, and the same command takes no step more, within an epoch or not."""
     many = tmp_path / "many.jsonl"  # judged one by one, so that there is time to be stopped
-    many.write_text((small_pair / "rows.jsonl").read_text(encoding="utf-8") * 8, encoding="utf-8")
+    many.write_text((small_pair / "rows.jsonl").read_text(encoding="utf-8") * 4, encoding="utf-8")
     length = ["trainer.max_steps=21", f"data.test_file={many}", "eval.batch_size=1"]
     arguments = ["method=gkd", *small_arguments, *length]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments, f"output_dir={tmp_path / 'stopped'}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
+    process = started(*arguments, f"output_dir={tmp_path / 'stopped'}")
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and not list(tmp_path.glob("*/*/*/checkpoints/checkpoint-21")):
         assert process.poll() is None, process.communicate()
