@@ -170,7 +170,7 @@ while True:
 
 def test_killed_at_any_moment_checkpoints_are_complete_or_absent(tmp_path: Path) -> None:
     chance = random.Random(1)
-    step = 0
+    step, there = 0, 0
     for _ in range(25):
         process = subprocess.Popen(
             [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path), str(step)], stdout=subprocess.PIPE
@@ -183,7 +183,9 @@ def test_killed_at_any_moment_checkpoints_are_complete_or_absent(tmp_path: Path)
         process.stdout.close()
         found = published(tmp_path)
         assert [verify(folder) for folder in found] == [[]] * len(found)
-        assert len(found) <= 3  # two kept, and one published but not yet rotated
+        # Each save publishes, then rotates down to two: a kill in between leaves one more than there were.
+        assert len(found) <= max(2, there) + 1
+        there = len(found)
         newest, notes = newest_valid(tmp_path)
         assert notes == []
         assert newest == (found[-1] if found else None)
