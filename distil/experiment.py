@@ -20,11 +20,14 @@ import yaml
 from rich.console import Console
 
 from distil import environment, identity
+from distil.adapters.base import ADAPTERS
+from distil.adapters.existing import check_folder
 from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.config.validate import check_packages
 from distil.data.base import check_data
 from distil.files import read_json, write_json, write_text
 from distil.methods.base import METHODS, Method
-from distil.models import check_models
+from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
 from distil.redact import redact
 from distil.report.html import write_report
@@ -72,8 +75,13 @@ def preflight(config: ExperimentConfig) -> None:
             f"WORLD_SIZE={os.environ['WORLD_SIZE']}: a run is one process so far, and several would write "
             "the same files. Start it without torchrun."
         )
+    check_packages(config)
     check_data(config.data, config.run.allow_network)
+    adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
     check_models(config.model, allow_network=config.run.allow_network)
+    check_quantized(
+        config.model, f"peft={config.peft.name}", adapter.adapts, adapter.quantization is not None
+    )
     output = Path(config.output_dir)
     existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -103,6 +111,10 @@ def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
             and Path(value).expanduser().exists()
         ):
             paths[f"data.{key}"] = Path(value).expanduser()
+    adapter = config.model.student.adapter
+    if adapter is not None:
+        check_folder(Path(adapter).expanduser())
+        paths["model.student.adapter"] = Path(adapter).expanduser()
     paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}
     return {key: identity.fingerprint_path(path) for key, path in paths.items()}
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil.anatomy import innermost, plain_head, virtual_logits, virtual_tokens
 from distil.head import Dense, Head
 from distil.types import IGNORE_INDEX
 
@@ -38,36 +39,25 @@ def position_ids(attention_mask_BT: Tensor) -> Tensor:
     return (attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
 
 
-def plain_head(model: nn.Module) -> Head | None:
-    """The output head of a causal LM as a matrix product, or None where it is something else.
-
-    Knows final soft-capping (Gemma), ``logit_scale`` (Cohere) and ``logits_scaling`` (Granite).
-    """
-    untyped: Any = model
-    module = untyped.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if type(module) is not nn.Linear:
-        return None
-    config = untyped.config
-    scale = getattr(config, "logit_scale", None) or 1.0
-    scale /= getattr(config, "logits_scaling", None) or 1.0
-    return Head(module.weight, module.bias, scale, getattr(config, "final_logit_softcapping", None))
-
-
 class Forward:
     """Runs one model over batches and gives back what predicts the scored tokens.
 
-    ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, whose body is watched.
-    The first batch checks that head and hidden states give the model's own logits; if not, the plain road is
-    taken.
+    ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, plain or PEFT's, whose body is
+    watched. The first batch checks that head and hidden states give the model's own logits; if not, the plain
+    road is taken. The positions of a learnt prompt are cut off; behind one, rows must be padded on the right.
     """
 
     def __init__(self, model: nn.Module, inner: nn.Module | None = None) -> None:
         self.model = model
         self.inner = model if inner is None else inner
-        accepted = inspect.signature(self.inner.forward).parameters
-        self._accepts_positions = "position_ids" in accepted
-        body = getattr(self.inner, "base_model", None)
-        self._body = body if isinstance(body, nn.Module) and body is not self.inner else None
+        causal = innermost(self.inner)
+        accepted = inspect.signature(causal.forward).parameters
+        self._virtual = virtual_tokens(self.inner)
+        self._cut = virtual_logits(self.inner)
+        # PEFT counts them itself, and for prompts in the embeddings drops ours.
+        self._accepts_positions = "position_ids" in accepted and not self._virtual
+        body = getattr(causal, "base_model", None)
+        self._body = body if isinstance(body, nn.Module) and body is not causal else None
         keeps = "logits_to_keep" in accepted and self._body is not None and plain_head(self.inner) is not None
         self._fused = keeps
         self._checked = False
@@ -81,11 +71,13 @@ class Forward:
         }
         if self._accepts_positions:
             inputs["position_ids"] = position_ids(attention_mask_BT)
+        elif self._virtual and not bool(attention_mask_BT[:, 0].all()):
+            raise ValueError("Rows behind a learnt prompt must be padded on the right.")
         if self._fused:
             dense = self._from_body(inputs, scored_BT)
             if dense is not None:
                 return dense
-        logits_BTV = self.model(**inputs).logits
+        logits_BTV = self.model(**inputs).logits[:, self._cut :]
         return Dense(logits_BTV[scored_BT], Head(None))
 
     def _from_body(self, inputs: dict[str, Any], scored_BT: Tensor) -> Dense | None:
@@ -107,10 +99,10 @@ class Forward:
                     "The output head of %s is not a plain matrix product: its full logits are used (same "
                     "numbers, more "
                     "memory).",
-                    type(self.inner).__name__,
+                    type(innermost(self.inner)).__name__,
                 )
                 return None
-        return Dense(kept[0][scored_BT], head)
+        return Dense(kept[0][:, self._cut :][scored_BT], head)
 
 
 @torch.no_grad()

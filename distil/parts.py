@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distil.adapters.base import ADAPTERS
+from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.existing import load_existing
+from distil.anatomy import position_limit
 from distil.config.schema import ExperimentConfig
 from distil.data.encode import stop_ids
 from distil.data.splits import Splits, load_splits
 from distil.evaluation import plan
 from distil.models import (
     CALIBRATION_ROWS,
+    LoadedStudent,
     load_student,
     load_teacher,
     load_tokenizer,
     needs_calibration,
     shared_vocabulary,
 )
-from distil.rollouts import position_limit
+from distil.self_teacher import adapter_off
 from distil.types import InputError
 
 
@@ -35,6 +41,8 @@ class Parts:
     shared_vocabulary: int
     eos_ids: tuple[int, ...]
     notes: list[str]
+    base: LoadedStudent
+    """What the student was before an adapter came on it."""
 
 
 def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
@@ -45,18 +53,47 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     # Refused here, before a model loads.
     plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)
-    teacher = load_teacher(config.model, allow_network=network) if wants_teacher else None
     calibration = None
     if needs_calibration(config.model):
         calibration = splits.train.select(range(min(CALIBRATION_ROWS, len(splits.train))))["input_ids"]
-    loaded = load_student(config.model, config.seed, calibration, allow_network=network)
-    if loaded.kept_layers is not None:
-        notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
-    student = ADAPTERS.get(config.peft.name).factory(config.peft).wrap(loaded.model)
+    # The student first: what does not fit it is refused before a large teacher loads.
+    student, loaded, more = load_adapted_student(config, tokenizer, calibration)
+    notes += more
+    teacher: PreTrainedModel | None = None
+    if wants_teacher:
+        own = config.model.teacher.is_self
+        teacher = adapter_off(student) if own else load_teacher(config.model, allow_network=network)
     _check_positions(config, splits, {"teacher": teacher, "student": student})
     shared = shared_vocabulary(teacher, student, tokenizer)
     eos_ids = _eos_ids(stop_ids(config.data, tokenizer), teacher, student)
-    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes)
+    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes, loaded)
+
+
+def load_adapted_student(
+    config: ExperimentConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    calibration: Sequence[Sequence[int]] | None = None,
+) -> tuple[PreTrainedModel, LoadedStudent, list[str]]:
+    """The student behind its adapter, what it was before, and notes. The adapter's start is from the seed."""
+    adapter: Adapter[Any] = ADAPTERS.get(config.peft.name).factory(config.peft)
+    loaded = load_student(
+        config.model,
+        config.seed,
+        calibration,
+        quantization=adapter.quantization,
+        allow_network=config.run.allow_network,
+    )
+    notes = []
+    if loaded.kept_layers is not None:
+        notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        student = adapter.wrap(loaded.model, tokenizer)
+    existing = config.model.student.adapter
+    if existing is not None:
+        note = load_existing(student, Path(existing).expanduser(), loaded.name, loaded.base_print)
+        notes += [] if note is None else [note]
+    return student, loaded, notes
 
 
 def _check_positions(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distil.adapters.existing import SIDECAR
+from distil.anatomy import is_adapted
 from distil.config.schema import EvalConfig
 from distil.data.splits import Splits
 from distil.evaluation import Judgement, entropy_floor, plan
@@ -37,6 +41,7 @@ def write_results(
             "evaluation": {
                 "split": "test",
                 "rows": len(splits.test),
+                "rows_digest": rows_digest(splits.test),
                 "scored_tokens": after.scored_tokens,
                 "generation_rows": len(after.generations),
                 "max_new_tokens": config.max_new_tokens,
@@ -56,17 +61,35 @@ def write_results(
     )
 
 
+def rows_digest(rows: Dataset) -> str:
+    """Sixteen hex digits of the token ids of ``rows`` and of which are scored: are two runs comparable?"""
+    digest = hashlib.sha256()
+    for row in rows.select_columns(["input_ids", "labels"]):
+        digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
+    return digest.hexdigest()[:16]
+
+
 def write_cost(folder: Path, facts: Mapping[str, Any], parameters: Mapping[str, int | None]) -> None:
     """``cost.json``: what the run took, apart from results, so that those compare byte for byte."""
-    write_json(folder / "cost.json", {**facts, "parameters": dict(parameters)})
+    weights = sum(file.stat().st_size for file in (folder / "student").glob("*.safetensors"))
+    write_json(folder / "cost.json", {**facts, "student_bytes": weights, "parameters": dict(parameters)})
 
 
 def parameter_counts(teacher: PreTrainedModel | None, student: PreTrainedModel) -> dict[str, int | None]:
-    """Parameters of both models, and how many of the student's are trained."""
+    """Parameters of both models, and how many of the student's are trained.
+
+    Those of an adapter count as the student's; weights in 4 bits count as if they lay one by one. A teacher
+    that is the student's own base has none of its own: 0.
+    """
+    untyped: Any = student
+    if is_adapted(student):
+        trained, whole = untyped.get_nb_trainable_parameters()
+    else:
+        trained, whole = student.num_parameters(only_trainable=True), student.num_parameters()
     return {
         "teacher": None if teacher is None else teacher.num_parameters(),
-        "student": student.num_parameters(),
-        "trainable": student.num_parameters(only_trainable=True),
+        "student": whole,
+        "trainable": trained,
     }
 
 
@@ -87,14 +110,49 @@ def write_samples(
 
 
 def keep_student(
-    folder: Path, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, title: str, command: str
+    folder: Path,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    title: str,
+    command: str,
+    base: Mapping[str, Any],
 ) -> None:
-    """Save the product as a plain folder: model or adapter, tokenizer, model card."""
+    """Save the product as a plain folder: model or adapter, tokenizer, model card.
+
+    ``base``: beside an adapter, how the model under it is made (``distil.json``).
+    """
     target = folder / "student"
-    student.save_pretrained(target)
+    if is_adapted(student):
+        untyped: Any = student
+        # False: no vocabulary is resized here, and PEFT would ask a hub whether one was.
+        untyped.save_pretrained(target, save_embedding_layers=False)
+        write_json(target / SIDECAR, base)
+    else:
+        student.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    card = f"""---
-library_name: transformers
+    write_text(target / "README.md", model_card(title, command, base if is_adapted(student) else None))
+
+
+def model_card(title: str, command: str, base: Mapping[str, Any] | None) -> str:
+    """The README of a product; ``base`` says what an adapter stands on, None that there is no adapter."""
+    library, how = "transformers", ""
+    if base is not None:
+        library = "peft"
+        layers = base["kept_layers"]
+        changed = "" if layers is None else f", of which the layers {', '.join(map(str, layers))} are kept"
+        how = f"""
+## What is in here
+
+An adapter ({base["peft"]}) on {base["model"]["path"]}{changed}. `distil generate` and `distil evaluate`
+load the run that it belongs to, base and all; `distil merge` writes base and adapter as one plain model,
+where they can be merged, and with `--base-only` the base alone:
+
+```
+distil merge RUN_FOLDER --output FOLDER
+```
+"""
+    return f"""---
+library_name: {library}
 pipeline_tag: text-generation
 tags: [distillation]
 ---
@@ -105,7 +163,6 @@ A student distilled with distil-runner. The command that made it:
 ```
 {command}
 ```
-
+{how}
 Its scores beside those of its teacher and of the untouched student are in `results.json` of the run.
 """
-    write_text(target / "README.md", card)

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distil.anatomy import innermost, opening, position_limit, virtual_tokens
+
 
 @dataclass(frozen=True)
 class Generated:
@@ -131,17 +133,24 @@ class _Decoder:
     """A batch that grows token by token: mask, positions and cache, and the newest logits."""
 
     def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], pad_id: int) -> None:
-        self.model = model
+        learnt = virtual_tokens(model)
+        # Behind a learnt prompt the innermost model is called: PEFT's own forward would drop the positions.
+        self.model = innermost(model) if learnt else model
         self.cache: Any = None
         if not prompts:
             return
-        self.accepts = inspect.signature(_innermost(model).forward).parameters
+        self.accepts = inspect.signature(innermost(model).forward).parameters
         width = max(map(len, prompts))
         device = next(model.parameters()).device
         ids_BT = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts], device=device)
         self.mask_BT = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+        if learnt:
+            first = opening(model, ids_BT, self.mask_BT)
+            self.mask_BT = first.mask_BT
+            self._advance(first.positions_BT, **first.arguments)
+            return
         # Counted over real tokens: absolute positions would otherwise shift with the padding.
-        self._advance(ids_BT, (self.mask_BT.cumsum(-1) - 1).clamp(min=0))
+        self._advance((self.mask_BT.cumsum(-1) - 1).clamp(min=0), input_ids=ids_BT)
 
     def step(self, tokens_B: Tensor, stay: Sequence[int]) -> None:
         """Append a token to each row, going on with the rows at ``stay`` alone."""
@@ -151,12 +160,10 @@ class _Decoder:
             self.mask_BT, tokens_B = self.mask_BT[kept], tokens_B[kept]
         positions_B1 = self.mask_BT.sum(-1, keepdim=True)
         self.mask_BT = torch.cat([self.mask_BT, torch.ones_like(positions_B1)], dim=-1)
-        self._advance(tokens_B[:, None], positions_B1)
+        self._advance(positions_B1, input_ids=tokens_B[:, None], past_key_values=self.cache)
 
-    def _advance(self, ids_BT: Tensor, positions_BT: Tensor) -> None:
-        inputs: dict[str, Any] = {"input_ids": ids_BT, "attention_mask": self.mask_BT, "use_cache": True}
-        if self.cache is not None:
-            inputs["past_key_values"] = self.cache
+    def _advance(self, positions_BT: Tensor, **inputs: Any) -> None:
+        inputs |= {"attention_mask": self.mask_BT, "use_cache": True}
         if "position_ids" in self.accepts:
             inputs["position_ids"] = positions_BT
         if "logits_to_keep" in self.accepts:
@@ -164,20 +171,6 @@ class _Decoder:
         output = self.model(**inputs)
         self.cache = output.past_key_values
         self.logits_BV: Tensor = output.logits[:, -1]
-
-
-def _innermost(model: nn.Module) -> Any:
-    """The transformers model itself, whose signature says what it takes; PEFT's passes the rest through."""
-    wrapped: Any = model
-    return wrapped.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def position_limit(model: nn.Module) -> int | None:
-    """The longest sequence that fits into the model's table of positions; None where it has no table."""
-    config = _innermost(model).config.get_text_config()
-    # Rotary models go beyond the length they were trained for; a table of positions cannot.
-    rotary = getattr(config, "rope_parameters", None) is not None
-    return None if rotary else getattr(config, "max_position_embeddings", None)
 
 
 def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[int]:

@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from distil import checkpoints
+from distil.anatomy import is_adapted
 from distil.files import read_json, write_json
 from distil.types import RunFailed
 
 OWN_STATE = "method_state.json"
+TRAINED = "trained.safetensors"
+"""Of an adapted model, the trained parameters by name. PEFT's own format leaves out the network behind a
+prompt, so that nobody could go on from it."""
 
 
 class CheckpointedTrainer(Trainer):
@@ -79,19 +84,52 @@ class CheckpointedTrainer(Trainer):
     def refuse_broken_weights(self) -> None:
         """Raise RunFailed where weights are no numbers: nobody could go on from such a checkpoint."""
         step = self.state.global_step
-        if not all(bool(torch.isfinite(p).all()) for p in cast(nn.Module, self.model).parameters()):
+        parameters = cast(nn.Module, self.model).parameters()
+        if not all(bool(torch.isfinite(p).all()) for p in parameters if p.is_floating_point()):
             raise RunFailed(
                 f"Step {step} left weights that are nan or infinite. A lower trainer.learning_rate, or "
                 "trainer.max_grad_norm=1, may help."
             )
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if (model := self._adapted()) is not None:
+            folder = Path(output_dir or self._get_output_dir(None))
+            folder.mkdir(parents=True, exist_ok=True)
+            trained = {
+                name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad
+            }
+            save_file(trained, folder / TRAINED)
+            return
         super()._save(output_dir, state_dict)
         # A pickle that nothing of ours reads.
         Path(output_dir or self._get_output_dir(None), "training_args.bin").unlink(missing_ok=True)
 
+    def _adapted(self) -> nn.Module | None:
+        """The model that PEFT made, unwrapped; None where all of a model is trained."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model if is_adapted(model) else None
+
+    def _load_trained(self, model: nn.Module, checkpoint: str | Path) -> None:
+        stored = load_file(Path(checkpoint, TRAINED))
+        mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if stored.keys() != mine.keys():
+            raise RunFailed(f"{checkpoint}: it holds other parameters than those trained here.")
+        with torch.no_grad():
+            for name, parameter in mine.items():
+                parameter.copy_(stored[name])
+
+    def _load_best_model(self) -> None:
+        model, best = self._adapted(), self.state.best_model_checkpoint
+        if model is None or best is None:
+            super()._load_best_model()
+        else:
+            self._load_trained(model, best)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if (adapted := self._adapted()) is not None:
+            self._load_trained(adapted, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.load_own_state(read_json(Path(resume_from_checkpoint) / OWN_STATE))
         noted = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
         self._resumed_best = None if noted is None else Path(self.args.output_dir or "", Path(noted).name)

@@ -22,14 +22,17 @@ from transformers.utils import logging as transformers_logging
 
 from distil import checkpoints, environment, results
 from distil.advice import advice
+from distil.anatomy import virtual_tokens
 from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge, pad_id, score_rows
 from distil.files import read_json, write_json
 from distil.methods.base import Method
 from distil.metrics.base import Generation
+from distil.models import LoadedStudent
 from distil.parts import Parts, load_parts
 from distil.progress import Progress
+from distil.self_teacher import adapter_off
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.types import InputError, RunFailed, RunInterrupted
@@ -88,7 +91,8 @@ def run_stages(
     with clock("evaluate"):
         after = _judge(config, parts.student, parts, progress, "the distilled student")
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}
-    results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command)
+    base = base_recipe(config, parts.base)
+    results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command, base)
     results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
     _write_cost(folder, trainer, log, clock, parts)
@@ -139,6 +143,21 @@ def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
         checkpoints.ensure_space(output, needed - there)
 
 
+def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]:
+    """How the model under an adapter is made, for whoever loads the adapter: what the config says, the layers
+    that were kept, and what tells its weights from others."""
+    model = asdict(config.model.student)
+    model["path"] = base.name
+    del model["adapter"]
+    return {
+        "peft": config.peft.name,
+        "model": model,
+        "seed": config.seed,
+        "kept_layers": base.kept_layers,
+        "base_print": base.base_print,
+    }
+
+
 def _title(config: ExperimentConfig) -> str:
     return f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
 
@@ -155,6 +174,7 @@ def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArgume
             seed=config.seed,
             report_to=[],
             disable_tqdm=True,
+            label_names=["labels"],  # else a warning about a wrapped model, and nothing gained
             remove_unused_columns=False,
             logging_nan_inf_filter=False,
         )
@@ -272,7 +292,10 @@ def _judge_before(
     teacher = None
     if parts.teacher is not None and config.eval.teacher:
         teacher = _judge(config, parts.teacher, parts, progress, "the teacher")
-    before = _judge(config, parts.student, parts, progress, "the untouched student")
+    untouched = parts.student
+    if virtual_tokens(untouched) and config.model.student.adapter is None:
+        untouched = adapter_off(untouched)  # a prompt that nobody has trained yet is noise before every row
+    before = _judge(config, untouched, parts, progress, "the untouched student")
     write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
     return teacher, before
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from distil.config.schema import PeftConfig
 from distil.registry import Registry
+from distil.types import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 C = TypeVar("C", bound=PeftConfig)
 
@@ -17,12 +21,70 @@ C = TypeVar("C", bound=PeftConfig)
 class Adapter(ABC, Generic[C]):
     """Turns a loaded student into the model that is trained. Nothing heavy is imported before ``wrap``."""
 
+    packages: ClassVar[tuple[str, ...]] = ("peft",)
+    """What it needs beside the core; all of them come with ``distil-runner[adapters]``."""
+    gradient_checkpointing: ClassVar[bool] = True
+    """Whether it trains under gradient checkpointing."""
+    virtual_tokens: ClassVar[bool] = False
+    """Whether it learns a prompt: positions before those of the row."""
+    resumable_product: ClassVar[bool] = True
+    """Whether its saved product holds all that was trained, so that training can start from it."""
+
     def __init__(self, config: C) -> None:
         self.config = config
 
     @abstractmethod
-    def wrap(self, student: PreTrainedModel) -> PreTrainedModel:
-        """The model to train: its parameters that require a gradient are the trainable ones."""
+    def wrap(
+        self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> PreTrainedModel:
+        """The model to train: its parameters that require a gradient are the trainable ones.
+
+        Draws initial weights from the global generator. Raises InputError for what does not fit ``student``.
+        """
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there is an adapter at all."""
+        return True
+
+    @property
+    def keeps_base(self) -> bool:
+        """Whether the model with its adapter off is the student as it was loaded, to the bit."""
+        return True
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """Keys of ``BitsAndBytesConfig`` by which the student's base is loaded; None: as it is."""
+        return None
+
+    @property
+    def no_merge(self) -> str | None:
+        """Why its weights cannot go into those of the base; None: they can."""
+        return None
+
+    def keys(self, *without: str) -> dict[str, Any]:
+        """The config's keys for PEFT's own config class; what is null is left to it."""
+        left_out = {"name", *without}
+        return {k: v for k, v in asdict(self.config).items() if k not in left_out and v is not None}
+
+
+def peft_model(student: PreTrainedModel, config: Any) -> PreTrainedModel:
+    """``get_peft_model``, with what it refuses as an InputError. The base is frozen."""
+    from peft import get_peft_model
+
+    student.requires_grad_(False)
+    config.task_type = "CAUSAL_LM"
+    try:
+        with warnings.catch_warnings():
+            # It asks transformers about gradient checkpointing by an old name: nobody's concern here.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            wrapped: PreTrainedModel = get_peft_model(student, config)
+    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"peft: {type(config).__name__} does not fit {type(student).__name__}: {text[:400]}"
+        ) from error
+    return wrapped
 
 
 ADAPTERS: Registry[type[Adapter]] = Registry("peft", "distil.adapters")  # type: ignore[type-arg]  # any config

@@ -9,7 +9,7 @@ from distil.adapters.base import Adapter, register_adapter
 from distil.config.schema import PeftConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -23,6 +23,20 @@ class NoneConfig(PeftConfig):
 class NoAdapter(Adapter[NoneConfig]):
     """Full fine-tuning."""
 
-    def wrap(self, student: PreTrainedModel) -> PreTrainedModel:
+    packages = ()
+
+    def wrap(
+        self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> PreTrainedModel:
         """The student itself."""
         return student
+
+    @property
+    def adapts(self) -> bool:
+        """No."""
+        return False
+
+    @property
+    def keeps_base(self) -> bool:
+        """No: training changes it."""
+        return False

@@ -41,6 +41,9 @@ IMPLIED = {
 }
 """Group -> (option, keys): any of the keys chooses the option where the command line names none."""
 
+NO_PATH = ("self", "null")
+"""Values of those keys that name no model of one's own."""
+
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -107,7 +110,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     the default pair's recipe does not apply to them, and ``data.train_file`` chooses ``data=jsonl``.
     An experiment chooses for itself: with one, nothing is chosen here.
     """
-    given = {pair[0] for pair in map(split_override, arguments) if pair}
+    pairs = [pair for pair in map(split_override, arguments) if pair]
+    given = {key for key, value in pairs if value not in NO_PATH}
     chosen: list[str] = []
     if "experiment" not in given:
         for group, (option, keys) in IMPLIED.items():

@@ -61,11 +61,35 @@ class LoadConfig:
         check_choice(f"{self.key}.dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
 
 
+SELF = "self"
+"""The teacher's path that means the student's own base, its adapter off."""
+
+
 @dataclass
 class TeacherConfig(LoadConfig):
-    """The teacher. ``path: null`` means none (``method=sft`` needs none)."""
+    """The teacher. ``path: null`` means none (``method=sft`` needs none); ``self``: the student's own base,
+    with its adapter off."""
 
     key: ClassVar[str] = "model.teacher"
+
+    quantization: str | None = None
+    """Hold it in fewer bits (bitsandbytes): ``nf4`` or ``int8``. null: as ``dtype`` says."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantization is not None:
+            check_choice("model.teacher.quantization", self.quantization, ("nf4", "int8"))
+        given = [key for key in ("revision", "gguf_file", "quantization") if getattr(self, key) is not None]
+        check(
+            not (self.is_self and given),
+            f"model.teacher.path=self is the student's own base, loaded once, as model.student says: it "
+            f"takes no model.teacher.{given[0] if given else ''}.",
+        )
+
+    @property
+    def is_self(self) -> bool:
+        """Whether the student's own base is the teacher."""
+        return self.path == SELF
 
 
 @dataclass
@@ -80,6 +104,8 @@ class StudentConfig(LoadConfig):
     """Depth pruning: a list of block indices, or a count (chosen by block influence). null keeps all."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Keys of the model's own config to change with ``init: random`` (hidden_size, num_hidden_layers, …)."""
+    adapter: str | None = None
+    """Folder of a saved adapter to go on from, of the kind and shape that ``peft`` says."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from distil.adapters.base import ADAPTERS
+from importlib.util import find_spec
+from typing import Any
+
+from distil.adapters.base import ADAPTERS, Adapter
 from distil.config.checks import check
 from distil.config.schema import ExperimentConfig
 from distil.data.base import DATA
@@ -14,7 +17,7 @@ def validate(config: ExperimentConfig) -> None:
     """Raise InputError for a config that cannot run whatever its files hold. Imports nothing heavy."""
     method = METHODS.get(config.method.name)
     DATA.get(config.data.name)
-    ADAPTERS.get(config.peft.name)
+    _check_adapter(config, ADAPTERS.get(config.peft.name).factory(config.peft))
     for metric in config.eval.metrics:
         METRICS.get(metric)
     teacher, student = config.model.teacher.path, config.model.student.path
@@ -28,4 +31,61 @@ def validate(config: ExperimentConfig) -> None:
         teacher is not None or student is not None,
         "model.student.path=null and model.teacher.path=null: give at least one, a folder or a hub name, "
         "or choose a pair: model=embedded, gpt2, qwen, smollm2.",
+    )
+
+
+def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:
+    """What an adapter needs, and what does not go with it."""
+    name, model = config.peft.name, config.model
+    check(
+        not config.trainer.gradient_checkpointing or adapter.gradient_checkpointing,
+        f"trainer.gradient_checkpointing=true with peft={name}: it does not work in PEFT. Set it to false: "
+        "an adapter needs little memory for gradients anyway.",
+    )
+    check(
+        not model.teacher.is_self or adapter.keeps_base,
+        _why_not_self(config, adapter),
+    )
+    check(
+        adapter.quantization is None or model.student.init != "random",
+        f"peft={name} with model.student.init=random: quantised weights are loaded, not drawn. Take "
+        "peft=lora, or a pretrained student.",
+    )
+    existing = model.student.adapter
+    check(
+        existing is None or adapter.adapts,
+        f"model.student.adapter={existing} with peft={name}: choose the peft that it was made with.",
+    )
+    check(
+        existing is None or adapter.resumable_product,
+        f"model.student.adapter={existing} with peft={name}: its files hold the finished prompt, not the "
+        "network that wrote it, so nobody can train on from there. Start afresh, or go on with peft=prompt.",
+    )
+
+
+def check_packages(config: ExperimentConfig) -> None:
+    """Raise InputError for a package that the config needs and that is not installed. Imports none."""
+    adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
+    keys = dict.fromkeys(adapter.packages, f"peft={config.peft.name}")
+    kind = config.model.teacher.quantization
+    if kind is not None:
+        keys.setdefault("bitsandbytes", f"model.teacher.quantization={kind}")
+    for package, key in keys.items():
+        check(
+            find_spec(package) is not None,
+            f"{key} needs the package {package}, which is not installed: "
+            "pip install 'distil-runner[adapters]'",
+        )
+
+
+def _why_not_self(config: ExperimentConfig, adapter: Adapter[Any]) -> str:
+    if not adapter.adapts:
+        return (
+            "model.teacher.path=self is the student with its adapter off, and peft=none has none. Choose "
+            "peft=lora (or another), or give the teacher a path."
+        )
+    return (
+        f"model.teacher.path=self is the student with its adapter off, but this peft={config.peft.name} "
+        "changes the base itself (peft.bias or peft.init_lora_weights). Set peft.bias=none and "
+        "peft.init_lora_weights=true."
     )

@@ -3,7 +3,7 @@
 Importing this package imports neither torch nor transformers: both load inside the functions that need them.
 """
 
-from distil.models.check import check_models
+from distil.models.check import check_models, check_quantized
 from distil.models.load import LoadedStudent, load_student, load_teacher, needs_calibration
 from distil.models.pruning import CALIBRATION_ROWS, block_influence, choose_layers, prune_layers
 from distil.models.tokenizers import load_tokenizer, shared_vocabulary
@@ -13,6 +13,7 @@ __all__ = [
     "LoadedStudent",
     "block_influence",
     "check_models",
+    "check_quantized",
     "choose_layers",
     "load_student",
     "load_teacher",

@@ -39,6 +39,27 @@ def check_models(config: ModelConfig, *, allow_network: bool) -> None:
         _check_tokenizers(teacher, student)
 
 
+def check_quantized(config: ModelConfig, peft: str, adapts: bool, quantizes: bool) -> None:
+    """Raise InputError where a student's files are quantised already and ``peft`` cannot take them so.
+
+    ``adapts``: whether an adapter is trained, not the weights; ``quantizes``: whether ``peft`` quantises.
+    """
+    source = student_source(config)
+    given = None if source.gguf_file is not None else _read_config(source).get("quantization_config")
+    if quantizes and source.gguf_file is not None:
+        raise InputError(
+            f"{peft} with model.student.gguf_file={source.gguf_file}: the weights would be quantised twice. "
+            "Convert the file to a folder first (save_pretrained), or take peft=lora."
+        )
+    if given is None:
+        return
+    how = f"{source.label}: its weights are quantised already ({given.get('quant_method', 'unknown')})"
+    if quantizes:
+        raise InputError(f"{how}, so {peft} cannot quantise them. Take peft=lora, or the plain weights.")
+    if not adapts:
+        raise InputError(f"{how}, so they cannot be trained. Take peft=lora, or the plain weights.")
+
+
 def _check_source(source: Source, weights: bool, allow_network: bool) -> None:
     if source.gguf_file is not None and find_spec("gguf") is None:
         raise InputError(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.config.schema import LoadConfig, ModelConfig
+from distil.models.base_print import base_print
 from distil.models.check import check_layer_range
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
+from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, settle
 from distil.models.random_init import changed_config
 from distil.models.sources import Source, student_source, teacher_source
 from distil.types import InputError
@@ -27,6 +30,13 @@ class LoadedStudent:
     model: PreTrainedModel
     kept_layers: list[int] | None
     """Which blocks of the original it keeps; None: it was not pruned."""
+    base_print: str
+    """What tells its weights from those of another model, quantised or not."""
+
+    @property
+    def name(self) -> str:
+        """Where it is from: a hub name, or a folder."""
+        return str(self.model.name_or_path)
 
 
 def load_teacher(config: ModelConfig, *, allow_network: bool = True) -> PreTrainedModel | None:
@@ -34,7 +44,10 @@ def load_teacher(config: ModelConfig, *, allow_network: bool = True) -> PreTrain
     source = teacher_source(config)
     if source is None:
         return None
-    model = _pretrained(source, config.teacher, allow_network)
+    kind = config.teacher.quantization
+    model = _pretrained(source, config.teacher, allow_network, None if kind is None else TEACHER_KINDS[kind])
+    if kind is not None:
+        settle(model, f"model.teacher.quantization={kind}", "Take int8, or null.")
     model.train(False)
     model.requires_grad_(False)
     return model
@@ -50,20 +63,25 @@ def load_student(
     seed: int,
     calibration_rows: Sequence[Sequence[int]] | None = None,
     *,
+    quantization: Mapping[str, Any] | None = None,
     allow_network: bool = True,
 ) -> LoadedStudent:
     """The student: pretrained, pruned to ``keep_layers``, or untrained (``init: random``, from ``seed``).
 
     ``calibration_rows``: token ids of a few training rows (CALIBRATION_ROWS are plenty), needed where
-    ``keep_layers`` is a count. Raises InputError where it cannot be built.
+    ``keep_layers`` is a count. ``quantization``: keys of ``BitsAndBytesConfig`` by which it is held.
+    Raises InputError where it cannot be built.
     """
     source = student_source(config)
     if config.student.init == "random":
-        return LoadedStudent(_random(source, config, seed, allow_network), None)
-    model = _pretrained(source, config.student, allow_network)
+        untrained = _random(source, config, seed, allow_network)
+        return LoadedStudent(untrained, None, base_print(untrained))
+    model = _pretrained(source, config.student, allow_network, quantization)
+    if quantization is not None:
+        settle(model, source.label, "Take peft.bits=8, or peft=lora.")
     keep = config.student.keep_layers
     if keep is None:
-        return LoadedStudent(model, None)
+        return LoadedStudent(model, None, base_print(model))
     total = len(decoder_blocks(model)[1])
     check_layer_range(keep, total, source.label)
     if isinstance(keep, int):
@@ -73,7 +91,7 @@ def load_student(
         keep = choose_layers(influence, keep)
     kept = [int(layer) for layer in keep]
     prune_layers(model, kept)
-    return LoadedStudent(model, kept)
+    return LoadedStudent(model, kept, base_print(model))
 
 
 def from_source(load: Callable[..., T], source: Source, allow_network: bool, **kwargs: Any) -> T:
@@ -135,7 +153,9 @@ def _options(config: LoadConfig) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _pretrained(source: Source, config: LoadConfig, allow_network: bool) -> PreTrainedModel:
+def _pretrained(
+    source: Source, config: LoadConfig, allow_network: bool, quantization: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, GgufConfig
 
     options = _options(config)
@@ -146,6 +166,8 @@ def _pretrained(source: Source, config: LoadConfig, allow_network: bool) -> PreT
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
         options["use_safetensors"] = True
+    if quantization is not None:
+        options["quantization_config"] = bits_and_bytes(quantization, config.dtype)
     load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained
     with quiet():
         model, report = from_source(load, source, allow_network, output_loading_info=True, **options)
@@ -156,6 +178,9 @@ def _pretrained(source: Source, config: LoadConfig, allow_network: bool) -> PreT
             "which would start at random. Give a whole causal language model, or model.student.init=random."
         )
     loaded: PreTrainedModel = model
+    # What an adapter's files will name as their base: no place on this machine where there is a better name.
+    named_folder = Path(source.name).expanduser().is_dir()
+    loaded.name_or_path = source.location if named_folder else source.name
     return loaded
 
 

@@ -58,8 +58,8 @@ class Source:
 
 
 def teacher_source(config: ModelConfig) -> Source | None:
-    """Where the teacher is; None where ``model.teacher.path`` is null."""
-    return _locate("model.teacher.path", config.teacher)
+    """Where the teacher is; None where there is none of its own (``null``, ``self``)."""
+    return None if config.teacher.is_self else _locate("model.teacher.path", config.teacher)
 
 
 def student_source(config: ModelConfig) -> Source:
@@ -68,6 +68,10 @@ def student_source(config: ModelConfig) -> Source:
     Raises InputError where neither is given.
     """
     source = _locate("model.student.path", config.student) or teacher_source(config)
+    if source is None and config.teacher.is_self:
+        raise InputError(
+            "model.teacher.path=self is the student's own base, so model.student.path must be given."
+        )
     if source is None:
         raise InputError(
             "model.student.path=null and model.teacher.path=null: there is no model. "

@@ -97,6 +97,7 @@ _ENDINGS = {
     "tokens a second": " a second",
     "sampled tokens": " sampled tokens",
     "peak memory": " of memory at the peak",
+    "product": " on disk",
 }
 
 
@@ -111,7 +112,9 @@ def cost_facts(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("tokens a second", _fact(tokens / train if tokens and train else None, "{:,.0f}".format)))
     facts.append(("sampled tokens", _fact(number(cost.get("rollout_tokens")) or None, "{:,.0f}".format)))
     facts.append(("peak memory", _fact(number(cost.get("peak_memory_bytes")), size)))
+    facts.append(("product", _fact(number(cost.get("student_bytes")), size)))
     facts += [(f"{who} parameters", _fact(number(counted.get(who)), parameters)) for who in _COUNTED]
+    facts.append(("trainable share", _share(counted)))
     return [(what, value) for what, value in facts if value]
 
 
@@ -122,7 +125,14 @@ def cost_sentence(cost: Mapping[str, Any]) -> str:
     said = [" ".join(filter(None, (facts.get("in all", ""), f"({times})" if times else "")))]
     said += [facts[what] + ending for what, ending in _ENDINGS.items() if what in facts]
     counted = ", ".join(f"{who} {facts[key]}" for who in _COUNTED if (key := f"{who} parameters") in facts)
+    counted += f" ({facts['trainable share']})" if "trainable share" in facts else ""
     return "; ".join(filter(None, (*said, f"parameters: {counted}" if counted else "")))
+
+
+def _share(counted: Mapping[str, Any]) -> str:
+    """The trained part of the student in percent; empty where all of it is trained."""
+    trained, whole = number(counted.get("trainable")), number(counted.get("student"))
+    return f"{100 * trained / whole:.2g} %" if trained and whole and trained < whole else ""
 
 
 def _fact(value: float | None, show: Any) -> str:

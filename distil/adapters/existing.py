@@ -1,0 +1,133 @@
+"""Going on from a saved adapter: whether it is of the kind, the shape and the base that the config says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.files import read_json
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KEY = "model.student.adapter"
+ADAPTER_CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+SIDECAR = "distil.json"
+"""Beside an adapter of ours: how its base is made."""
+
+SHAPE = (
+    "r",
+    "lora_alpha",
+    "use_dora",
+    "use_rslora",
+    "bias",
+    "target_modules",
+    "feedforward_modules",
+    "layers_to_transform",
+    "rank_pattern",
+    "alpha_pattern",
+    "num_virtual_tokens",
+    "modules_to_save",
+)
+"""Keys of PEFT's configs in which an adapter and the one asked for must agree."""
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """``adapter_config.json`` of ``folder``. Raises InputError where it holds no saved adapter."""
+    if not folder.is_dir():
+        raise InputError(f"{KEY}={folder}: no such folder. Give one that holds {ADAPTER_CONFIG}.")
+    absent = [name for name in (ADAPTER_CONFIG, WEIGHTS) if not (folder / name).is_file()]
+    if absent:
+        raise InputError(
+            f"{KEY}={folder}: the folder lacks {' and '.join(absent)}. Give the folder of a saved adapter, "
+            "such as the student/ of a run with peft=lora."
+        )
+    try:
+        content = read_json(folder / ADAPTER_CONFIG)
+    except ValueError as error:
+        raise InputError(f"{KEY}={folder}: {ADAPTER_CONFIG} is not JSON ({error}).") from error
+    if not isinstance(content, dict) or "peft_type" not in content:
+        raise InputError(f"{KEY}={folder}: {ADAPTER_CONFIG} names no peft_type, so it is no adapter of PEFT.")
+    return content
+
+
+def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_print: str) -> str | None:
+    """Put the weights saved in ``folder`` into ``wrapped``, a student with a fresh adapter of the same shape.
+
+    ``base_name`` and ``base_print`` tell which base ``wrapped`` has. Returns a note where the two could only
+    be compared by name. Raises InputError, naming both, for another base, kind or shape.
+    """
+    from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+    stored = check_folder(folder)
+    untyped: Any = wrapped
+    ours = untyped.peft_config[untyped.active_adapter].to_dict()
+    note = _check_base(folder, stored, base_name, base_print)
+    _check_shape(folder, stored, ours)
+    try:
+        result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
+    except RuntimeError as error:  # sizes that no config key tells: another base
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"{KEY}={folder} was trained on {stored.get('base_model_name_or_path')}; it does not fit "
+            f"{base_name}: {text[:300]}"
+        ) from error
+    homeless = list(getattr(result, "unexpected_keys", None) or [])
+    if homeless:
+        raise InputError(
+            f"{KEY}={folder} was trained on {stored.get('base_model_name_or_path')}; {base_name} has no "
+            f"place for {', '.join(homeless[:3])}."
+        )
+    return note
+
+
+def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_print: str) -> str | None:
+    theirs = str(stored.get("base_model_name_or_path"))
+    if (folder / SIDECAR).is_file():
+        if read_json(folder / SIDECAR)["base_print"] != base_print:
+            raise InputError(
+                f"{KEY}={folder} was trained on {theirs}; the student is {base_name}, whose weights are "
+                f"others. Give model.student.path={theirs} (and the keep_layers that {SIDECAR} there names)."
+            )
+        return None
+    if Path(theirs).name == Path(base_name).name:
+        return None
+    both_named = not Path(theirs).is_dir() and not Path(base_name).is_dir()
+    if both_named:
+        raise InputError(
+            f"{KEY}={folder} was trained on {theirs}; the student is {base_name}. Give "
+            f"model.student.path={theirs}, or an adapter of {base_name}."
+        )
+    return f"{KEY}={folder} names {theirs} as its base; the student is {base_name}: taken to be the same."
+
+
+def _check_shape(folder: Path, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    kind = getattr(ours["peft_type"], "value", ours["peft_type"])
+    if stored["peft_type"] != kind:
+        raise InputError(
+            f"{KEY}={folder} is of the kind {stored['peft_type']}, but peft= makes {kind}. Choose the peft "
+            "that it was made with."
+        )
+    for key in SHAPE:
+        if key in stored and key in ours and _plain(stored[key]) != _plain(ours[key]):
+            theirs = _shown(stored[key])
+            raise InputError(
+                f"{KEY}={folder} has {key}={theirs}, but peft.{key} is {_shown(ours[key])}. Give "
+                f"peft.{key}={theirs}."
+            )
+
+
+def _plain(value: Any) -> Any:
+    """Lists of names have no order; nothing and empty are one."""
+    return sorted(value, key=str) if isinstance(value, (list, tuple, set)) and value else value or None
+
+
+def _shown(value: Any) -> str:
+    return (
+        f"[{','.join(map(str, sorted(value, key=str)))}]"
+        if isinstance(value, (list, tuple, set))
+        else str(value)
+    )

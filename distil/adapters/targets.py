@@ -1,0 +1,80 @@
+"""Which modules of a student an adapter sits on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ALL_LINEAR = "all-linear"
+"""PEFT's word for every linear module but the output head."""
+
+SHOWN = 12
+
+
+def check_names(key: str, value: Any) -> None:
+    """Raise InputError unless ``value`` is null, a word (a pattern, all-linear), or a list of names."""
+    names = isinstance(value, (list, tuple)) and value and all(isinstance(name, str) for name in value)
+    if not (value is None or (isinstance(value, str) and value) or names):
+        raise InputError(
+            f"{key}={value}: give module names such as [q_proj,v_proj], a pattern, {ALL_LINEAR}, or null."
+        )
+
+
+def family(student: PreTrainedModel) -> str:
+    """The model type by which PEFT knows its default targets (``llama``, ``gpt2``, …)."""
+    return str(student.config.get_text_config().model_type)
+
+
+def resolve(student: PreTrainedModel, chosen: Any, known: Mapping[str, Any]) -> Any:
+    """The targets: those ``chosen``, else PEFT's own for the family, else every linear module but the head.
+
+    Raises InputError, listing what there is, where the chosen ones match nothing.
+    """
+    if chosen is None:
+        return known.get(family(student), ALL_LINEAR)
+    if chosen != ALL_LINEAR and not _matches(student, chosen):
+        there = ", ".join(names_of_linear(student)[:SHOWN])
+        raise InputError(
+            f"peft.target_modules={_shown(chosen)} matches no module of {type(student).__name__}. "
+            f"Its linear modules: {there}. null chooses by family, {ALL_LINEAR} takes all but the head."
+        )
+    return list(chosen) if isinstance(chosen, (list, tuple)) else chosen
+
+
+def names_of_linear(student: PreTrainedModel) -> list[str]:
+    """Last names of the linear modules (Conv1D and quantised ones too), each once, the head left out."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    head = student.get_output_embeddings()  # type: ignore[no-untyped-call]  # theirs has no types
+    found = [
+        name.rpartition(".")[2]
+        for name, module in student.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    ]
+    return list(dict.fromkeys(found))
+
+
+def has_conv1d(student: PreTrainedModel) -> bool:
+    """Whether its weights lie transposed (GPT-2): PEFT wants to be told."""
+    from transformers.pytorch_utils import Conv1D
+
+    return any(isinstance(module, Conv1D) for module in student.modules())
+
+
+def _matches(student: PreTrainedModel, chosen: str | Sequence[str]) -> bool:
+    import re
+
+    names = [name for name, _ in student.named_modules() if name]
+    if isinstance(chosen, str):
+        return any(re.fullmatch(chosen, name) for name in names)
+    return any(name == wanted or name.endswith(f".{wanted}") for name in names for wanted in chosen)
+
+
+def _shown(chosen: Any) -> str:
+    return chosen if isinstance(chosen, str) else f"[{','.join(chosen)}]"

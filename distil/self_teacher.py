@@ -1,0 +1,70 @@
+"""The student's own base as its teacher: the same weights with their adapter off, at no extra memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def adapter_off(student: PreTrainedModel) -> PreTrainedModel:
+    """``student`` with its adapter off, as a model that does all that is asked of a teacher."""
+    return cast("PreTrainedModel", AdapterOff(student))
+
+
+class AdapterOff(nn.Module):
+    """A student wrapped by PEFT, seen without its adapter and in eval mode; the student itself is untouched.
+
+    Its forward takes and gives what that of the base does. No gradient flows: call it under ``no_grad``.
+    """
+
+    def __init__(self, student: nn.Module) -> None:
+        super().__init__()
+        self.student = student
+
+    def get_base_model(self) -> nn.Module:
+        """The transformers model inside."""
+        wrapped: Any = self.student
+        base: nn.Module = wrapped.get_base_model()
+        return base
+
+    @property
+    def config(self) -> Any:
+        """Of the base."""
+        return self.get_base_model().config
+
+    @property
+    def generation_config(self) -> Any:
+        """Of the base."""
+        return self.get_base_model().generation_config
+
+    def get_output_embeddings(self) -> Any:
+        """Of the base."""
+        base: Any = self.get_base_model()
+        return base.get_output_embeddings()
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """None of its own: they are the student's."""
+        return 0
+
+    def forward(self, *args: Any, **inputs: Any) -> Any:
+        """The base's own output."""
+        wrapped: Any = self.student
+        with _eval(self.student), wrapped.disable_adapter():
+            return wrapped(*args, **inputs)
+
+
+@contextmanager
+def _eval(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(False)
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
