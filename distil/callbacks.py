@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -37,6 +37,18 @@ def scalar_names(logs: dict[str, float]) -> dict[str, float]:
     return named
 
 
+class Spent(NamedTuple):
+    """Time: by the clock, and of this process's processors (all threads), which other work leaves alone."""
+
+    seconds: float
+    cpu_seconds: float
+
+    @classmethod
+    def now(cls) -> Spent:
+        """Up to now, from some beginning."""
+        return cls(time.monotonic(), time.process_time())
+
+
 class MetricsLog(TrainerCallback):
     """Writes ``metrics.jsonl``, one line a logging step, and hands the same scalars to the tracker.
 
@@ -47,9 +59,9 @@ class MetricsLog(TrainerCallback):
         self.path = path
         self.log_scalars = log_scalars
         self.tokens = tokens
-        self.seconds_before = 0.0
-        self.started = time.monotonic()
-        self.ended: float | None = None
+        self._before = Spent(0.0, 0.0)
+        self._began = Spent.now()
+        self._ended: Spent | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -64,20 +76,21 @@ class MetricsLog(TrainerCallback):
                 break
             if record["step"] <= state.global_step:
                 kept.append(line)
-                self.seconds_before = record["seconds"]
+                self._before = Spent(record["seconds"], record["cpu_seconds"])
         write_text(self.path, "".join(f"{line}\n" for line in kept))
-        self.started, self.ended = time.monotonic(), None
+        self._began, self._ended = Spent.now(), None
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Stop the clock: what follows is judgement."""
-        self.ended = time.monotonic()
+        self._ended = Spent.now()
 
     @property
-    def seconds(self) -> float:
-        """Seconds of training, those before a resume included."""
-        return self.seconds_before + (self.ended or time.monotonic()) - self.started
+    def spent(self) -> Spent:
+        """What training took, sessions before a resume included."""
+        now = self._ended or Spent.now()
+        return Spent(*(b + n - s for b, n, s in zip(self._before, now, self._began, strict=True)))
 
     def on_log(
         self,
@@ -94,9 +107,11 @@ class MetricsLog(TrainerCallback):
             logger.info("Trainer's own account: %s", json.dumps(logs))
             return
         scalars = scalar_names(logs)
+        spent = self.spent
         record = {
             "step": state.global_step,
-            "seconds": round(self.seconds, 3),
+            "seconds": round(spent.seconds, 3),
+            "cpu_seconds": round(spent.cpu_seconds, 3),
             "tokens": self.tokens(),
             **scalars,
         }

@@ -112,7 +112,7 @@ def _write_cost(
     folder: Path, trainer: DistillationTrainer, log: MetricsLog, clock: Clock, parts: Parts
 ) -> None:
     # Training counts the seconds of earlier sessions too: a resumed run is not cheaper than a whole one.
-    seconds = clock.seconds | {"train": log.seconds}
+    seconds = clock.seconds | {"train": log.spent.seconds}
     steps = trainer.state.global_step
     facts = {
         "steps": steps,
@@ -120,7 +120,8 @@ def _write_cost(
         "seconds": {
             stage: round(spent, 2) for stage, spent in (seconds | {"total": sum(seconds.values())}).items()
         },
-        "seconds_per_step": log.seconds / max(steps, 1),
+        "seconds_per_step": log.spent.seconds / max(steps, 1),
+        "cpu_seconds_per_step": log.spent.cpu_seconds / max(steps, 1),
         "peak_memory_bytes": environment.peak_memory_bytes(),
     }
     results.write_cost(folder, facts, results.parameter_counts(parts.teacher, parts.student))

@@ -22,21 +22,23 @@ def arguments(tmp_path: Path) -> TrainingArguments:
 def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: Path) -> None:
     """Judging comes after the end, and earlier sessions count."""
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "seconds": 100.0}\n{"step": 9, "seconds": 200.0}\n', encoding="utf-8")
+    lines = [{"step": step, "seconds": 100.0 * step, "cpu_seconds": 50.0 * step} for step in (1, 9)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     log = MetricsLog(path, lambda scalars, step: None, lambda: 0)
     state, control = TrainerState(global_step=1), TrainerControl()
     log.on_train_begin(arguments, state, control)
     log.on_train_end(arguments, state, control)
-    seconds = log.seconds
-    assert 100 <= seconds < 101
+    spent = log.spent
+    assert 100 <= spent.seconds < 101
+    assert 50 <= spent.cpu_seconds < 51
     time.sleep(0.01)
-    assert log.seconds == seconds
+    assert log.spent == spent
     assert len(path.read_text(encoding="utf-8").splitlines()) == 1, "the step after the checkpoint is gone"
 
 
 def test_a_killed_runs_last_line_is_cut(arguments: TrainingArguments, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "seconds": 1.0}\n{"step": 2, "sec', encoding="utf-8")
+    path.write_text('{"step": 1, "seconds": 1.0, "cpu_seconds": 1.0}\n{"step": 2, "sec', encoding="utf-8")
     log = MetricsLog(path, lambda scalars, step: None, lambda: 7)
     state, control = TrainerState(global_step=2), TrainerControl()
     log.on_train_begin(arguments, state, control)
