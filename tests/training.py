@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,10 @@ class Setup:
     rows: list[dict[str, Any]] = field(default_factory=lambda: random_rows(24))
     arguments: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    student: Callable[[], PreTrainedModel] | None = None
+    """Builds another student than the family's."""
+    teacher: Callable[[PreTrainedModel], PreTrainedModel] | None = None
+    """Builds another teacher, from the student."""
 
     def trainer(self) -> DistillationTrainer:
         """A fresh trainer on fresh models: teacher and student are the same for every Setup of a family."""
@@ -142,10 +147,13 @@ class Setup:
             "pad_id": EOS,
             "shared_vocabulary": VOCABULARY,
         }
+        student = self.student() if self.student else build(1, dropout=self.dropout)
         return DistillationTrainer(
             self.method,
-            build(1, dropout=self.dropout),
-            build(2, width=24, layers=3).eval().requires_grad_(False),
+            student,
+            self.teacher(student)
+            if self.teacher
+            else build(2, width=24, layers=3).eval().requires_grad_(False),
             self.rows,
             TrainingArguments(**(arguments | self.arguments)),
             **(options | self.options),
