@@ -29,7 +29,7 @@ WIDTH = 64
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "qlora": {"qlora-4": {"bits": 4}, "qlora-8": {"bits": 8}},
 }
-"""Registered names that stand in the grid more than once; every other one, a user's too, stands there once."""
+"""Registered names that stand in the grid more than once; every other one, a user's too, once."""
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     case: (name, keys) for name in ADAPTERS.entries() for case, keys in VARIANTS.get(name, {name: {}}).items()
