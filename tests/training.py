@@ -148,13 +148,11 @@ class Setup:
             "shared_vocabulary": VOCABULARY,
         }
         student = self.student() if self.student else build(1, dropout=self.dropout)
-        make = self.teacher or (lambda _: build(2, width=24, layers=3).eval().requires_grad_(False))
+        build_teacher = self.teacher or (lambda _: build(2, width=24, layers=3).eval().requires_grad_(False))
         return DistillationTrainer(
             self.method,
             student,
-            self.teacher(student)
-            if self.teacher
-            else build(2, width=24, layers=3).eval().requires_grad_(False),
+            build_teacher(student),
             self.rows,
             TrainingArguments(**(arguments | self.arguments)),
             **(options | self.options),
