@@ -27,8 +27,6 @@ class Adapter(ABC, Generic[C]):
     """Whether it trains under gradient checkpointing."""
     virtual_tokens: ClassVar[bool] = False
     """Whether it learns a prompt: positions before those of the row."""
-    resumable_product: ClassVar[bool] = True
-    """Whether its saved product holds all that was trained, so that training can start from it."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -60,6 +58,11 @@ class Adapter(ABC, Generic[C]):
     @property
     def no_merge(self) -> str | None:
         """Why its weights cannot go into those of the base; None: they can."""
+        return None
+
+    @property
+    def no_resume(self) -> str | None:
+        """Why training cannot start from its saved product, and what to do instead; None: it can."""
         return None
 
     def keys(self, *without: str) -> dict[str, Any]:

@@ -34,6 +34,9 @@ SHAPE = (
 )
 """Keys of PEFT's configs in which an adapter and the one asked for must agree."""
 
+FINISHED = {"P_TUNING": "PROMPT_TUNING"}
+"""What is saved of the one kind is all that the other is: a prompt, without the network that wrote it."""
+
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """``adapter_config.json`` of ``folder``. Raises InputError where it holds no saved adapter."""
@@ -61,6 +64,7 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
     be compared by name. Raises InputError, naming both, for another base, kind or shape.
     """
     from peft.utils import load_peft_weights, set_peft_model_state_dict
+    from safetensors import SafetensorError
 
     stored = check_folder(folder)
     untyped: Any = wrapped
@@ -69,13 +73,16 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
     _check_shape(folder, stored, ours)
     try:
         result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
+    except SafetensorError as error:
+        raise InputError(f"{KEY}={folder}: {WEIGHTS} is damaged ({error}). Copy it again.") from error
     except RuntimeError as error:  # sizes that no config key tells: another base
         text = " ".join(str(error).split())
         raise InputError(
             f"{KEY}={folder} was trained on {stored.get('base_model_name_or_path')}; it does not fit "
             f"{base_name}: {text[:300]}"
         ) from error
-    homeless = list(getattr(result, "unexpected_keys", None) or [])
+    # A prompt has been taken by its encoder, and is reported all the same.
+    homeless = [key for key in result.unexpected_keys if key != "prompt_embeddings"]
     if homeless:
         raise InputError(
             f"{KEY}={folder} was trained on {stored.get('base_model_name_or_path')}; {base_name} has no "
@@ -87,7 +94,13 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
 def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_print: str) -> str | None:
     theirs = str(stored.get("base_model_name_or_path"))
     if (folder / SIDECAR).is_file():
-        if read_json(folder / SIDECAR)["base_print"] != base_print:
+        try:
+            theirs_print = read_json(folder / SIDECAR)["base_print"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{KEY}={folder}: {SIDECAR} is damaged ({type(error).__name__}: {error}). Copy it again."
+            ) from error
+        if theirs_print != base_print:
             raise InputError(
                 f"{KEY}={folder} was trained on {theirs}; the student is {base_name}, whose weights are "
                 f"others. Give model.student.path={theirs} (and the keep_layers that {SIDECAR} there names)."
@@ -106,7 +119,7 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
 
 def _check_shape(folder: Path, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
     kind = getattr(ours["peft_type"], "value", ours["peft_type"])
-    if stored["peft_type"] != kind:
+    if kind not in (stored["peft_type"], FINISHED.get(stored["peft_type"])):
         raise InputError(
             f"{KEY}={folder} is of the kind {stored['peft_type']}, but peft= makes {kind}. Choose the peft "
             "that it was made with."

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distil.adapters.base import peft_model, register_adapter
-from distil.adapters.prompts import PromptLearning, PromptLearningConfig
+from distil.adapters.prompts import NETWORK_GONE, PromptLearning, PromptLearningConfig
 from distil.config.schema import check
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class Prefix(PromptLearning[PrefixConfig]):
 
     # PEFT: keys and values come as a cache, and checkpointing runs without one.
     gradient_checkpointing = False
+
+    @property
+    def no_resume(self) -> str | None:
+        """A projection is left out."""
+        return f"{NETWORK_GONE} peft.prefix_projection=false." if self.config.prefix_projection else None
 
     def wrap(
         self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None

@@ -24,6 +24,8 @@ class PromptLearningConfig(PeftConfig):
         check(tokens >= 1, f"peft.num_virtual_tokens must be at least 1, got {tokens}.")
 
 
+NETWORK_GONE = "its files hold the finished prompt, not the network that wrote it. Go on with"
+
 P = TypeVar("P", bound=PromptLearningConfig)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distil.adapters.base import peft_model, register_adapter
-from distil.adapters.prompts import PromptLearning, PromptLearningConfig
+from distil.adapters.prompts import NETWORK_GONE, PromptLearning, PromptLearningConfig
 from distil.config.schema import check, check_choice
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ class PtuningConfig(PromptLearningConfig):
 class Ptuning(PromptLearning[PtuningConfig]):
     """A learnt prompt behind a network that is left out of the product."""
 
-    resumable_product = False
+    @property
+    def no_resume(self) -> str:
+        """The network is left out."""
+        return f"{NETWORK_GONE} peft=prompt."
 
     def wrap(
         self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None

@@ -57,9 +57,8 @@ def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:
         f"model.student.adapter={existing} with peft={name}: choose the peft that it was made with.",
     )
     check(
-        existing is None or adapter.resumable_product,
-        f"model.student.adapter={existing} with peft={name}: its files hold the finished prompt, not the "
-        "network that wrote it, so nobody can train on from there. Start afresh, or go on with peft=prompt.",
+        existing is None or adapter.no_resume is None,
+        f"model.student.adapter={existing} with peft={name}: {adapter.no_resume}",
     )
 
 
