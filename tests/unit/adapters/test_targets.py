@@ -1,0 +1,95 @@
+"""Where an adapter sits when nobody says: by family, and everywhere but the head in one that nobody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import transformers
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from distil.adapters.lora import Lora, LoraConfig
+from distil.adapters.targets import names_of_linear
+from distil.types import InputError
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 1,
+}
+KNOWN = {
+    "Llama": {"q_proj", "v_proj"},
+    "Qwen2": {"q_proj", "v_proj"},
+    "Qwen3": {"q_proj", "v_proj"},
+    "GPTNeoX": {"query_key_value"},
+    "GPT2": {"c_attn"},
+}
+UNKNOWN = ["Olmo2", "Granite", "Cohere", "SmolLM3", "Starcoder2"]
+
+
+def build(family: str, **keys: Any) -> PreTrainedModel:
+    config = getattr(transformers, f"{family}Config")(**SIZES, **keys)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def adapted(model: PreTrainedModel, **keys: Any) -> set[str]:
+    """Names, from the base, of the modules that have got LoRA matrices."""
+    wrapped: Any = Lora(LoraConfig(**keys)).wrap(model)
+    return {name for name, module in wrapped.get_base_model().named_modules() if hasattr(module, "lora_A")}
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_by_family(family: str) -> None:
+    model = build(family)
+    names = [name for name, _ in model.named_modules()]
+    expected = {name for name in names if name.rpartition(".")[2] in KNOWN[family]}
+    assert expected
+    assert adapted(model) == expected
+
+
+@pytest.mark.parametrize("family", UNKNOWN)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_family_nobody_knows(family: str, tied: bool) -> None:
+    """All linear modules but the head, whether its weight is the embeddings' or its own."""
+    model = build(family, tie_word_embeddings=tied)
+    linear = {name for name, m in model.named_modules() if isinstance(m, (nn.Linear, Conv1D))}
+    assert "lm_head" in linear
+    assert adapted(model) == linear - {"lm_head"}
+
+
+def test_patterns_names_and_exclusions() -> None:
+    assert adapted(build("Llama"), target_modules=r".*layers\.1\..*_proj", exclude_modules=["down_proj"]) == {
+        f"model.layers.1.{place}"
+        for place in (
+            *(f"self_attn.{name}_proj" for name in "qkvo"),
+            "mlp.gate_proj",
+            "mlp.up_proj",
+        )
+    }
+    assert adapted(build("GPT2"), target_modules=["attn.c_proj"]) == {
+        f"transformer.h.{i}.attn.c_proj" for i in range(2)
+    }
+
+
+@pytest.mark.parametrize("chosen", [["query"], "query", ["proj"], r"layers\.0"])
+def test_targets_that_match_nothing(chosen: Any) -> None:
+    """Names are whole names (or their ends after a dot), patterns match whole names: as PEFT takes them."""
+    model = build("Llama")
+    with pytest.raises(InputError, match=r"peft\.target_modules=.* matches no module") as refused:
+        Lora(LoraConfig(target_modules=chosen)).wrap(model)
+    for name in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
+        assert name in str(refused.value)
+    assert "lm_head" not in str(refused.value)
+
+
+def test_names_of_linear() -> None:
+    assert names_of_linear(build("GPT2")) == ["c_attn", "c_proj", "c_fc"]
