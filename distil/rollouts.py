@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.anatomy import innermost, opening, position_limit, virtual_tokens
+from distil.unpacked import unpacked
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def generate(
     rows = [i for i in range(len(prompts)) if room[i] > 0]
     ids: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
-    with _generating(model):
+    with _generating(model), unpacked(model):
         decoder = _Decoder(model, [prompts[i] for i in rows], pad_id)
         while rows:
             # All rows of a batch are at the same token: each of them has drawn as many.
