@@ -1,8 +1,8 @@
 """4-bit weights unpacked once for all tokens of a generation, where memory is a CPU's.
 
-bitsandbytes has no kernel on a CPU that multiplies packed weights one token at a time: each token of a row
-unpacks every weight anew. Unpacked once, the same numbers come out to the bit, and a generation takes half the
-time; until its end the weights take the room they would have in floats.
+bitsandbytes has no kernel on a CPU that multiplies packed weights one token at a time: all are unpacked for
+each token. Unpacked once, the same numbers come out to the bit, and a generation takes half the time; until
+its end the weights take the room they would have in floats.
 """
 
 from __future__ import annotations
