@@ -72,7 +72,7 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
     note = _check_base(folder, stored, base_name, base_print)
     _check_shape(folder, stored, ours)
     try:
-        result = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
+        result: Any = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
     except SafetensorError as error:
         raise InputError(f"{KEY}={folder}: {WEIGHTS} is damaged ({error}). Copy it again.") from error
     except RuntimeError as error:  # sizes that no config key tells: another base
