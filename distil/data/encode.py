@@ -189,7 +189,7 @@ class Encoder:
         real = _integers(row.get("attention_mask"), "attention_mask", where)
         ids = _integers(row.get("input_ids"), "input_ids", where) or []
         labels = _integers(row.get("labels"), "labels", where)
-        prompt_ids = _integers(row.get("prompt_input_ids"), "prompt_input_ids", where)
+        prompt_ids = self._prompt_ids(row, where)
         for name, other in (("attention_mask", real), ("labels", labels)):
             if other is not None and len(other) != len(ids):
                 raise InputError(f"{where}: {name} has {len(other)} entries, input_ids {len(ids)}.")
@@ -210,11 +210,23 @@ class Encoder:
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise InputError(f"{where}: input_ids does not begin with prompt_input_ids.")
             labels[: len(prompt_ids)] = [IGNORE_INDEX] * len(prompt_ids)
-        prompt = next((i for i, label in enumerate(labels) if label != IGNORE_INDEX), 0)
+        prompt = len(prompt_ids or ()) or next((i for i, k in enumerate(labels) if k != IGNORE_INDEX), 0)
         if self.config.score == "all":
             labels = list(ids)
         texts = self.codec.text(ids[:prompt]), self.codec.text(ids[prompt:])
         return Encoded(ids, labels, prompt, self._keep(ids[:prompt]), *texts)
+
+    def _prompt_ids(self, row: Row, where: str) -> list[int] | None:
+        """``prompt_input_ids`` without the padding that ``prompt_attention_mask`` tells."""
+        ids = _integers(row.get("prompt_input_ids"), "prompt_input_ids", where)
+        real = _integers(row.get("prompt_attention_mask"), "prompt_attention_mask", where)
+        if ids is None or real is None:
+            return ids
+        if len(real) != len(ids):
+            raise InputError(
+                f"{where}: prompt_attention_mask has {len(real)} entries, prompt_input_ids {len(ids)}."
+            )
+        return [token_id for token_id, is_real in zip(ids, real, strict=True) if is_real]
 
 
 def chat_of(config: ColumnsConfig, codec: Codec) -> Chat | None:

@@ -1,0 +1,294 @@
+"""``DistillationConfig``: everything about one distillation in one flat dataclass."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from numbers import Integral, Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from distil.api.errors import ArgumentError, library_words, require
+from distil.files import write_text
+
+if TYPE_CHECKING:
+    from distil.config.schema import ExperimentConfig
+
+
+class Unset:
+    """Marks a value that nobody chose: a default, or what follows from another field."""
+
+
+class UnsetInt(Unset, int):
+    """A whole number that nobody chose."""
+
+
+class UnsetFloat(Unset, float):
+    """A number that nobody chose."""
+
+
+ALIASES = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
+"""Two names of one value."""
+
+SHARES = ("beta_gkd", "lambda_gkd")
+"""Two fields that add up to 1."""
+
+LEFT_TO_METHOD = "left_to_method"
+"""Key of ``to_dict`` that lists the fields (``temperature``) which the user left to each method."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _rest(share: float) -> float:
+    """1 - share, without the noise of the last digits."""
+    return round(1 - share, 12)
+
+
+PARTNERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    **{short: (long, _same) for short, long in ALIASES.items()},
+    **{long: (short, _same) for short, long in ALIASES.items()},
+    "lambda_gkd": ("beta_gkd", _rest),
+    "beta_gkd": ("lambda_gkd", _rest),
+}
+"""The field that each of these says, and how."""
+
+_NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
+_OTHERS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "True or False"),
+    "str": ((str,), "a text"),
+    "str | None": ((str, type(None)), "a text or None"),
+    "int | None": ((int, type(None)), "a whole number or None"),
+    "list[str] | str | None": ((list, tuple, str, type(None)), "a list of module names, a pattern or None"),
+    "list[str] | None": ((list, tuple, type(None)), "a list of module names or None"),
+}
+
+
+@dataclass
+class DistillationConfig:
+    """All settings of a distillation: models, objective, training, adapter.
+
+    ``teacher_model_name`` and ``student_model_name`` (a hub name or a folder) say where the two models came
+    from: ``command`` names them; the objects that are trained are given to ``KnowledgeDistillation``.
+
+    Raises ValueError, naming field, value and way out, for a value out of range, for ``epochs`` and
+    ``num_train_epochs`` (or ``batch_size`` and ``per_device_train_batch_size``) that differ, and for
+    ``lambda_gkd`` and ``beta_gkd`` that do not add up to 1.
+    """
+
+    teacher_model_name: str
+    student_model_name: str
+
+    temperature: float = UnsetFloat(2.0)
+    """Softens both distributions of every divergence. Not set, KD and RevKD take 2 and GKD takes 1."""
+    kd_loss_weight: float = 0.5
+    """alpha: weight of the divergence; 1 - alpha is that of cross-entropy. GKD has no cross-entropy."""
+
+    lambda_gkd: float = UnsetFloat(0.5)
+    """GKD: share of the data set's sequences. 1 is all off-policy, 0 all on-policy (the GKD paper and TRL
+    count theirs the other way round)."""
+    beta_gkd: float = UnsetFloat(0.5)
+    """GKD: share of the student's own sequences, always 1 - ``lambda_gkd``. Setting one sets the other."""
+
+    num_train_epochs: int = UnsetInt(3)
+    per_device_train_batch_size: int = UnsetInt(8)
+    per_device_eval_batch_size: int = 8
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_steps: int = 500
+    """Optimizer steps until the learning rate is reached."""
+    logging_steps: int = 100
+    eval_steps: int = 500
+    save_steps: int = 500
+    max_length: int = 512
+    """Longest row in tokens; what is longer is cut at its end."""
+    max_new_tokens: int = 128
+    """GKD: tokens that the student samples at most for each prompt."""
+    output_dir: str = "./output"
+    """Parent of the checkpoints: ``<output_dir>/<method>/checkpoints``."""
+
+    gradient_accumulation_steps: int = 1
+    max_grad_norm: float = 1.0
+    fp16: bool = False
+    seed: int = 42
+
+    epochs: int = UnsetInt(3)
+    """Another name of ``num_train_epochs``."""
+    batch_size: int = UnsetInt(8)
+    """Another name of ``per_device_train_batch_size``."""
+
+    use_peft: bool = False
+    """Train an adapter on the student instead of all its weights."""
+    peft_type: str = "lora"
+    """``lora``, ``dora``, ``qlora``, ``prefix``, ``prompt``, ``ptuning`` or ``ia3``."""
+    lora_r: int = 8
+    """LoRA, DoRA, QLoRA: rank."""
+    lora_alpha: int = 16
+    """Scale: the update is multiplied by lora_alpha / lora_r."""
+    lora_dropout: float = 0.1
+    lora_target_modules: list[str] | str | None = None
+    """Module names, a pattern, or ``all-linear``. None: by the family of the model."""
+    lora_bias: str = "none"
+    """Which biases of the base are trained too: ``none``, ``all``, ``lora_only``."""
+    num_virtual_tokens: int = 20
+    """Prefix, prompt, P-tuning: learnt positions before every row."""
+    prefix_projection: bool = False
+    """Prefix: learn it through a small network, which is left out of what is saved."""
+    encoder_hidden_size: int | None = None
+    """Prefix with projection, P-tuning: width of that network. None: the model's."""
+    prompt_tuning_init: str = "SAMPLE_VOCAB"
+    """Prompt: start from ``SAMPLE_VOCAB``, ``TEXT`` or ``RANDOM``."""
+    prompt_tuning_init_text: str | None = None
+    """Prompt: the text to start from; needs a tokenizer."""
+    ia3_target_modules: list[str] | str | None = None
+    """IA3: names of the key, value and second feed-forward modules. None: by family."""
+    ia3_feedforward_modules: list[str] | str | None = None
+    """IA3: those of them whose input is scaled. None: by family."""
+
+    _ready: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for short, long in ALIASES.items():
+            self._settle(short, long, _same, "are two names of one value")
+        for share in SHARES:
+            _check_share(share, getattr(self, share))
+        self._settle(*SHARES, _rest, "must add up to 1")
+        object.__setattr__(self, "_ready", True)
+        self.validate()
+
+    def _settle(self, one: str, other: str, convert: Callable[[Any], Any], rule: str) -> None:
+        """Bring two fields into step: the one that was chosen says the other.
+
+        Afterwards neither counts as chosen, so that ``dataclasses.replace`` may change either.
+        """
+        first, second = getattr(self, one), getattr(self, other)
+        if isinstance(first, Unset):
+            first = convert(second)
+        elif isinstance(second, Unset):
+            second = convert(first)
+        elif not math.isclose(convert(first), second, abs_tol=1e-9):
+            raise ArgumentError(f"{one}={first} and {other}={second}: they {rule}. Give one of them.")
+        object.__setattr__(self, one, _unset(first))
+        object.__setattr__(self, other, _unset(second))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        types = {field.name: str(field.type) for field in fields(self)}
+        if name not in types:
+            raise ArgumentError(_no_field(name, types))
+        value = _typed(name, value, types[name])
+        if self._ready and name in PARTNERS:
+            partner, convert = PARTNERS[name]
+            if partner in SHARES:
+                _check_share(name, value)
+            object.__setattr__(self, partner, _unset(convert(value)))
+            value = _unset(value)
+        object.__setattr__(self, name, value)
+
+    def validate(self) -> None:
+        """Raise ValueError for a value out of range. Called on construction and before training."""
+        from distil.api.experiment import to_experiment
+
+        with library_words(self.peft_type):
+            for method in ("kd", "gkd"):
+                to_experiment(self, method)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field as a plain value. ``from_dict`` gives back an equal config."""
+        values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in ALIASES}
+        left = ["temperature"] if isinstance(self.temperature, Unset) else []
+        return values | ({LEFT_TO_METHOD: left} if left else {})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> DistillationConfig:
+        """The config that ``to_dict`` gave. ValueError, naming the nearest field, for a key that is none."""
+        require(isinstance(config_dict, dict), f"config_dict is a {type(config_dict).__name__}: give a dict.")
+        values = dict(config_dict)
+        left = values.pop(LEFT_TO_METHOD, [])
+        known = {f.name: f.default for f in fields(cls)}
+        for key in values:
+            require(key in known, _no_field(str(key), known))
+        for key in left:
+            if key in known and values.get(key) == known[key]:
+                del values[key]
+        for key in ("teacher_model_name", "student_model_name"):
+            require(key in values, f"{key} is missing: a hub name or a folder.")
+        return cls(**values)
+
+    def save(self, filepath: str | Path) -> None:
+        """Write the config as JSON, whole or not at all."""
+        write_text(Path(filepath), json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def load(cls, filepath: str | Path) -> DistillationConfig:
+        """The config that ``save`` wrote. ValueError where the file is none."""
+        try:
+            content = json.loads(Path(filepath).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ArgumentError(f"filepath={filepath} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            raise ArgumentError(f"filepath={filepath} is not JSON: {error}.") from error
+        return cls.from_dict(content)
+
+    def experiment(self, method: str = "kd", data: str | Path | None = None) -> ExperimentConfig:
+        """The typed config of the runner for ``method``, on a data set on disk or the hub."""
+        from distil.api.experiment import to_experiment
+
+        with library_words(self.peft_type):
+            return to_experiment(self, method, data=data)
+
+    def command(self, method: str = "kd", data: str | Path | None = None) -> str:
+        """The command line that does the same: the way from a notebook to a sweep.
+
+        Args:
+            method: ``kd``, ``revkd``, ``gkd``, or any other that is registered.
+            data: where the rows are: a folder of ``save_to_disk`` with splits ``train``, ``validation`` and
+                ``test``, or a hub name. None prints DATA.
+        """
+        from distil.api.experiment import command_of
+
+        return command_of(self.experiment(method, "DATA" if data is None else data))
+
+
+def _unset(value: Any) -> Any:
+    return UnsetInt(value) if isinstance(value, int) else UnsetFloat(value)
+
+
+def _no_field(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, list(known), n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"Its fields: {', '.join(known)}."
+    return f"DistillationConfig has no field {name!r}. {hint}"
+
+
+def plain(value: Any) -> Any:
+    """``value`` as python's own number or list, whether anybody chose it or not."""
+    if isinstance(value, UnsetInt):
+        return int(value)
+    if isinstance(value, UnsetFloat):
+        return float(value)
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def _check_share(name: str, value: float) -> None:
+    require(0 <= value <= 1, f"{name} must lie in [0, 1], got {value}.")
+
+
+def _typed(name: str, value: Any, kind: str) -> Any:
+    """``value`` if it is of the field's kind (numbers as python's own), else ArgumentError."""
+    if isinstance(value, Unset):
+        return value
+    if kind in _NUMBERS:
+        wanted, words = _NUMBERS[kind]
+        if isinstance(value, wanted) and not isinstance(value, bool):
+            number: Any = value
+            return int(number) if kind == "int" else float(number)
+    else:
+        allowed, words = _OTHERS[kind]
+        if kind == "str" and isinstance(value, Path):
+            return str(value)
+        if isinstance(value, allowed) and not (kind == "int | None" and isinstance(value, bool)):
+            return value
+    raise ArgumentError(f"{name}={value!r} is a {type(value).__name__}: give {words}.")

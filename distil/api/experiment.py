@@ -1,0 +1,181 @@
+"""From the library's flat config to the runner's typed one, and from there to the command line."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.adapters.base import ADAPTERS
+from distil.api.errors import require
+from distil.config.schema import (
+    EvalConfig,
+    ExperimentConfig,
+    ModelConfig,
+    PeftConfig,
+    RolloutConfig,
+    StudentConfig,
+    TeacherConfig,
+    TrackerConfig,
+)
+from distil.config.trainer import TrainerConfig
+from distil.data.hf import HfConfig
+from distil.methods.base import METHODS
+from distil.registry import unknown_name
+
+if TYPE_CHECKING:
+    from distil.api.config import DistillationConfig
+
+PROGRAM = "python run.py"
+
+TRAINER_FIELDS = (
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "per_device_eval_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "weight_decay",
+    "warmup_steps",
+    "max_grad_norm",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+)
+"""Fields that are keys of ``trainer`` under the same name."""
+
+PEFT_NAMES = {"prefix_tuning": "prefix", "prompt_tuning": "prompt", "p_tuning": "ptuning"}
+"""What PEFT calls them."""
+
+
+def to_experiment(
+    config: DistillationConfig,
+    method: str,
+    *,
+    data: str | Path | None = None,
+    score: str = "response",
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    peft: Mapping[str, Any] | None = None,
+) -> ExperimentConfig:
+    """The typed config of the runner. The only place where the flat fields are read as a run's keys.
+
+    Args:
+        score: ``data.score``: ``all`` for tokenised rows without labels, where every token is scored.
+        models: further keys of ``model.teacher`` and ``model.student`` (``dtype``).
+        peft: further keys of the adapter's config (``bits``).
+
+    Raises InputError for a value out of range.
+    """
+    from distil.api.config import Unset, plain
+
+    entry = METHODS.get(method)
+    assert entry.config is not None
+    flat = {field.name: getattr(config, field.name) for field in fields(config)}
+    chosen = {name: plain(value) for name, value in flat.items() if not isinstance(value, Unset)}
+    of_method = {f.name: chosen[f.name] for f in fields(entry.config) if f.name in chosen}
+    if "lambda_gkd" in {f.name for f in fields(entry.config)}:
+        of_method["lambda_gkd"] = float(config.lambda_gkd)
+    more = models or {}
+    trainer = {name: plain(flat[name]) for name in TRAINER_FIELDS}
+    return ExperimentConfig(
+        seed=config.seed,
+        output_dir=config.output_dir,
+        method=entry.config(**of_method),
+        model=ModelConfig(
+            "custom",
+            TeacherConfig(path=config.teacher_model_name, **more.get("teacher", {})),
+            StudentConfig(path=config.student_model_name, **more.get("student", {})),
+        ),
+        peft=_peft(config, peft or {}),
+        rollouts=RolloutConfig(max_new_tokens=config.max_new_tokens),
+        data=HfConfig(path=None if data is None else str(data), max_length=config.max_length, score=score),
+        trainer=TrainerConfig(
+            **trainer,
+            fp16=True if config.fp16 else None,
+            eval_strategy="steps",
+            save_strategy="steps",
+            save_total_limit=2,
+        ),
+        eval=EvalConfig(batch_size=config.per_device_eval_batch_size),
+        tracker=TrackerConfig(name="none"),
+    )
+
+
+def _peft(config: DistillationConfig, more: Mapping[str, Any]) -> PeftConfig:
+    """The adapter's own config; ``lora_r`` is its ``r``, and so on."""
+    known = [name for name in ADAPTERS.entries() if name != "none"]
+    kind = PEFT_NAMES.get(config.peft_type.lower(), config.peft_type.lower())
+    require(kind in known, unknown_name("peft_type", config.peft_type, known))
+    entry = ADAPTERS.get(kind if config.use_peft else "none")
+    assert entry.config is not None
+    flat = {field.name for field in fields(config)}
+    prefix = "ia3" if kind == "ia3" else "lora"
+    keys = {}
+    for field in fields(entry.config):
+        name = field.name if field.name in flat else f"{prefix}_{field.name}"
+        if name in flat:
+            value = getattr(config, name)
+            keys[field.name] = list(value) if isinstance(value, tuple) else value
+    made: PeftConfig = entry.config(**keys, **more)
+    return made
+
+
+# ---- the command line
+
+
+def command_of(experiment: ExperimentConfig) -> str:
+    """The command line that composes to ``experiment``: only what differs from the runner's defaults."""
+    words = [f"method={experiment.method.name}"]
+    if experiment.peft.name != "none":
+        words.append(f"peft={experiment.peft.name}")
+    words.append(f"data={experiment.data.name}")
+    defaults = dict(_leaves(asdict(_defaults(experiment))))
+    for key, value in _leaves(asdict(experiment)):
+        if value != defaults[key] and key not in ("model.name", "tracker.name"):
+            words.append(f"{key}={_override(value)}")
+    return f"{PROGRAM} {shlex.join(words)}"
+
+
+def _defaults(experiment: ExperimentConfig) -> ExperimentConfig:
+    """What the runner takes where the command line says nothing: dataclasses, and ``conf/trainer``."""
+    from omegaconf import OmegaConf
+
+    from distil.config.help import conf_folder
+
+    trainer: Any = OmegaConf.to_container(OmegaConf.load(conf_folder() / "trainer" / "default.yaml"))
+    return ExperimentConfig(
+        method=type(experiment.method)(),
+        model=ModelConfig("custom"),
+        peft=type(experiment.peft)(),
+        data=type(experiment.data)(),
+        trainer=TrainerConfig(**trainer),
+        tracker=TrackerConfig(name="none"),
+    )
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}" if key else name)
+    else:
+        yield key, value
+
+
+def _override(value: Any) -> str:
+    """``value`` in Hydra's grammar."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_override, value))}]"
+    text = str(value)
+    plain = re.fullmatch(r"[A-Za-z./~_][\w./~@+-]*", text) and text.lower() not in (
+        "null", "true", "false", "nan", "inf",
+    )  # fmt: skip
+    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
+    return text if plain else f"'{escaped}'"

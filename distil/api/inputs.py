@@ -1,0 +1,167 @@
+"""Whether a teacher and a student can be distilled, and what they say about token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from distil.api.config import DistillationConfig
+from distil.api.errors import ArgumentError, require
+from distil.api.rows import TokenIds
+from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LOAD = "AutoModelForCausalLM.from_pretrained"
+
+QUANTISED = """Load the student in 4 bits first:
+    AutoModelForCausalLM.from_pretrained(name, quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+or take peft_type="lora"."""
+
+
+def check_model(model: Any, role: str) -> None:
+    """Raise ArgumentError unless ``model`` is a causal language model of transformers (or PEFT's wrapper)."""
+    from torch import nn
+
+    if isinstance(model, str):
+        raise ArgumentError(f"{role} is the name {model!r}, not a model. Give {LOAD}({model!r}).")
+    name = type(model).__name__
+    require(
+        isinstance(model, nn.Module) and hasattr(model, "config"),
+        f"{role} is a {name}, not a model of transformers. Give what {LOAD}(…) returns.",
+    )
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    can = getattr(inner, "can_generate", None)
+    causal = callable(can) and bool(can()) and not getattr(inner.config, "is_encoder_decoder", False)
+    require(
+        causal,
+        f"{role} is a {type(inner).__name__}, which is no causal language model: it does not predict the "
+        f"next token. Load it with {LOAD}(…), or choose a model that has such a head.",
+    )
+
+
+def check_config(config: Any) -> None:
+    """Raise ArgumentError unless ``config`` is a DistillationConfig."""
+    if isinstance(config, DistillationConfig):
+        return
+    how = "DistillationConfig.from_dict(config)" if isinstance(config, dict) else "DistillationConfig(…)"
+    raise ArgumentError(f"config is a {type(config).__name__}: give {how}.")
+
+
+def check_quantised(student: PreTrainedModel, config: DistillationConfig) -> None:
+    """Raise ArgumentError where the student's weights and the adapter do not go together."""
+    bits = quantised_bits(student)
+    if config.use_peft and config.peft_type.lower() == "qlora":
+        require(bits is not None, f'peft_type="qlora" with a student whose weights are whole. {QUANTISED}')
+    if bits is not None:
+        require(
+            config.use_peft,
+            f"student_model holds its weights in {bits} bits, so they cannot be trained. Train an adapter: "
+            'DistillationConfig(use_peft=True, peft_type="qlora", …), or load the student without a '
+            "quantization_config.",
+        )
+        if bits == 4:
+            from distil.models.quantize import settle
+
+            settle(student, "student_model", "Load it in 8 bits, or whole.")
+
+
+def quantised_bits(model: PreTrainedModel) -> int | None:
+    """4 or 8 where bitsandbytes holds the weights of ``model``, else None."""
+    if getattr(model, "is_loaded_in_4bit", False):
+        return 4
+    return 8 if getattr(model, "is_loaded_in_8bit", False) else None
+
+
+def quantisation(model: PreTrainedModel) -> dict[str, Any]:
+    """How a quantised student's weights are held, in the keys of the runner's ``peft=qlora``."""
+    held = model.config.quantization_config
+    if quantised_bits(model) == 8:
+        return {"bits": 8}
+    return {
+        "bits": 4,
+        "bnb_4bit_quant_type": held.bnb_4bit_quant_type,
+        "bnb_4bit_use_double_quant": held.bnb_4bit_use_double_quant,
+        "bnb_4bit_compute_dtype": str(held.bnb_4bit_compute_dtype).removeprefix("torch."),
+    }
+
+
+def half_precision(model: PreTrainedModel | None) -> dict[str, str]:
+    """The ``dtype`` key of a run's model where its weights are not float32."""
+    dtype = str(getattr(model, "dtype", "float32")).removeprefix("torch.")
+    return {"dtype": dtype} if dtype in ("bfloat16", "float16") else {}
+
+
+def check_length(
+    rows: Sequence[Mapping[str, Any]], name: str, max_length: int, *models: PreTrainedModel
+) -> None:
+    """Raise ArgumentError for rows that are longer than a model's table of positions (GPT-2)."""
+    from distil.anatomy import position_limit
+
+    limit = min((n for n in map(position_limit, models) if n is not None), default=None)
+    longest = max(len(row["input_ids"]) for row in rows)
+    require(
+        limit is None or longest <= limit,
+        f"max_length={max_length}: {name} has a row of {longest} tokens, but the model has {limit} "
+        f"positions. Give max_length={limit}.",
+    )
+
+
+def token_ids(*models: PreTrainedModel) -> TokenIds:
+    """What the models say about token ids: how many all of them know, and which one opens a sequence."""
+    sizes = []
+    for model in models:
+        embedding: Any = model.get_input_embeddings()
+        sizes.append(int(getattr(embedding, "num_embeddings", None) or embedding.weight.shape[0]))
+    bos = models[-1].config.get_text_config().bos_token_id
+    return TokenIds(min(sizes), bos if isinstance(bos, int) else None)
+
+
+def end_ids(*models: PreTrainedModel) -> set[int]:
+    """The ids that end a sequence, as the models came to say."""
+    found: set[int] = set()
+    for model in models:
+        settings = getattr(model, "generation_config", None) or model.config
+        eos = settings.eos_token_id
+        found |= set(eos) if isinstance(eos, (list, tuple)) else {eos}
+    return {token_id for token_id in found if token_id is not None}
+
+
+def local_tokenizer(*names: str | None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of the first of these models that is on this machine; no hub is asked."""
+    from distil.models import load_tokenizer
+
+    for name in names:
+        if name:
+            config = ModelConfig("custom", TeacherConfig(), StudentConfig(path=name))
+            try:
+                return load_tokenizer(config, allow_network=False)[0]
+            except InputError:
+                continue
+    return None
+
+
+def check_same_tokens(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Raise ArgumentError where both models' tokenizers are on this machine and read ids differently."""
+    from distil.models.sources import student_source, teacher_source
+    from distil.models.vocabulary import difference, read_vocabulary
+
+    names = [str(getattr(model, "name_or_path", "") or "") for model in (teacher, student)]
+    if not all(names):
+        return
+    config = ModelConfig("custom", TeacherConfig(path=names[0]), StudentConfig(path=names[1]))
+    try:
+        sources = teacher_source(config), student_source(config)
+    except InputError:  # a folder that is gone by now
+        return
+    files = [None if source is None else source.file("tokenizer.json") for source in sources]
+    if files[0] is None or files[1] is None or files[0].read_bytes() == files[1].read_bytes():
+        return
+    how = difference(read_vocabulary(files[0]), read_vocabulary(files[1]))
+    require(
+        how is None,
+        f"teacher_model ({names[0]}) and student_model ({names[1]}) have different tokenizers: {how}. A "
+        "divergence compares what both say about one id: choose a student of the teacher's family.",
+    )

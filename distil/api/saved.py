@@ -1,0 +1,115 @@
+"""A student on disk: saved by the library or by a run, and taken up again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing
+from distil.api.errors import ArgumentError, require
+from distil.files import write_json, write_text
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from distil.api.config import DistillationConfig
+
+CONFIG = "distillation_config.json"
+"""Beside a saved student: the DistillationConfig that made it."""
+
+
+def save(
+    folder: Path,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    config: DistillationConfig,
+    method: str,
+    command: str,
+    base: Mapping[str, Any] | None,
+) -> None:
+    """Write the student as a plain folder. ``base``: what its adapter stands on; None: all of it is saved."""
+    from distil.anatomy import is_adapted
+    from distil.results import model_card
+
+    require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
+    untyped: Any = student
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if is_adapted(student):
+            untyped.save_pretrained(folder, save_embedding_layers=False)
+            if base is not None:
+                write_json(folder / SIDECAR, base)
+        else:
+            untyped.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        config.save(folder / CONFIG)
+        title = f"{method} student of {config.teacher_model_name}"
+        write_text(folder / "README.md", model_card(title, command, base))
+    except OSError as error:
+        raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
+
+
+def base_recipe(
+    model: Mapping[str, Any], peft_type: str, base_name: str, base_print: str, seed: int
+) -> dict[str, Any]:
+    """What an adapter stands on, as the product of a run says it. ``model``: keys of ``model.student``."""
+    keys = {key: value for key, value in model.items() if key != "adapter"}
+    return {
+        "peft": peft_type,
+        "model": keys | {"path": base_name},
+        "seed": seed,
+        "kept_layers": None,
+        "base_print": base_print,
+    }
+
+
+def load(
+    folder: Path, student: PreTrainedModel | None, base_name: str, base_print: str
+) -> PreTrainedModel | None:
+    """The model of ``folder``; None where its adapter went onto ``student`` instead."""
+    from distil.anatomy import is_adapted
+
+    where = f"model_path={folder}"
+    require(folder.is_dir(), f"{where}: there is no such folder. Give one that save_student wrote.")
+    if (folder / ADAPTER_CONFIG).is_file():
+        kind = str(check_folder(folder)["peft_type"])
+        require(
+            student is not None and is_adapted(student),
+            f"{where} holds an adapter ({kind}), and the student here has none to take it. Make the "
+            "distillation with the base model and DistillationConfig(use_peft=True, peft_type=…), as it was "
+            "trained.",
+        )
+        assert student is not None
+        try:
+            load_existing(student, folder, base_name, base_print)
+        except InputError as error:
+            raise InputError(str(error).replace(f"{KEY}=", "model_path=")) from error
+        return None
+    if not (folder / "config.json").is_file():
+        names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise ArgumentError(
+            f"{where} holds no student: it has no config.json (it holds {names}). Give a folder that "
+            "save_student wrote, or student/ of a run."
+        )
+    return _whole(folder, where, student)
+
+
+def _whole(folder: Path, where: str, student: PreTrainedModel | None) -> PreTrainedModel:
+    """The whole model in ``folder``, in the precision and on the device of the student that was here."""
+    from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+    from distil.models import load_student
+
+    dtype = "auto" if student is None else str(student.dtype).removeprefix("torch.")
+    wanted = StudentConfig(path=str(folder), dtype=dtype if dtype in ("bfloat16", "float16") else "auto")
+    config = ModelConfig("custom", TeacherConfig(), wanted)
+    try:
+        model = load_student(config, seed=0, allow_network=False).model
+    except InputError as error:
+        said = str(error).replace(f"model.student.path={folder}", where)
+        raise ArgumentError(f"{said} Give a folder that save_student wrote.") from error
+    if student is not None:
+        model.to(student.device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
+    return model

@@ -1,0 +1,111 @@
+"""The divergences of this project as functions of two models' logits: the low-level losses of the library.
+
+Teacher first, as in all of this project. Each is a mean over unmasked positions, in nats; nothing is shifted,
+so position t of mask and logits belong together. While training the engine never holds such logits: see
+``distil.head``; the formulas are the same.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distil.losses import Score
+
+
+def sequence_kl_divergence(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """KL(teacher || student), mean over unmasked positions, in nats; mean-seeking (Hinton et al. 2015).
+
+    Args:
+        teacher_logits: (B, T, V), or any shape that ends in the vocabulary. Takes no gradient.
+        student_logits: the same positions. Where the two vocabularies differ in size, both are cut to the
+            ids that they share, before the softmax.
+        temperature: divides both logits. The value is the plain divergence: T^2 belongs to the weight of the
+            term (``alpha * T**2`` in KD).
+        attention_mask: (B, T), 0 where a position does not count. None: all count. With no position left the
+            value is 0, and has a gradient.
+
+    Returns a float32 scalar. Raises ValueError for shapes that do not fit, or a temperature that is not above
+    0. NaN in a masked position does no harm.
+    """
+    return _mean(forward_kl, teacher_logits, student_logits, temperature, attention_mask)
+
+
+def sequence_reverse_kl_divergence(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    *,
+    temperature: float = 1.0,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """KL(student || teacher), mean over unmasked positions, in nats; mode-seeking (Gu et al. 2023, MiniLLM).
+
+    Arguments, value and errors are as in ``sequence_kl_divergence``; the teacher comes first here too.
+    """
+    return _mean(reverse_kl, teacher_logits, student_logits, temperature, attention_mask)
+
+
+def generalized_jsd_loss(
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    *,
+    lambda_weight: float = 0.5,
+    temperature: float = 1.0,
+    attention_mask: Tensor | None = None,
+) -> Tensor:
+    """The generalised Jensen-Shannon divergence, mean over unmasked positions, in nats (Agarwal et al. 2023).
+
+    lambda KL(teacher || M) + (1 - lambda) KL(student || M), with M = lambda teacher + (1 - lambda) student
+    and lambda = ``lambda_weight`` in [0, 1]. At most ln 2; exactly 0 at both ends. This is the mixture inside
+    the divergence (TRL's ``beta``), not ``lambda_gkd``, the share of the data set's sequences.
+
+    Other arguments, value and errors are as in ``sequence_kl_divergence``.
+    """
+    if not 0 <= lambda_weight <= 1:
+        raise ValueError(f"lambda_weight must lie in [0, 1], got {lambda_weight}.")
+    return _mean(GeneralizedJSD(lambda_weight), teacher_logits, student_logits, temperature, attention_mask)
+
+
+def _mean(
+    divergence: Score,
+    teacher_logits: Tensor,
+    student_logits: Tensor,
+    temperature: float,
+    attention_mask: Tensor | None,
+) -> Tensor:
+    import torch
+
+    shape = student_logits.shape[:-1]
+    if teacher_logits.shape[:-1] != shape:
+        raise ValueError(
+            f"teacher_logits {tuple(teacher_logits.shape)} and student_logits {tuple(student_logits.shape)} "
+            "do not speak about the same positions: all but the last size must agree."
+        )
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0, got {temperature}.")
+    if attention_mask is None:
+        counted = torch.ones(shape, dtype=torch.bool, device=student_logits.device)
+    elif attention_mask.shape == shape:
+        counted = attention_mask.to(student_logits.device).bool()
+    else:
+        raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}, the logits want {tuple(shape)}.")
+    shared = min(teacher_logits.shape[-1], student_logits.shape[-1])
+
+    def rows(logits: Tensor) -> Tensor:
+        # Selected before any arithmetic: a masked NaN must not reach the gradient.
+        selected_NV = logits.to(student_logits.device)[counted][:, :shared]
+        return (selected_NV.float() / temperature).log_softmax(-1)
+
+    value_N = divergence(rows(teacher_logits.detach()), rows(student_logits))
+    return value_N.sum() / max(value_N.numel(), 1)
