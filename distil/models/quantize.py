@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from distil.types import InputError
@@ -39,11 +40,13 @@ def settle(model: PreTrainedModel, label: str, way_out: str) -> None:
     """Make a freshly loaded quantised model safe to train beside and to generate with.
 
     On a CPU with AVX512_BF16, bitsandbytes repacks 4-bit weights in place at the first forward in eval mode
-    and never back: all gradients after that are wrong, without a word. That road is closed here.
+    and never back: all gradients after that are wrong, without a word. That road is closed here. So is that
+    of 8-bit weights on a CPU in eval mode, which rounds the activations too, and not alike in every batch: a
+    model would be judged, and would generate, as another than the one that is trained.
 
     Raises InputError naming ``label`` and ``way_out`` for widths that are no multiple of a block.
     """
-    from bitsandbytes.nn.modules import Linear4bit
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
 
     ragged = []
     for name, module in model.named_modules():
@@ -51,8 +54,28 @@ def settle(model: PreTrainedModel, label: str, way_out: str) -> None:
             module.support_avx512bf16_for_cpu = False
             if module.in_features % BLOCK:
                 ragged.append(f"{name} ({module.in_features})")
+        elif isinstance(module, Linear8bitLt):
+            state: Any = module.state
+            state.__class__ = _always_as_in_training()
     if ragged:
         raise InputError(
             f"{label}: 4 bits are kept in blocks of {BLOCK} weights, and {BLOCK} divides the input width of "
             f"all but these modules: {', '.join(ragged[:4])}{' …' if len(ragged) > 4 else ''}. {way_out}"
         )
+
+
+@cache
+def _always_as_in_training() -> type[Any]:
+    """The state of an 8-bit module that takes no notice of eval mode; on a GPU both modes are one anyway."""
+    from bitsandbytes.autograd._functions import MatmulLtState
+
+    class AsInTraining(MatmulLtState):
+        @property
+        def is_training(self) -> bool:
+            return True
+
+        @is_training.setter
+        def is_training(self, value: bool) -> None:
+            """Set by each forward."""
+
+    return AsInTraining

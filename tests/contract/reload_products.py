@@ -14,12 +14,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 torch.set_num_threads(1)
+
+
+def _unrounded(A: Any, B: Any, out: Any, bias: Any, state: Any) -> Any:
+    """8 bits on a CPU as in training; in eval mode bitsandbytes would round the activations too."""
+    return bitsandbytes.autograd._functions.MatMul8bitFp.apply(A, B, out, bias, state)
 
 
 def load(cell: dict[str, Any]) -> Any:
@@ -33,6 +39,7 @@ def load(cell: dict[str, Any]) -> Any:
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    bitsandbytes.autograd._functions.MatMul8bitLt.apply = _unrounded
     return PeftModel.from_pretrained(base, cell["product"]).eval()
 
 
