@@ -156,6 +156,7 @@ def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
     arguments.remove_unused_columns = False
     arguments.label_names = ["labels"]
     arguments.logging_nan_inf_filter = False
+    arguments.dataloader_pin_memory &= torch.cuda.is_available()  # else a warning and nothing gained
     return arguments
 
 
