@@ -52,7 +52,13 @@ PAIRS = {
             "prompt": ("3e-3", "3e-2", "3e-1"),
             "ia3": ("1e-2", "3e-2", "1e-1"),
         },
-        search=("trainer.max_steps=15", "data.max_eval_rows=24", "eval.metrics=[likelihood]", "name=search"),
+        search=(
+            "trainer.max_steps=10",
+            "trainer.eval_steps=10",
+            "data.max_eval_rows=24",
+            "eval.metrics=[likelihood]",
+            "name=search",
+        ),
         metrics=("nll", "kl_to_teacher", "top1_agreement"),
     ),
 }
