@@ -6,6 +6,7 @@ message, before anything heavy is imported.
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import sys
@@ -35,7 +36,12 @@ HYDRA_VERSION_BASE = "1.3"
 VERBS = {
     "run": "distil, judge, report: the same as python run.py",
     "report": "RUN_FOLDER: write its report again",
+    "evaluate": "RUN: judge its student again, on its test rows or on a file of yours",
+    "generate": "RUN --prompt TEXT: let its student answer",
+    "merge": "RUN --output DIR: its adapter and base as one plain model",
 }
+ON_RUNS = ("evaluate", "generate", "merge")
+"""Verbs that load a finished run's student: each is the module of its name in ``distil.verbs``."""
 
 
 class JobFailed(DistilError):
@@ -65,10 +71,13 @@ def _verb(arguments: list[str]) -> int:
         return run(rest)
     if verb == "report":
         return report(rest)
+    if verb in ON_RUNS:
+        code: int = importlib.import_module(f"distil.verbs.{verb}").main(rest)
+        return code
     if verb not in ("--help", "-h"):
         raise InputError(unknown_name("distil", verb, VERBS).replace("distil=", "distil "))
     print("usage: distil VERB …\n")
-    print("\n".join(f"  {name:<8}{text}" for name, text in VERBS.items()))
+    print("\n".join(f"  {name:<10}{text}" for name, text in VERBS.items()))
     print("\nEach verb has a --help of its own.")
     return 0
 

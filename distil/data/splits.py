@@ -90,6 +90,16 @@ def load_splits(
     return Splits(train, validation, test, dict(sorted(dropped.items())))
 
 
+def encode_rows(
+    config: ColumnsConfig, rows: RawRows, tokenizer: PreTrainedTokenizerBase, where: str
+) -> tuple[Dataset, dict[str, int]]:
+    """All of ``rows`` that can be used, and how many were dropped for which reason."""
+    dropped: Counter[str] = Counter()
+    encoder = Encoder(config, detect(config, columns_of(rows), where), tokenizer, where)
+    encoded = _Part("test", rows, range(len(rows)), encoder, None).encode(dropped, None)
+    return encoded, dict(sorted(dropped.items()))
+
+
 def _advance(report: Report, before: int, total: int, rows: int) -> None:
     report(before + rows, total)
 

@@ -40,7 +40,7 @@ LIGHT = (
     "tracking",
 )
 """Modules that composing a config may import, beside the folders that registries scan."""
-LIGHT_FOLDERS = ("config", "methods", "data", "adapters", "metrics", "report")
+LIGHT_FOLDERS = ("config", "methods", "data", "adapters", "metrics", "report", "verbs")
 
 
 def tracked() -> list[str]:

@@ -1,0 +1,68 @@
+"""The config of a run directory, as the dataclasses that it was written from. No Hydra, nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from distil.adapters.base import ADAPTERS
+from distil.config.schema import ExperimentConfig
+from distil.data.base import DATA
+from distil.methods.base import METHODS
+from distil.registry import Registry, load_plugins
+from distil.types import InputError
+
+REGISTRIES: dict[str, Registry[Any]] = {"method": METHODS, "data": DATA, "peft": ADAPTERS}
+"""Groups whose options each have a dataclass of their own."""
+
+
+def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
+    """``values``, the mapping in ``file`` (a config.yaml), typed; the run's plugins are loaded first.
+
+    A key that is not there has its default. Raises InputError, naming ``file``, for a key that nobody knows
+    and a value that does not fit.
+    """
+    run = values.get("run")
+    plugins = run.get("plugins") if isinstance(run, Mapping) else None
+    try:
+        load_plugins(plugins or [])
+        return _experiment(file, values)
+    except (TypeError, ValueError, AttributeError) as error:  # a value of another kind than the key's
+        raise InputError(f"{file} does not fit this version: {error}. Restore the run's own file.") from error
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _experiment(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
+    typed: dict[str, Any] = dict(values)
+    for group, registry in REGISTRIES.items():
+        given = values.get(group)
+        if not isinstance(given, Mapping) or "name" not in given:
+            raise InputError(f"it names no {group}. Restore the run's own file.")
+        entry = registry.get(str(given["name"]))
+        if entry.config is None:
+            raise InputError(f"{group}={entry.name} has no keys of its own here.")
+        typed[group] = _built(entry.config, given, group)
+    experiment = _built(ExperimentConfig, typed, "")
+    assert isinstance(experiment, ExperimentConfig)
+    return experiment
+
+
+def _built(kind: type[Any], values: Mapping[str, Any], path: str) -> Any:
+    """``kind`` from its keys, nested dataclasses too."""
+    known = {field.name for field in fields(kind)}
+    unknown = sorted(map(str, set(values) - known))
+    if unknown:
+        key = f"{path}.{unknown[0]}".lstrip(".")
+        raise InputError(f"{key} is unknown to this version. Use the version that the run was made with.")
+    hints = get_type_hints(kind)
+    return kind(
+        **{
+            name: _built(hints[name], value, f"{path}.{name}".lstrip("."))
+            if is_dataclass(hints[name]) and isinstance(value, Mapping)
+            else value
+            for name, value in values.items()
+        }
+    )

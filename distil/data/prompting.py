@@ -1,0 +1,96 @@
+"""Prompts of one's own, written as a run's data write theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from distil.data.base import ColumnsConfig, source_of
+from distil.data.columns import ALPACA, Kind, Shape, detect, template_fields
+from distil.data.encode import Dropped, Encoder
+from distil.data.splits import columns_of
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+UNLIMITED = 2**31
+ANSWER = "."
+"""Rows have a response; what is made of it is thrown away."""
+HEADING = ALPACA.partition("{")[0]
+
+
+def shape_of(config: ColumnsConfig, written: Sequence[str], *, allow_network: bool) -> Shape:
+    """The shape of the run's rows: from its data, or where those are gone from what the run tells.
+
+    ``written``: prompts as the run's samples show them, headings and all.
+    """
+    source = source_of(config)
+    try:
+        return detect(config, columns_of(source.rows(allow_network).train), source.where("train"))
+    except InputError:
+        pass
+    if config.text_column:
+        return Shape(Kind.TEXT, text=config.text_column)
+    if config.messages_column:
+        return Shape(Kind.MESSAGES, messages=config.messages_column)
+    headed = bool(written) and all(prompt.startswith(HEADING) for prompt in written)
+    return Shape(
+        Kind.PAIR, "instruction" if headed else "prompt", "response", template=config.prompt_template
+    )
+
+
+def ending_of(written: Sequence[str]) -> str:
+    """The blanks and line breaks that all of these prompts end with: a model that has always seen them there
+    does not begin its answer without them."""
+    blanks = [prompt[len(prompt.rstrip()) :] for prompt in written]
+    shortest = min(blanks, key=len, default="")
+    common = (shortest[start:] for start in range(len(shortest) + 1))
+    return next((end for end in common if all(blank.endswith(end) for blank in blanks)), "")
+
+
+def prompt_rows(
+    config: ColumnsConfig,
+    shape: Shape,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    ending: str = "",
+) -> list[dict[str, Any]]:
+    """A row ready to be answered for each prompt: chat template, headings and BOS as in training.
+
+    ``ending`` closes prompts that are written as they are, where they lack it.
+
+    Raises InputError for an empty prompt, and where the run's template wants several columns.
+    """
+    config = replace(config, max_length=UNLIMITED, truncation="response", score="response")
+    if shape.kind is Kind.TEXT or shape.kind is Kind.TOKENS:
+        # Text is gone on from as it stands.
+        config = replace(config, chat_template=False)
+        shape = Shape(Kind.PAIR, "prompt", "response")
+    fields = template_fields(shape.template)
+    if len(fields) > 1:
+        raise InputError(
+            f"data.prompt_template={config.prompt_template!r} of this run is written from several columns "
+            f"({', '.join(fields)}), and --prompt is one text. Judge a file with those columns instead: "
+            "distil evaluate RUN --data FILE."
+        )
+    encoder = Encoder(config, shape, tokenizer, "--prompt")
+    if encoder.chat is None and shape.prompt == "prompt" and not fields:
+        prompts = [prompt if prompt.endswith(ending) else prompt + ending for prompt in prompts]
+    rows = [_raw(shape, fields, prompt) for prompt in prompts]
+    found = []
+    for prompt, encoded in zip(prompts, encoder.encode(rows, range(len(rows))), strict=True):
+        if isinstance(encoded, Dropped):
+            raise InputError(f"--prompt {prompt!r}: {encoded.reason}. Give a text.")
+        found.append(
+            {"prompt_ids": encoded.ids[: encoded.prompt], "prompt": prompt, "response": "", "slots": None}
+        )
+    return found
+
+
+def _raw(shape: Shape, fields: Sequence[str], prompt: str) -> dict[str, Any]:
+    if shape.kind is Kind.MESSAGES:
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ANSWER}]
+        return {shape.messages or "": turns}
+    return {(fields[0] if fields else shape.prompt or ""): prompt, shape.response or "": ANSWER}

@@ -1,0 +1,233 @@
+"""A finished run's student, base and teacher, loaded again from its run directory."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, WEIGHTS
+from distil.config.saved import saved_config
+from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
+from distil.config.validate import check_packages
+from distil.files import read_json
+from distil.models import check_models
+from distil.report.run_directory import RunRecord, read_run
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WHOLE = ("model.safetensors", "model.safetensors.index.json")
+"""What holds the weights of a student without an adapter."""
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run directory whose student is there."""
+
+    folder: Path
+    config: ExperimentConfig
+    record: RunRecord
+
+    @property
+    def student(self) -> Path:
+        """The folder of its product."""
+        return self.folder / "student"
+
+    @property
+    def adapter(self) -> Adapter[Any]:
+        """What the student was trained through."""
+        adapter: Adapter[Any] = ADAPTERS.get(self.config.peft.name).factory(self.config.peft)
+        return adapter
+
+    @cached_property
+    def sidecar(self) -> dict[str, Any]:
+        """How the base under the adapter is made. Raises InputError where the file does not say."""
+        try:
+            content = read_json(self.student / SIDECAR)
+            return {"kept_layers": content["kept_layers"], "base_print": str(content["base_print"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.student / SIDECAR} is missing or damaged ({type(error).__name__}: {error}), and it "
+                "says which base the adapter stands on. Copy it again, or run the command again with "
+                f"run.rerun=true: {self.record.command}"
+            ) from error
+
+    @property
+    def base(self) -> ModelConfig:
+        """Where the base under the adapter comes from: the run's config with the layers that were kept."""
+        model = self.config.model
+        student = replace(model.student, keep_layers=self.sidecar["kept_layers"], adapter=None)
+        return replace(model, student=student, teacher=TeacherConfig() if student.path else model.teacher)
+
+
+def open_run(folder: Path) -> FinishedRun:
+    """The finished run in ``folder``. Imports nothing heavy.
+
+    Raises InputError for a folder that is no run, a run without its student, and a config that does not fit.
+    """
+    record = read_run(folder)
+    if record.status != "done":
+        reason = f" ({record.reason})" if record.reason else ""
+        raise InputError(
+            f"{folder}: this run is {record.status}{reason}, so its student is not there yet. The same "
+            f"command goes on with it:\n  {record.command or 'see its config.yaml'}"
+        )
+    if not record.config:
+        told = "; ".join(record.problems) or "config.yaml is missing"
+        raise InputError(f"{folder}: {told}. It says how the student was made: restore it.")
+    run = FinishedRun(folder, saved_config(folder / "config.yaml", record.config), record)
+    wanted = (ADAPTER_CONFIG, WEIGHTS, SIDECAR) if run.adapter.adapts else ("config.json",)
+    absent = [name for name in wanted if not (run.student / name).is_file()]
+    if not run.adapter.adapts and not any((run.student / name).is_file() for name in WHOLE):
+        absent.append(WHOLE[0])
+    if absent:
+        raise InputError(
+            f"{run.student} lacks {' and '.join(absent)}, so there is no student to load. Copy the run "
+            f"directory again, or run its command again with run.rerun=true: {record.command}"
+        )
+    check_packages(run.config)
+    return run
+
+
+def load_tokenizer(run: FinishedRun) -> PreTrainedTokenizerBase:
+    """The tokenizer that was saved with the student."""
+    from transformers import AutoTokenizer
+
+    from distil.models.load import from_source, quiet
+    from distil.models.sources import Source
+
+    with quiet():
+        tokenizer: PreTrainedTokenizerBase = from_source(
+            AutoTokenizer.from_pretrained, Source("student", str(run.student), run.student), False
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(run: FinishedRun) -> PreTrainedModel:
+    """The model under the adapter, held as in training (quantised where it was).
+
+    Raises InputError where its files are gone, or are not those that the adapter was trained on.
+    """
+    from distil.models import load_student
+
+    network, model = run.config.run.allow_network, run.base
+    with _named(run), quiet_loading():
+        check_models(model, allow_network=network)
+        loaded = load_student(
+            model, run.config.seed, None, quantization=run.adapter.quantization, allow_network=network
+        )
+    wanted = run.sidecar["base_print"]
+    if loaded.base_print != wanted:
+        raise InputError(
+            f"{run.student} was trained on other weights (fingerprint {wanted}) than {loaded.name} has now "
+            f"({loaded.base_print}): the model at that path was changed since. Put the original back there."
+        )
+    return loaded.model
+
+
+def put_on(base: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
+    """``base`` behind the adapter that the run saved, in eval mode. Raises InputError for a damaged one."""
+    import torch
+    from peft import PeftModel
+    from safetensors import SafetensorError
+
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet_loading():
+            # Some starts (PiSSA) split the base by chance: as the run did, by its seed.
+            torch.manual_seed(run.config.seed)
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            student: Any = PeftModel.from_pretrained(base, str(run.student))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, UserWarning) as error:
+        text = " ".join(str(error).split())
+        raise InputError(
+            f"{run.student}: {WEIGHTS} or {ADAPTER_CONFIG} is damaged, or not of this run "
+            f"({type(error).__name__}: {text[:300]}). Copy the folder again."
+        ) from error
+    student.requires_grad_(False)
+    student.train(False)
+    adapted: PreTrainedModel = student
+    return adapted
+
+
+def load_product(run: FinishedRun) -> PreTrainedModel:
+    """The student as it left the run: a whole model, or base and adapter. In eval mode, on its device."""
+    if run.adapter.adapts:
+        return _placed(put_on(load_base(run), run), run)
+    from distil.models import load_student
+
+    saved = run.config.model.student
+    student = StudentConfig(
+        path=str(run.student.absolute()),
+        dtype=saved.dtype,
+        attn_implementation=saved.attn_implementation,
+        device_map=saved.device_map,
+    )
+    with quiet_loading():
+        model = load_student(ModelConfig("saved", TeacherConfig(), student), run.config.seed).model
+    model.requires_grad_(False)
+    model.train(False)
+    return _placed(model, run)
+
+
+def load_run_teacher(run: FinishedRun, student: PreTrainedModel) -> PreTrainedModel | None:
+    """The run's teacher: loaded again, ``student`` with its adapter off, or None where there was none."""
+    from distil.models import load_teacher
+    from distil.self_teacher import adapter_off
+
+    model, network = run.config.model, run.config.run.allow_network
+    if model.teacher.is_self:
+        return adapter_off(student)
+    if model.teacher.path is None:
+        return None
+    alone = replace(model, student=StudentConfig())
+    with _named(run), quiet_loading():
+        check_models(alone, allow_network=network)
+        teacher = load_teacher(alone, allow_network=network)
+    return None if teacher is None else _placed(teacher, run)
+
+
+def _placed(model: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
+    """``model`` on the device that the run used, or would use here."""
+    import torch
+
+    if run.config.trainer.use_cpu or not torch.accelerator.is_available() or hasattr(model, "hf_device_map"):
+        return model
+    torch.nn.Module.to(model, torch.accelerator.current_accelerator())
+    return model
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without the hints of libraries about kernels and types, which say nothing about this run."""
+    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _named(run: FinishedRun) -> Iterator[None]:
+    """Say of models that cannot be loaded where their path is from."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(
+            f"{error} ({run.folder / 'config.yaml'} names it; a relative path starts where the run did.)"
+        ) from error

@@ -1,0 +1,48 @@
+"""Command lines of verbs: argparse, whose complaints are InputErrors and whose help is only text."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from distil.types import InputError
+
+HELP = ("--help", "-h")
+
+
+class Parser(argparse.ArgumentParser):
+    """``distil VERB``: exits nowhere, abbreviates nothing."""
+
+    def __init__(self, verb: str, description: str) -> None:
+        super().__init__(
+            prog=f"distil {verb}",
+            description=description,
+            add_help=False,
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse cannot read."""
+        raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace | None:
+        """The arguments; None where help was asked for, and shown."""
+        if any(word in HELP for word in arguments):
+            print(self.format_help(), end="")
+            return None
+        return self.parse_args(arguments)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Argparse type: a whole number from ``least`` on."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    number.__name__ = "whole number"  # argparse's own message says it
+    return number

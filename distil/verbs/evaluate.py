@@ -1,0 +1,207 @@
+"""``distil evaluate RUN``: judge a finished run's student and teacher again, on its test rows or others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.types import InputError
+from distil.verbs.arguments import Parser, whole
+
+if TYPE_CHECKING:
+    import argparse
+
+    from datasets import Dataset
+
+    from distil.config.schema import EvalConfig
+    from distil.evaluation import Judgement
+    from distil.judging import Pair
+    from distil.products import FinishedRun
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Judge, print the table, and write JSON where asked to."""
+    given = _parser().read(arguments)
+    if given is None:
+        return 0
+    if given.json is not None and not os.access(given.json.absolute().parent, os.W_OK):
+        raise InputError(f"--json {given.json}: {given.json.absolute().parent} cannot be written to.")
+    named = {key: getattr(given, key) for key in _COLUMNS}
+    if given.data is None and (odd := [key for key, value in named.items() if value is not None]):
+        raise InputError(f"--{odd[0].replace('_', '-')} names a column of --data FILE: give both.")
+    from distil.data.local import check_file
+    from distil.products import open_run
+
+    run = open_run(given.run)
+    if given.data is not None:
+        check_file(f"--data {given.data}", given.data.expanduser())
+    result = _judged(run, given, named)
+    _print(result)
+    if given.json is not None:
+        from distil.files import write_json
+
+        write_json(given.json, result)
+    return 0
+
+
+_COLUMNS = ("prompt_column", "response_column", "context_column", "messages_column", "text_column")
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "evaluate",
+        "Judge the student of a finished run and its teacher, with the metrics and the settings of\n"
+        "the run. On the run's own test rows this gives the numbers of its results.json again.",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "--data",
+        metavar="FILE",
+        type=Path,
+        help="rows of your own: JSON Lines, JSON, CSV or Parquet; all of them are judged",
+    )
+    for key in _COLUMNS:
+        parser.add_argument(f"--{key.replace('_', '-')}", metavar="NAME", help="a column of FILE by name")
+    parser.add_argument("--rows", metavar="N", type=whole(1), help="the first N rows only")
+    parser.add_argument(
+        "--generation-rows", metavar="N", type=whole(0), help="how many of them are answered by generation"
+    )
+    parser.add_argument("--no-teacher", action="store_true", help="the student alone: no teacher is loaded")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there too")
+    return parser
+
+
+def _judged(run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str | None]) -> dict[str, Any]:
+    """What ``--json`` writes."""
+    from rich.console import Console
+
+    from distil import judging
+    from distil.evaluation import entropy_floor, plan
+    from distil.metrics.base import describe
+    from distil.progress import Progress
+
+    progress = Progress(Console(stderr=True))
+    with progress.spinner("loading models and data"):
+        pair = judging.load_pair(run, teacher=judging.loads_teacher(run) and not given.no_teacher)
+        if given.data is None:
+            rows, notes = judging.own_rows(run, pair.tokenizer)
+        else:
+            longest = judging.longest_row(pair.student, pair.teacher)
+            rows, notes = judging.rows_of_file(run, given.data, dict(named), pair.tokenizer, longest)
+    if given.rows is not None:
+        rows = rows.select(range(min(given.rows, len(rows))))
+    config, more = judging.fitting(run.config.eval, rows)
+    if given.generation_rows is not None:
+        config.generation_rows = given.generation_rows
+    with_teacher = judging.judges_teacher(run) and pair.teacher is not None
+    judged = {
+        who: _one(run, who, pair, rows, config, with_teacher, progress) for who in ("teacher", "student")
+    }
+    student = judged["student"]
+    assert student is not None
+    said = [note for judgement in judged.values() if judgement is not None for note in judgement.notes]
+    return {
+        "run": str(run.folder),
+        "data": "test" if given.data is None else str(given.data),
+        "metrics": describe(plan(config, rows, has_teacher=with_teacher)[0]),
+        **{who: judgement and judgement.scores for who, judgement in judged.items()},
+        "floor": entropy_floor(rows),
+        "evaluation": {
+            "rows": len(rows),
+            "scored_tokens": student.scored_tokens,
+            "generation_rows": len(student.generations),
+            **{
+                key: value
+                for key, value in asdict(config).items()
+                if key in ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
+            },
+        },
+        "notes": list(dict.fromkeys([*notes, *more, *said])),
+    }
+
+
+def _one(
+    run: FinishedRun,
+    who: str,
+    pair: Pair,
+    rows: Dataset,
+    config: EvalConfig,
+    with_teacher: bool,
+    progress: Any,
+) -> Judgement | None:
+    """One of the two models, as the run judges it."""
+    from distil.evaluation import judge
+
+    teacher = pair.teacher if with_teacher else None
+    model = pair.student if who == "student" else teacher
+    if model is None:
+        return None
+    with progress.bar(f"judging the {who}") as report:
+        return judge(
+            model,
+            teacher,
+            rows,
+            pair.tokenizer,
+            config,
+            run.config.seed,
+            eos_ids=pair.eos_ids,
+            shared_vocabulary=pair.shared_vocabulary,
+            progress=report,
+        )
+
+
+def _print(result: Mapping[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from distil.report import palette, words
+    from distil.report.run_directory import Metric
+    from distil.report.terminal import fitted
+
+    console = Console()
+    show = fitted(console)
+    styles = {
+        "teacher": palette.TEACHER.terminal,
+        "student": f"bold {palette.AFTER.terminal}",
+        "floor": "dim",
+    }
+    columns = [who for who in styles if result[who]]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    table.add_column("", overflow="fold")
+    for who in columns:
+        table.add_column(who, justify="right", style=styles[who], no_wrap=True)
+    for name, raw in result["metrics"].items():
+        metric = Metric(name, raw["unit"], raw["higher_is_better"], raw["format"])
+        label = Text(show(f"{name} {words.arrow(metric)}".rstrip()))
+        label.append(show(f" {metric.unit}".rstrip()), style="dim")
+        values = ((result[who].get(name), who) for who in columns)
+        table.add_row(
+            label,
+            *(
+                "" if v is None and who == "floor" else Text(show(words.score(v, metric)))
+                for v, who in values
+            ),
+        )
+    console.print(table)
+    console.print()
+    told = [_sentence(result), *(f"Note: {note}" for note in result["notes"])]
+    for line in told:
+        console.print(Text(show(line), style="dim"))
+
+
+def _sentence(result: Mapping[str, Any]) -> str:
+    e = result["evaluation"]
+    which = "test rows of the run" if result["data"] == "test" else f"rows of {result['data']}"
+    how = "greedy"
+    if e["do_sample"]:
+        how = f"sampled at temperature {e['temperature']}, top_k {e['top_k']}, top_p {e['top_p']}"
+    answers = f"; {e['generation_rows']:,} answered, {how}, at most {e['max_new_tokens']} new tokens"
+    return (
+        f"↑ higher is better, ↓ lower is better. {e['rows']:,} {which} ({e['scored_tokens']:,} scored tokens)"
+        f"{answers if e['generation_rows'] else ''}."
+    )

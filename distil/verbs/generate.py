@@ -1,0 +1,153 @@
+"""``distil generate RUN --prompt TEXT``: a finished run's student answers, beside its teacher where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distil.types import InputError
+from distil.verbs.arguments import Parser, whole
+
+if TYPE_CHECKING:
+    import argparse
+
+    from distil.config.schema import EvalConfig
+    from distil.products import FinishedRun
+
+SAMPLING = ("temperature", "top_k", "top_p", "seed")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Answer each prompt, and print the answers."""
+    given = _parser().read(arguments)
+    if given is None:
+        return 0
+    from distil.products import open_run
+
+    run = open_run(given.run)
+    if given.teacher and run.config.model.teacher.path is None:
+        raise InputError(f"--teacher: {run.folder} had none (model.teacher.path=null).")
+    config = _settings(run.config.eval, given)
+    seed = run.config.seed if given.seed is None else given.seed
+    answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
+    if len(given.prompt) == 1 and not given.teacher:
+        from distil.report.run_directory import printable
+
+        print(printable(answers["student"][0]))
+    else:
+        _print(given.prompt, answers)
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "generate",
+        "Let the student of a finished run answer. Prompts are written as in its training (chat\n"
+        "template, headings, closing line break); settings not given are those of the\n"
+        "run's own evaluation (eval.*).",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "--prompt", metavar="TEXT", action="append", required=True, help="may be given several times"
+    )
+    parser.add_argument("--teacher", action="store_true", help="show the teacher's answer beside it")
+    parser.add_argument("--max-new-tokens", metavar="N", type=whole(1))
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--sample", action="store_true", help="draw tokens; the four below imply it")
+    how.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
+    parser.add_argument("--temperature", metavar="T", type=float)
+    parser.add_argument("--top-k", metavar="K", type=whole(0), help="the K likeliest tokens only; 0: all")
+    parser.add_argument("--top-p", metavar="P", type=float, help="the likeliest tokens up to a share of P")
+    parser.add_argument("--seed", metavar="N", type=whole(0), help="of the draws; the run's own if not given")
+    return parser
+
+
+def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
+    """The run's own settings with what was given in their place. InputError for what is out of range."""
+    drawn = {key: getattr(given, key) for key in SAMPLING if getattr(given, key) is not None}
+    if given.greedy and drawn:
+        raise InputError(f"--greedy draws nothing: leave out --{next(iter(drawn)).replace('_', '-')}.")
+    keys = {key: value for key, value in drawn.items() if key != "seed"}
+    if given.max_new_tokens is not None:
+        keys["max_new_tokens"] = given.max_new_tokens
+    if given.greedy or given.sample or drawn:
+        keys["do_sample"] = not given.greedy
+    try:
+        return replace(config, **keys)
+    except InputError as error:
+        key = str(error).split()[0]
+        raise InputError(
+            str(error).replace(key, f"--{key.removeprefix('eval.').replace('_', '-')}")
+        ) from error
+
+
+def _answers(
+    run: FinishedRun, prompts: Sequence[str], config: EvalConfig, seed: int, *, teacher: bool
+) -> dict[str, list[str]]:
+    """What each model writes to each prompt."""
+    from rich.console import Console
+
+    from distil import judging
+    from distil.data.base import ColumnsConfig
+    from distil.data.prompting import ending_of, prompt_rows, shape_of
+    from distil.evaluation import answer_rows
+    from distil.progress import Progress
+
+    data = run.config.data
+    assert isinstance(data, ColumnsConfig)
+    written = [sample.prompt for sample in run.record.samples]
+    with Progress(Console(stderr=True)).spinner("loading"):
+        shape = shape_of(data, written, allow_network=run.config.run.allow_network)
+        pair = judging.load_pair(run, teacher=teacher)
+    rows = prompt_rows(data, shape, pair.tokenizer, prompts, ending_of(written))
+    longest, room = (
+        max(len(row["prompt_ids"]) for row in rows),
+        judging.longest_row(pair.student, pair.teacher),
+    )
+    if longest >= room:
+        raise InputError(f"--prompt has {longest} tokens; the model takes {room}, its answer included.")
+    models = {"teacher": pair.teacher, "student": pair.student}
+    return {
+        who: [
+            generation.text
+            for generation in answer_rows(model, rows, pair.tokenizer, config, seed, eos_ids=pair.eos_ids)
+        ]
+        for who, model in models.items()
+        if model is not None
+    }
+
+
+def _print(prompts: Sequence[str], answers: Mapping[str, Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from distil.report import palette
+    from distil.report.terminal import SIDE_BY_SIDE, fitted
+
+    console = Console()
+    show = fitted(console)
+    styles = {"teacher": palette.TEACHER.terminal, "student": palette.AFTER.terminal}
+    for i, prompt in enumerate(prompts):
+        if i:
+            console.print()
+        said = {who: Text(show(texts[i])) for who, texts in answers.items()}
+        opening = Text.assemble(("prompt  ", "dim"), (show(prompt), "bold"))
+        if len(said) > 1 and console.width >= SIDE_BY_SIDE:
+            table = Table(
+                box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=True, padding=(0, 2, 0, 0)
+            )
+            for who in said:
+                table.add_column(who, header_style=f"bold {styles[who]}", ratio=1, overflow="fold")
+            table.add_row(*said.values())
+        else:
+            table = Table.grid(padding=(0, 2, 0, 0))
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for who, text in said.items():
+                table.add_row(Text(who, style=styles[who]), text)
+        console.print(opening)
+        console.print(table)
