@@ -10,23 +10,24 @@ import importlib
 import os
 import shlex
 import sys
-import tempfile
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distil.config.command_line import (
+    MULTIRUN_FLAGS,
     PLUGINS_VARIABLE,
     check_arguments,
     expand,
+    flag_value,
     flags_first,
+    is_sweep,
     plugin_paths,
     value_of,
 )
 from distil.config.help import conf_folder, help_text
-from distil.registry import load_plugins, unknown_name
+from distil.registry import unknown_name
 from distil.types import DistilError, InputError, RunInterrupted
 
 if TYPE_CHECKING:
@@ -44,17 +45,11 @@ ON_RUNS = ("evaluate", "generate", "merge")
 """Verbs that load a finished run's student: each is the module of its name in ``distil.verbs``."""
 
 
-class JobFailed(DistilError):
-    """A job of a sweep failed, and said so when it did."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's) and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _verb(arguments)
-    except JobFailed as error:
-        return error.exit_code
     except DistilError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -108,6 +103,9 @@ def run(arguments: list[str]) -> int:
     register_schemas(plugins)
     flags, overrides = flags_first(arguments)
     overrides = expand(overrides)
+    if is_sweep(flags, overrides):
+        _sweep(flags, overrides, arguments, plugins)
+        return 0
     if flags or value_of("hydra.mode", overrides):
         config = _through_hydra([*flags, *overrides], plugins)
     else:
@@ -119,17 +117,36 @@ def run(arguments: list[str]) -> int:
 
 def _job(config: DictConfig, command: str, arguments: Sequence[str]) -> None:
     """One run, from a composed config."""
-    from distil.config.store import typed
-    from distil.config.validate import validate
+    from distil.config.store import prepared
 
-    experiment = typed(config, arguments)
-    # Those of the environment and of config files too: a run's identity covers them.
-    experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
-    load_plugins(experiment.run.plugins)
-    validate(experiment)
+    experiment = prepared(config, arguments)
     from distil.experiment import run as run_experiment
 
     run_experiment(experiment, command=_with_plugins(command))
+
+
+def _sweep(flags: list[str], overrides: list[str], arguments: list[str], plugins: list[str]) -> None:
+    """Every combination of what ``overrides`` say, one job after the other or as the launcher has it."""
+    from distil.sweeps.multirun import Request, sweep
+
+    if flag_value(flags, "--config-path", "-cp"):
+        raise InputError("--config-path does not go with -m. --config-dir adds a folder of your own options.")
+    shown = [word for word in arguments if word not in MULTIRUN_FLAGS and word in flags]
+    folder = flag_value(flags, "--config-dir", "-cd")
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise InputError(f"--config-dir={folder}: no such folder.")
+        overrides = [*overrides, f"hydra.searchpath=['file://{Path(folder).absolute()}']"]
+    request = Request(
+        conf=conf_folder(),
+        config_name=flag_value(flags, "--config-name", "-cn") or "config",
+        overrides=overrides,
+        command=_with_plugins(f"{_program()} {shlex.join(arguments)}"),
+        program=_with_plugins(f"{_program()} {shlex.join(shown)}".strip()),
+        version_base=HYDRA_VERSION_BASE,
+    )
+    with _replaced(sys.argv, {PLUGINS_VARIABLE: os.pathsep.join(plugins)}):
+        sweep(request)
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -139,66 +156,52 @@ def _compose(overrides: list[str]) -> DictConfig:
     from distil.config.store import explained
 
     with explained(overrides), initialize_config_dir(str(conf_folder()), version_base=HYDRA_VERSION_BASE):
-        return compose("config", overrides)
+        whole = compose("config", overrides, return_hydra_config=True)
+    return _single(whole.hydra, whole, overrides)
+
+
+def _single(hydra: Any, config: DictConfig, arguments: Sequence[str]) -> DictConfig:
+    """``config`` of a single run, without Hydra's part. InputError where a preset asks for a sweep."""
+    from omegaconf import open_dict, read_write
+
+    swept = [key for key in hydra.sweeper.get("params") or () if value_of(key, arguments) is None]
+    if swept:
+        raise InputError(
+            f"This is a sweep over {', '.join(swept)}: add -m. For one run of it, give each a value, as in "
+            f"{' '.join(f'{key}=…' for key in swept)}."
+        )
+    with read_write(config), open_dict(config):
+        config.pop("hydra", None)
+    return config
 
 
 def _through_hydra(arguments: list[str], plugins: list[str]) -> DictConfig | None:
-    """Hydra's own main, for its flags and its sweeps. Returns the config where a single run is left to do."""
+    """Hydra's own main, for its flags. Returns the config where a run is left to do."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
 
     from distil.config.store import explained
 
-    composed: list[DictConfig] = []
+    composed: list[tuple[Any, DictConfig]] = []
 
     def task(config: DictConfig) -> None:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _sweep_job(config, HydraConfig.get().job.num, list(HydraConfig.get().overrides.task))
-        else:
-            composed.append(config)  # runs outside Hydra, whose messages about a failed job are not ours
+        composed.append(
+            (HydraConfig.get(), config)
+        )  # it runs outside: Hydra's words on a failure are not ours
 
     entry = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_folder()), config_name="config")(
         task
     )
-    with tempfile.TemporaryDirectory(prefix="distil-sweep-") as folder:
-        # Hydra writes multirun.yaml, every override word by word, and cannot be told not to.
-        if not any(word.startswith("hydra.sweep.dir=") for word in arguments):
-            arguments = [*arguments, f"hydra.sweep.dir='{folder}'"]
-        environment = {"HYDRA_FULL_ERROR": "1", PLUGINS_VARIABLE: os.pathsep.join(plugins)}
-        with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
-            try:
-                entry()
-            except ValueError as error:  # from Hydra itself: a job's own errors are JobFailed by now
-                raise InputError(f"{error}.") from error
-            except SystemExit as error:  # Hydra's own flags, wrongly used, end with 1
-                if error.code:
-                    raise InputError(
-                        "--help shows what can be said, --hydra-help Hydra's own flags."
-                    ) from error
-    return composed[0] if composed else None
-
-
-def _sweep_job(config: DictConfig, number: int, overrides: list[str]) -> None:
-    """One job of a sweep. A failure is told at once, and the other jobs go on; Ctrl-C ends the sweep."""
-    from distil.config.store import register_schemas
-
-    register_schemas(plugin_paths([]))  # in a launcher's child nothing is registered yet
-    words = shlex.join(overrides)
-    print(f"\n=== job {number}: {words}", file=sys.stderr, flush=True)
-    try:
-        _job(config, f"{_program()} {words}".strip(), overrides)
-    except RunInterrupted as error:
-        print(f"error in job {number}: {error}", file=sys.stderr)
-        raise KeyboardInterrupt from error
-    except Exception as error:
-        failure = JobFailed(str(error))
-        failure.exit_code = error.exit_code if isinstance(error, DistilError) else DistilError.exit_code
-        if isinstance(error, DistilError):
-            print(f"error in job {number}: {error}", file=sys.stderr)
-        else:
-            traceback.print_exc()
-        raise failure from None
+    environment = {"HYDRA_FULL_ERROR": "1", PLUGINS_VARIABLE: os.pathsep.join(plugins)}
+    with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
+        try:
+            entry()
+        except ValueError as error:
+            raise InputError(f"{error}.") from error
+        except SystemExit as error:  # Hydra's own flags, wrongly used, end with 1
+            if error.code:
+                raise InputError("--help shows what can be said, --hydra-help Hydra's own flags.") from error
+    return _single(*composed[0], arguments) if composed else None
 
 
 @contextmanager

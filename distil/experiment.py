@@ -41,22 +41,21 @@ logger = logging.getLogger(__name__)
 STATUS = "status.json"
 
 
-def run(config: ExperimentConfig, *, command: str) -> Path:
+def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path:
     """Run ``config`` to its end and return its run directory; a run that is done is only shown.
 
+    ``summary``: whether to print at the end what came out.
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
     """
-    method = METHODS.get(config.method.name).factory(config.method)
-    preflight(config)
-    name = identify(config, method)
-    folder = identity.run_folder(config, name)
-    console = Console()
-    if _status(folder) == "done":
+    name, folder = locate(config)
+    console = Console(quiet=not summary)
+    if status_of(folder) == "done":
         console.print(
             f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
         )
         print_summary(read_run(folder), console)
         return folder
+    method = METHODS.get(config.method.name).factory(config.method)
     _open_folder(folder, config, command)
     with _reported(folder), _log_file(folder / "run.log"), _kept_status(folder, name, command):
         from distil.stages import run_stages
@@ -66,6 +65,13 @@ def run(config: ExperimentConfig, *, command: str) -> Path:
             run_stages(config, method, folder, tracker, Console(stderr=True), command)
     print_summary(read_run(folder), console)
     return folder
+
+
+def locate(config: ExperimentConfig) -> tuple[str, Path]:
+    """The identity of the run of ``config`` and its folder. Raises InputError for what cannot run."""
+    preflight(config)
+    name = identify(config, METHODS.get(config.method.name).factory(config.method))
+    return name, identity.run_folder(config, name)
 
 
 def preflight(config: ExperimentConfig) -> None:
@@ -125,7 +131,8 @@ def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
     return plain
 
 
-def _status(folder: Path) -> str | None:
+def status_of(folder: Path) -> str | None:
+    """What the ``status.json`` of a run directory says; None where there is none that can be read."""
     try:
         status: str = read_json(folder / STATUS)["status"]
     except (OSError, ValueError, KeyError, TypeError):

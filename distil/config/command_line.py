@@ -28,8 +28,21 @@ VALUED_FLAGS = (
 )
 INFO_FLAGS = ("--info", "-i")
 """Their value may be left out."""
+MULTIRUN_FLAGS = ("--multirun", "-m")
+OTHER_COMMANDS = (
+    "--run",
+    "-r",
+    "--cfg",
+    "-c",
+    *INFO_FLAGS,
+    "--shell-completion",
+    "-sc",
+    "--hydra-help",
+    "--version",
+)
+"""Flags that ask for something else than to run; Hydra says which do not go together."""
 HYDRA_FLAGS = (*BARE_FLAGS, *VALUED_FLAGS, *INFO_FLAGS, "--shell-completion", "-sc", "--experimental-rerun")
-APPENDED_GROUPS = ("experiment", "debug")
+APPENDED_GROUPS = ("experiment", "debug", "sweep")
 """Groups without a default, for which Hydra wants ``+experiment=x``: ``experiment=x`` is understood too."""
 
 FREE_KEYS = ("model.student.overrides.",)
@@ -77,6 +90,22 @@ def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         (flags if is_value or word.startswith("-") else overrides).append(word)
         before = word
     return flags, overrides
+
+
+def flag_value(flags: Sequence[str], *names: str) -> str | None:
+    """The value that ``flags`` (as ``flags_first`` gives them) have for any of ``names``."""
+    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+        flag, sign, value = word.partition("=")
+        if flag in names:
+            return value if sign else following
+    return None
+
+
+def is_sweep(flags: Sequence[str], overrides: Sequence[str]) -> bool:
+    """Whether the command asks for a sweep, and for nothing that goes without one."""
+    asked = any(flag in MULTIRUN_FLAGS for flag in flags)
+    asked = asked or (value_of("hydra.mode", overrides) or "").upper() == "MULTIRUN"
+    return asked and not any(flag.split("=")[0] in OTHER_COMMANDS for flag in flags)
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

@@ -15,6 +15,15 @@ from distil.registry import unknown_name
 Schemas = Mapping[str, type[Any]]
 """Dataclasses by their name below ``schema/``: ``method/kd``, ``trainer``, …; ``experiment`` is the root."""
 
+HYDRA_PLUGINS = {
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+}
+"""Launchers and sweepers of others, and the packages that bring them."""
+
 _EXPECTED = {
     "Float": "a number",
     "Integer": "a whole number",
@@ -60,6 +69,8 @@ def unknown_option(missing: str, options: Sequence[str], text: str) -> str:
             f"{schema[1]}={schema[2]} has a config file, but no code that registers it. "
             "Name its file: run.plugins=[FILE.py] or the environment variable DISTIL_PLUGINS."
         )
+    if package := HYDRA_PLUGINS.get(f"{group}/{name}"):
+        return f"{group}={name} needs the package {package}, which is not installed: pip install {package}"
     if not group:
         return f"--config-name={missing}: there is no such file. The config of a run is called config."
     return unknown_name(group, name, options)

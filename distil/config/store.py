@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distil.adapters.base import ADAPTERS
-from distil.config.command_line import value_of
+from distil.config.command_line import plugin_paths, value_of
 from distil.config.explain import explain, unknown_key, unknown_option, unparsable
 from distil.config.schema import (
     EvalConfig,
@@ -24,6 +24,7 @@ from distil.config.schema import (
     TrackerConfig,
 )
 from distil.config.trainer import TrainerConfig
+from distil.config.validate import validate
 from distil.data.base import DATA
 from distil.methods.base import METHODS
 from distil.registry import Registry, load_plugins
@@ -88,6 +89,16 @@ def typed(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
     with explained(arguments):
         experiment = OmegaConf.to_object(config)
     assert isinstance(experiment, ExperimentConfig)
+    return experiment
+
+
+def prepared(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
+    """The composed config as dataclasses, its plugins loaded, all of it checked that needs no file."""
+    experiment = typed(config, arguments)
+    # Those of the environment and of config files too: a run's identity covers them.
+    experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
+    load_plugins(experiment.run.plugins)
+    validate(experiment)
     return experiment
 
 

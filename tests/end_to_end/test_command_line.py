@@ -186,24 +186,59 @@ def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_a_failed_job_does_not_end_the_sweep(tmp_path: Path) -> None:
-    result = command("-m", "method=kd,sft", "method.temperature=-1,-2", cwd=tmp_path)
+SWEEPS = {
+    ("method=kd,kdd",): ["job 2 of 2 (method=kdd)", "method=kdd is unknown", "Did you mean kd?"],
+    ("seed=0,1.5",): ["job 2 of 2 (seed=1.5)", "seed=1.5", "a whole number"],
+    ("seed=0,1", "trainer.learning_rat=1"): ["trainer.learning_rat=1", "trainer.learning_rate?"],
+    ("seed=0,1", "model.teacher.path=/nowhere"): ["model.teacher.path=/nowhere", "All 2 jobs"],
+    ("method=kd,sft", "method.temperature=1,-1"): [
+        "2 of 4 jobs cannot run, so none was started:",
+        "job 2 (method=kd method.temperature=-1): method.temperature must be above 0, got -1",
+        "job 4 (method=sft method.temperature=-1): ",
+    ],
+    ("seed=0,",): ["seed=0,", "cannot be read"],
+    ("name=a,../b",): ["job 2 of 2 (name=../b)", "below output_dir"],
+    ("--config-path", "x", "seed=0,1"): ["--config-path", "--config-dir"],
+    ("--config-dir", "nowhere", "seed=0,1"): ["--config-dir=nowhere", "no such folder"],
+}
+
+
+@pytest.mark.parametrize("arguments", SWEEPS, ids=" ".join)
+def test_a_sweep_with_one_bad_job_starts_none(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    result = command("-m", *arguments, cwd=tmp_path)
     assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
     assert "Traceback" not in result.stderr
-    jobs = [(method, temperature) for method in ("kd", "sft") for temperature in ("-1", "-2")]
-    for number, (method, temperature) in enumerate(jobs):
-        assert f"=== job {number}: method={method} method.temperature={temperature}\n" in result.stderr
-        assert (
-            f"error in job {number}: method.temperature must be above 0, got {temperature}" in result.stderr
-        )
-    assert list(tmp_path.iterdir()) == [], "Hydra's multirun.yaml holds every override word by word"
+    for words in SWEEPS[arguments]:
+        assert words in result.stderr
+    assert list(tmp_path.iterdir()) == [], "nothing has begun, and nothing is left behind"
 
 
-def test_a_sweep_with_an_unknown_option_starts_no_job(tmp_path: Path) -> None:
-    result = command("-m", "method=kd,kdd", cwd=tmp_path)
-    assert result.returncode == 2
-    assert "method=kdd" in result.stderr
-    assert "===" not in result.stderr
+PRESETS = {
+    "compare_methods": ("method=kd", "seed=0"),
+    "compare_adapters": ("peft=lora", "seed=0"),
+    "temperature": ("method.temperature=2", "seed=0"),
+    "lambda": ("method.lambda_gkd=0.5", "seed=0"),
+    "data_scarcity": ("data.max_train_rows=125", "method=sft", "seed=0"),
+    "smollm2_compare": ("method=gkd", "seed=0"),
+}
+"""Experiments that are sweeps, and one value for each of their keys."""
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_of_a_sweep_says_so(name: str, tmp_path: Path) -> None:
+    """Without -m it is refused, and one run of it is asked for by a value for each swept key."""
+    alone = command(f"experiment={name}", cwd=tmp_path)
+    assert alone.returncode == 2
+    for override in PRESETS[name]:
+        assert override.partition("=")[0] in alone.stderr
+    assert "add -m" in alone.stderr
+    text = (ROOT / "conf" / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"python run.py -m experiment={name}" in text, "the command that runs it"
+    # Refused for what was made wrong on purpose, not for being a sweep.
+    one = command(f"experiment={name}", *PRESETS[name], "data.max_length=1", cwd=tmp_path)
+    assert "data.max_length" in one.stderr
 
 
 def cpu_seconds(*arguments: str, cwd: Path) -> float:

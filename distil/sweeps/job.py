@@ -1,0 +1,97 @@
+"""One job of a sweep: it never raises but for Ctrl-C, says in a line what it came to, leaves no memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distil.config.schema import ExperimentConfig
+from distil.experiment import locate, run
+from distil.metrics.base import METRICS
+from distil.report.run_directory import read_run
+from distil.report.terminal import cut
+from distil.report.words import duration, score
+from distil.sweeps.plan import seconds_left
+from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
+from distil.types import DistilError, RunInterrupted
+
+HEADLINE = 4
+"""Scores in the line of a job; all of them are in the comparison."""
+
+
+def run_job(
+    record: SweepRecord, overrides: Sequence[str], config: Callable[[], ExperimentConfig], command: str
+) -> None:
+    """Run the job with ``overrides`` and report it. Raises KeyboardInterrupt where the user stopped it.
+
+    ``config``: composes its config; what is wrong with that is a failure of this job alone.
+    """
+    jobs = record.jobs()
+    number = next((i for i, job in enumerate(jobs, 1) if job.overrides == list(overrides)), None)
+    job = jobs[number - 1] if number is not None else Job(list(overrides), " ".join(overrides))
+    left = seconds_left(jobs, record.elapsed())
+    of = f"job {number} of {len(jobs)}" if number is not None else f"job {len(jobs) + 1}"
+    _say(f"{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
+    job.status, job.reason = RUNNING, None
+    record.report(job)
+    began = time.monotonic()
+    try:
+        experiment = config()
+        if job.run is None:  # of a sweeper that finds its jobs as it goes
+            job.run = os.path.relpath(locate(experiment)[1], record.folder)
+        folder = run(experiment, command=command, summary=False)
+        job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
+        _say(f"  done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
+    except (KeyboardInterrupt, RunInterrupted):
+        job.status, job.reason = INTERRUPTED, "Ctrl-C"
+        raise KeyboardInterrupt from None
+    except (Exception, SystemExit) as error:  # a library that calls exit must not end the other jobs
+        known = isinstance(error, DistilError)
+        job.status, job.reason = (
+            FAILED,
+            _one_line(str(error) if known else f"{type(error).__name__}: {error}"),
+        )
+        job.seconds = round(time.monotonic() - began, 2)
+        if not known:
+            traceback.print_exc()
+        _say(f"  failed: {job.reason}")
+    finally:
+        record.report(job)
+        free_memory()
+
+
+def headline(folder: Path, metrics: Sequence[str]) -> str:
+    """What the distilled student in ``folder`` scored: the first value of each of ``metrics``."""
+    results = read_run(folder).results
+    described = {metric.name: metric for metric in results.metrics} if results is not None else {}
+    told = []
+    for name in metrics:
+        value = next((each for each in METRICS.get(name).factory.values if each in described), None)
+        if value is not None and results is not None:
+            told.append(f"{value} {score(results.after.get(value), described[value])}")
+    return f": {', '.join(told[:HEADLINE])}" if told else ""
+
+
+def free_memory() -> None:
+    """Give back what the last job held: models in reference cycles, caches of devices, free heap."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
+    if trim is not None:
+        trim(0)
+
+
+def _one_line(text: str) -> str:
+    return cut(text, 500)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,124 @@
+"""What a sweep is going to do, known and checked before its first job starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from distil.config.schema import ExperimentConfig
+from distil.experiment import locate, status_of
+from distil.files import read_json
+from distil.sweeps.record import DONE, Job, shared
+from distil.types import DistilError, InputError
+
+MOST = 10
+"""Refused jobs that are named; the rest are counted."""
+
+
+def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder: Path) -> list[Job]:
+    """The jobs of a sweep in ``folder``: where each runs, which are done, which are the same run.
+
+    Args:
+        jobs: overrides of each job with its config, or with what is wrong with it.
+        folder: where ``sweep.json`` will lie.
+
+    Raises InputError where any job cannot run: then none is started.
+    """
+    planned: list[Job] = []
+    first: dict[Path, int] = {}
+    refused: list[tuple[int, Job, InputError]] = []
+    common = shared([overrides for overrides, _ in jobs])
+    for number, (overrides, config) in enumerate(jobs, 1):
+        job = Job(overrides, " ".join(word for word in overrides if word not in common) or " ".join(common))
+        planned.append(job)
+        try:
+            if isinstance(config, InputError):
+                raise config
+            _, run = locate(config)
+        except InputError as error:
+            refused.append((number, job, error))
+            continue
+        job.run = os.path.relpath(run, folder)
+        if (twin := first.setdefault(run, number)) != number:
+            job.same_as = twin
+        elif status_of(run) == DONE:
+            job.status, job.before, job.seconds = DONE, True, _seconds(run)
+    if refused:
+        raise InputError(_refusal(refused, len(jobs)))
+    return planned
+
+
+def _refusal(refused: Sequence[tuple[int, Job, InputError]], total: int) -> str:
+    """Why no job is started: one line where the reason is one."""
+    reasons = list(dict.fromkeys(str(error) for _, _, error in refused))
+    if len(reasons) == 1 and len(refused) == total:
+        return f"{reasons[0]} (All {total} jobs: none was started.)" if total > 1 else reasons[0]
+    if len(refused) == 1:
+        number, job, error = refused[0]
+        return f"job {number} of {total} ({job.label}), so none was started: {error}"
+    lines = [f"  job {number} ({job.label}): {error}" for number, job, error in refused[:MOST]]
+    if len(refused) > MOST:
+        lines.append(f"  … and {len(refused) - MOST} more")
+    return "\n".join([f"{len(refused)} of {total} jobs cannot run, so none was started:", *lines])
+
+
+def opening(jobs: Sequence[Job], folder: Path) -> list[str]:
+    """What is said before the first job: how many there are, and which are one run."""
+    own = [job for job in jobs if job.same_as is None]
+    done = sum(job.before for job in own)
+    begun = sum(not job.before and job.run is not None and (folder / job.run).exists() for job in own)
+    fresh = len(own) - done - begun
+    counts = [(done, "done before"), (begun, "begun before"), (fresh, "new")]
+    told = ", ".join(f"{count} {what}" for count, what in counts if count)
+    lines = [f"Sweep of {len(jobs)} jobs in {folder}: {told}."]
+    for number, job in enumerate(jobs, 1):
+        if job.same_as is not None:
+            lines.append(f"Job {number} ({job.label}) is the same run as job {job.same_as}: it runs once.")
+    return lines
+
+
+def ending(jobs: Sequence[Job], command: str) -> DistilError | None:
+    """What is wrong at the end of a sweep, as the error to raise; None where all jobs are done."""
+    own = [(number, job) for number, job in enumerate(jobs, 1) if job.same_as is None]
+    failed = [(number, job) for number, job in own if job.status != DONE]
+    if not failed:
+        return None
+    lines = [f"  job {number} ({job.label}): {job.reason or job.status}" for number, job in failed]
+    return DistilError(
+        "\n".join(
+            [
+                f"{len(failed)} of {len(own)} jobs failed:",
+                *lines,
+                f"The same command tries them again, and no other:\n  {command}",
+            ]
+        )
+    )
+
+
+def seconds_left(jobs: Sequence[Job], elapsed: float) -> float | None:
+    """Seconds until the sweep ends, from what its jobs took; None where nothing is known yet.
+
+    A job is taken to need what those of its kind (all but the seed alike) needed, else the mean of all. Jobs
+    that ran at the same time are seen in the ratio of their seconds to ``elapsed``.
+    """
+    own = [job for job in jobs if job.same_as is None]
+    known: dict[str, list[float]] = {}
+    for job in own:
+        if job.status == DONE and job.seconds is not None:
+            known.setdefault(job.kind, []).append(job.seconds)
+    everything = [seconds for times in known.values() for seconds in times]
+    if not everything:
+        return None
+    needs = (known.get(job.kind, everything) for job in own if not job.settled)
+    work = sum(sum(times) / len(times) for times in needs)
+    busy = sum(job.seconds or 0 for job in own if job.settled and not job.before)
+    return work * min(1.0, elapsed / busy) if busy else work
+
+
+def _seconds(run: Path) -> float | None:
+    """What a run that is done took."""
+    try:
+        return float(read_json(run / "cost.json")["seconds"]["total"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

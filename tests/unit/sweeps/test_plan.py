@@ -1,0 +1,116 @@
+"""The plan of a sweep on real configs: what is done, what is one run, what cannot run; the time left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distil.config.schema import ExperimentConfig, PeftConfig
+from distil.data.embedded import EmbeddedDataConfig
+from distil.experiment import locate
+from distil.files import write_json
+from distil.methods.kd import KDConfig
+from distil.methods.sft import SFTConfig
+from distil.sweeps.plan import ending, opening, plan, seconds_left
+from distil.sweeps.record import DONE, FAILED, PENDING, Job
+from distil.types import InputError
+
+
+def config(folder: Path, **changes: object) -> ExperimentConfig:
+    made = ExperimentConfig(
+        output_dir=str(folder), method=KDConfig(), peft=PeftConfig(name="none"), data=EmbeddedDataConfig()
+    )
+    made.model.name = "embedded"
+    made.model.teacher.path = "distil:embedded/teacher"
+    made.model.student.path = "distil:embedded/student"
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_jobs_of_one_identity_are_one_run(tmp_path: Path) -> None:
+    """By what they compute, not by what was typed: SFT ignores the temperature."""
+    jobs = [
+        (["method=sft", "method.temperature=1"], config(tmp_path, method=SFTConfig(temperature=1.0))),
+        (["method=kd", "method.temperature=1"], config(tmp_path, method=KDConfig(temperature=1.0))),
+        (["method=sft", "method.temperature=2"], config(tmp_path, method=SFTConfig(temperature=2.0))),
+        (["method=kd", "method.temperature=2"], config(tmp_path, method=KDConfig(temperature=2.0))),
+    ]
+    planned = plan(jobs, tmp_path / "default")
+    assert [job.same_as for job in planned] == [None, None, 1, None]
+    lines = opening(planned, tmp_path / "default")
+    assert "Sweep of 4 jobs" in lines[0]
+    assert "3 new" in lines[0]
+    assert "Job 3 (method=sft method.temperature=2) is the same run as job 1" in lines[1]
+
+
+def test_what_is_done_is_known_and_what_is_begun_goes_on(tmp_path: Path) -> None:
+    configs = [config(tmp_path, seed=seed) for seed in range(3)]
+    for seed, status in ((0, "done"), (1, "interrupted")):
+        run = locate(configs[seed])[1]
+        run.mkdir(parents=True)
+        write_json(run / "status.json", {"status": status})
+        write_json(run / "cost.json", {"seconds": {"total": 40.0}})
+    planned = plan([([f"seed={seed}"], configs[seed]) for seed in range(3)], tmp_path / "default")
+    assert [(job.status, job.before, job.seconds) for job in planned] == [
+        (DONE, True, 40.0),
+        (PENDING, False, None),
+        (PENDING, False, None),
+    ]
+    assert "1 done before, 1 begun before, 1 new" in opening(planned, tmp_path / "default")[0]
+
+
+def test_one_job_that_cannot_run_refuses_all(tmp_path: Path) -> None:
+    good = config(tmp_path)
+    bad = replace(good, model=replace(good.model, teacher=replace(good.model.teacher, path="/nowhere")))
+    with pytest.raises(InputError, match=r"job 2 of 3 \(seed=1\).*/nowhere"):
+        plan([(["seed=0"], good), (["seed=1"], bad), (["seed=2"], good)], tmp_path)
+    with pytest.raises(InputError, match="All 2 jobs"):
+        plan([(["seed=0"], bad), (["seed=1"], bad)], tmp_path)
+    many = [([f"seed={n}"], InputError(f"reason {n}")) for n in range(30)]
+    with pytest.raises(InputError) as told:
+        plan(many, tmp_path)
+    assert "30 of 30 jobs cannot run" in str(told.value)
+    assert "and 20 more" in str(told.value)
+
+
+def test_the_end_names_what_failed_and_why() -> None:
+    jobs = [
+        Job(["seed=0"], "seed=0", status=DONE),
+        Job(["seed=1"], "seed=1", status=FAILED, reason="NaN at step 3"),
+        Job(["seed=01"], "seed=01", status=FAILED, reason="NaN at step 3", same_as=2),
+    ]
+    error = ending(jobs, "python run.py -m seed=0,1,01")
+    assert error is not None
+    assert error.exit_code == 1
+    assert "1 of 2 jobs failed" in str(error)
+    assert "job 2 (seed=1): NaN at step 3" in str(error)
+    assert "python run.py -m seed=0,1,01" in str(error)
+    assert ending(jobs[:1], "") is None
+
+
+def of(kind: str, status: str, seconds: float | None = None, before: bool = False) -> Job:
+    return Job([], run=f"{kind}-s0-abc", status=status, seconds=seconds, before=before)
+
+
+def test_time_left_is_that_of_jobs_of_the_same_kind() -> None:
+    jobs = [
+        of("sft", DONE, 10),
+        of("gkd", DONE, 90),
+        of("sft", PENDING),
+        of("gkd", PENDING),
+        of("kd", PENDING),
+    ]
+    # One after the other: 10 + 90, and 50 (the mean) of a kind that nobody has seen.
+    assert seconds_left(jobs, elapsed=100) == pytest.approx(150)
+    # The same two jobs at the same time: half.
+    assert seconds_left(jobs, elapsed=50) == pytest.approx(75)
+
+
+def test_time_left_counts_what_is_left_alone() -> None:
+    assert seconds_left([of("kd", PENDING)], elapsed=1) is None
+    done_before = [of("kd", DONE, 30, before=True), of("kd", PENDING), of("kd", PENDING)]
+    assert seconds_left(done_before, elapsed=1) == pytest.approx(60)
+    failed = [of("kd", DONE, 30), of("kd", FAILED, 1), of("kd", PENDING)]
+    assert seconds_left(failed, elapsed=31) == pytest.approx(30)
+    assert seconds_left([of("kd", DONE, 30), of("kd", FAILED, 1)], elapsed=31) == 0
