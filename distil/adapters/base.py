@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from distil.adapters.targets import names_of_linear, shown
 from distil.config.schema import PeftConfig
 from distil.registry import Registry
 from distil.types import InputError
@@ -76,6 +77,7 @@ def peft_model(student: PreTrainedModel, config: Any) -> PreTrainedModel:
     from peft import get_peft_model
 
     student.requires_grad_(False)
+    linear = names_of_linear(student)
     config.task_type = "CAUSAL_LM"
     try:
         with warnings.catch_warnings():
@@ -84,8 +86,11 @@ def peft_model(student: PreTrainedModel, config: Any) -> PreTrainedModel:
             wrapped: PreTrainedModel = get_peft_model(student, config)
     except (ValueError, TypeError, KeyError, NotImplementedError) as error:
         text = " ".join(str(error).split())
+        targets = getattr(config, "target_modules", None)
+        key = "peft" if targets is None else f"peft.target_modules={shown(targets)}"
         raise InputError(
-            f"peft: {type(config).__name__} does not fit {type(student).__name__}: {text[:400]}"
+            f"{key}: {type(config).__name__} does not fit {type(student).__name__}: {text[:400]}. Its linear "
+            f"modules: {', '.join(linear)}."
         ) from error
     return wrapped
 

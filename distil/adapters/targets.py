@@ -40,7 +40,7 @@ def resolve(student: PreTrainedModel, chosen: Any, known: Mapping[str, Any]) -> 
     if chosen != ALL_LINEAR and not _matches(student, chosen):
         there = ", ".join(names_of_linear(student)[:SHOWN])
         raise InputError(
-            f"peft.target_modules={_shown(chosen)} matches no module of {type(student).__name__}. "
+            f"peft.target_modules={shown(chosen)} matches no module of {type(student).__name__}. "
             f"Its linear modules: {there}. null chooses by family, {ALL_LINEAR} takes all but the head."
         )
     return list(chosen) if isinstance(chosen, (list, tuple)) else chosen
@@ -76,5 +76,6 @@ def _matches(student: PreTrainedModel, chosen: str | Sequence[str]) -> bool:
     return any(name == wanted or name.endswith(f".{wanted}") for name in names for wanted in chosen)
 
 
-def _shown(chosen: Any) -> str:
-    return chosen if isinstance(chosen, str) else f"[{','.join(chosen)}]"
+def shown(chosen: Any) -> str:
+    """Targets as a user writes them."""
+    return chosen if isinstance(chosen, str) else f"[{','.join(sorted(chosen))}]"
