@@ -14,11 +14,13 @@ from distil.api.inputs import (
     check_model,
     check_quantised,
     check_same_tokens,
+    check_trainable,
     end_ids,
+    filling_id,
     half_precision,
     local_tokenizer,
     quantisation,
-    quantised_bits,
+    shared_ids,
     token_ids,
 )
 from distil.api.rows import raw_rows, read_rows, score_of
@@ -136,6 +138,7 @@ class BaseDistillation:
         self.config.validate()
         with library_words(self.config.peft_type):
             student = self.student
+            check_trainable(student)
             raw = raw_rows(train_dataset, "train_dataset", _limit(train_dataset, training_args))
             self._columns = raw.columns
             method = self._method()
@@ -148,9 +151,9 @@ class BaseDistillation:
                 rows=rows,
                 held_out=held_out,
                 experiment=self.experiment(),
-                stops=self._stops(),
-                pad_id=self._pad_id(),
-                shared_vocabulary=self._shared_vocabulary(),
+                stops=end_ids(self.tokenizer, self.teacher, self.student),
+                pad_id=filling_id(self.tokenizer),
+                shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
             )
             output, self.history = train(job, training_args, resume_from_checkpoint)
         return output
@@ -162,19 +165,20 @@ class BaseDistillation:
         KL(teacher || student) (nats a token, over the ids that both share), ``top1_agreement`` (share of the
         tokens) and ``eval_tokens``. Random state and modes are as before afterwards.
         """
+        from distil.api.students import place
         from distil.evaluation import score_rows
 
         with library_words(self.config.peft_type):
             student = self.student
-            self._to_device()
+            place(self.teacher, student)
             rows = self._rows(raw_rows(eval_dataset, "eval_dataset"))
             totals = score_rows(
                 student,
                 self.teacher,
                 rows,
-                self._pad_id(),
+                filling_id(self.tokenizer),
                 self.config.per_device_eval_batch_size,
-                self._shared_vocabulary(),
+                shared_ids(self.tokenizer, self.teacher, self.student),
             )
         scores = {
             "eval_loss": totals.nll_per_token,
@@ -205,14 +209,22 @@ class BaseDistillation:
         """Take the student of a folder: one that ``save_student`` wrote, ``student/`` of a run, or a model.
 
         Returns it. An adapter goes onto the base that is here, which must be the one it was trained on.
+        P-tuning and a projected prefix save no network: what comes back speaks, and is not trained further.
         Raises ValueError for a folder that holds no student, or one that does not fit.
         """
+        from distil.adapters.existing import ADAPTER_CONFIG
         from distil.api.saved import load
+        from distil.api.students import adapter_of, place
 
         folder = Path(model_path).expanduser()
         with library_words(self.config.peft_type):
-            model = load(folder, self._student, self._base_name, self._base_print)
-            if model is not None:
+            resumable = adapter_of(self.experiment()).no_resume is None
+            model = load(folder, self._student, self._base_name, self._base_print, resumable=resumable)
+            if (folder / ADAPTER_CONFIG).is_file():
+                self._student = model
+                model.train(False)
+                place(self.teacher, model)
+            else:
                 check_same_tokens(self.teacher, model)
                 self._adopt(model)
         return self.student
@@ -223,16 +235,7 @@ class BaseDistillation:
 
     def experiment(self, data: str | Path | None = None) -> ExperimentConfig:
         """The typed config of the runner that does the same on ``data``, models as they were loaded here."""
-        from distil.api.experiment import to_experiment
-
-        return to_experiment(
-            self.config,
-            self.method,
-            data=data,
-            score=score_of(self._columns),
-            models={"teacher": half_precision(self.teacher), "student": half_precision(self._student)},
-            peft={} if self._student is None else self._quantisation(self._student),
-        )
+        return self._experiment_of(self._student, data)
 
     def command(self, data: str | Path | None = None) -> str:
         """The command line that trains the same student, to the bit where models and rows are the same.
@@ -252,48 +255,30 @@ class BaseDistillation:
 
     def _adopt(self, student: PreTrainedModel) -> None:
         """Take ``student`` as the one to train, an adapter on it where the config asks for one."""
-        from distil.adapters.base import ADAPTERS
-        from distil.anatomy import is_adapted
-        from distil.api.experiment import to_experiment
-        from distil.models.base_print import base_print
+        from distil.api.students import adapted, place
 
         check_quantised(student, self.config)
         self._base_name = str(student.name_or_path) or self.config.student_model_name
-        self._base_print = ""
-        if self.config.use_peft:
-            import torch
+        tokenizer = self.tokenizer
+        if tokenizer is None and self.config.prompt_tuning_init == "TEXT":
+            tokenizer = self._local_tokenizer()
+        self._student, self._base_print = adapted(student, self._experiment_of(student), tokenizer)
+        place(self.teacher, self._student)
+        shared_ids(self.tokenizer, self.teacher, self._student)
 
-            require(
-                not is_adapted(student),
-                "student_model carries an adapter already. Load the plain model again, or set use_peft=False "
-                "to train the adapter that is there.",
-            )
-            self._base_print = base_print(student)
-            peft = to_experiment(self.config, self.method, peft=self._quantisation(student)).peft
-            adapter = ADAPTERS.get(peft.name).factory(peft)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.config.seed)
-                student = adapter.wrap(student, self.tokenizer)
-        require(
-            any(p.requires_grad for p in student.parameters()),
-            "student_model has no parameter that takes a gradient: student.requires_grad_(True).",
+    def _experiment_of(
+        self, student: PreTrainedModel | None, data: str | Path | None = None
+    ) -> ExperimentConfig:
+        from distil.api.experiment import to_experiment
+
+        return to_experiment(
+            self.config,
+            self.method,
+            data=data,
+            score=score_of(self._columns),
+            models={"teacher": half_precision(self.teacher), "student": half_precision(student)},
+            peft=quantisation(student) if self.config.use_peft else {},
         )
-        self._student = student
-        student.train(False)
-        self._to_device()
-        self._shared_vocabulary()
-
-    def _to_device(self) -> None:
-        """The teacher, in eval mode, to where the student is."""
-        self.teacher.train(False)
-        device = next(self.student.parameters()).device
-        spread = hasattr(self.teacher, "hf_device_map") or quantised_bits(self.teacher) is not None
-        if not spread and next(self.teacher.parameters()).device != device:
-            self.teacher.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
-
-    def _quantisation(self, student: PreTrainedModel) -> dict[str, Any]:
-        wanted = self.config.use_peft and self.config.peft_type.lower() == "qlora"
-        return quantisation(student) if wanted else {}
 
     def _rows(self, raw: RawRows, *, wants_prompts: bool = False) -> list[dict[str, Any]]:
         """``raw`` as rows that fit both models."""
@@ -312,26 +297,6 @@ class BaseDistillation:
 
     def _local_tokenizer(self) -> PreTrainedTokenizerBase | None:
         return local_tokenizer(self._base_name, self.config.student_model_name)
-
-    def _pad_id(self) -> int:
-        from distil.evaluation import pad_id
-
-        return 0 if self.tokenizer is None else pad_id(self.tokenizer)
-
-    def _stops(self) -> set[int]:
-        """The ids at which the student's own sequences end."""
-        from distil.data.encode import stop_ids
-        from distil.data.hf import HfConfig
-
-        told = set() if self.tokenizer is None else set(stop_ids(HfConfig(), self.tokenizer))
-        return told | end_ids(self.teacher, self.student)
-
-    def _shared_vocabulary(self) -> int:
-        from distil.models import shared_vocabulary
-
-        models = self.teacher, self.student
-        reader: Any = token_ids(*models) if self.tokenizer is None else self.tokenizer
-        return shared_vocabulary(*models, reader)
 
     def _method(self) -> Method[MethodConfig]:
         from distil.methods.base import METHODS

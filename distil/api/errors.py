@@ -46,7 +46,7 @@ def in_words(message: str, peft_type: str = "lora") -> str:
 
     message = re.sub(r"\b(?:method|rollouts|data|eval|model\.teacher|model\.student|peft|trainer)\.\w+", own,
                      message)  # fmt: skip
-    return re.sub(r"\bpeft=(?=\w)", "peft_type=", message)
+    return re.sub(r"\bpeft=(?=\w)", "peft_type=", message).replace("peft= makes", "peft_type makes")
 
 
 @contextmanager

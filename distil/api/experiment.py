@@ -118,7 +118,12 @@ def _peft(config: DistillationConfig, more: Mapping[str, Any]) -> PeftConfig:
         if name in flat:
             value = getattr(config, name)
             keys[field.name] = list(value) if isinstance(value, tuple) else value
-    made: PeftConfig = entry.config(**keys, **more)
+    known_keys = {
+        field.name for field in fields(entry.config)
+    }  # a quantised base under lora has no such keys
+    made: PeftConfig = entry.config(
+        **keys, **{key: value for key, value in more.items() if key in known_keys}
+    )
     return made
 
 

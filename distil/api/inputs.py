@@ -68,6 +68,15 @@ def check_quantised(student: PreTrainedModel, config: DistillationConfig) -> Non
             settle(student, "student_model", "Load it in 8 bits, or whole.")
 
 
+def check_trainable(student: PreTrainedModel) -> None:
+    """Raise ArgumentError for a student of which nothing would be trained."""
+    require(
+        any(p.requires_grad for p in student.parameters()),
+        "student_model has no parameter that takes a gradient. Of a model: student.requires_grad_(True). A "
+        "finished prompt or prefix, as load_student brings it, is not trained any further: start a new one.",
+    )
+
+
 def quantised_bits(model: PreTrainedModel) -> int | None:
     """4 or 8 where bitsandbytes holds the weights of ``model``, else None."""
     if getattr(model, "is_loaded_in_4bit", False):
@@ -75,11 +84,14 @@ def quantised_bits(model: PreTrainedModel) -> int | None:
     return 8 if getattr(model, "is_loaded_in_8bit", False) else None
 
 
-def quantisation(model: PreTrainedModel) -> dict[str, Any]:
-    """How a quantised student's weights are held, in the keys of the runner's ``peft=qlora``."""
-    held = model.config.quantization_config
-    if quantised_bits(model) == 8:
+def quantisation(model: PreTrainedModel | None) -> dict[str, Any]:
+    """How a student's weights are held, in the keys of the runner's ``peft=qlora``; empty: they are whole."""
+    bits = None if model is None else quantised_bits(model)
+    if model is None or bits is None:
+        return {}
+    if bits == 8:
         return {"bits": 8}
+    held: Any = model.config.quantization_config
     return {
         "bits": 4,
         "bnb_4bit_quant_type": held.bnb_4bit_quant_type,
@@ -119,14 +131,34 @@ def token_ids(*models: PreTrainedModel) -> TokenIds:
     return TokenIds(min(sizes), bos if isinstance(bos, int) else None)
 
 
-def end_ids(*models: PreTrainedModel) -> set[int]:
-    """The ids that end a sequence, as the models came to say."""
-    found: set[int] = set()
+def end_ids(tokenizer: PreTrainedTokenizerBase | None, *models: PreTrainedModel) -> set[int]:
+    """The ids at which the student's own sequences end: what the tokenizer and the models say."""
+    from distil.data.encode import stop_ids
+    from distil.data.hf import HfConfig
+
+    found: set[Any] = set() if tokenizer is None else set(stop_ids(HfConfig(), tokenizer))
     for model in models:
         settings = getattr(model, "generation_config", None) or model.config
         eos = settings.eos_token_id
         found |= set(eos) if isinstance(eos, (list, tuple)) else {eos}
     return {token_id for token_id in found if token_id is not None}
+
+
+def filling_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """An id to fill batches with; what is filled is masked by its place."""
+    from distil.evaluation import pad_id
+
+    return 0 if tokenizer is None else pad_id(tokenizer)
+
+
+def shared_ids(
+    tokenizer: PreTrainedTokenizerBase | None, teacher: PreTrainedModel, student: PreTrainedModel
+) -> int:
+    """How many ids both models give a logit to. InputError where the tokenizer gives more."""
+    from distil.models import shared_vocabulary
+
+    reader: Any = token_ids(teacher, student) if tokenizer is None else tokenizer
+    return shared_vocabulary(teacher, student, reader)
 
 
 def local_tokenizer(*names: str | None) -> PreTrainedTokenizerBase | None:

@@ -56,5 +56,7 @@ def _named(name: str | Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        text = str(error).replace("model.student.path=", "model_name=")
-        raise ArgumentError(text.replace("run.allow_network=false", "allow_network=False")) from error
+        text = str(error).replace("model.student.path=", "model_name=").rstrip(".")
+        raise ArgumentError(
+            f"{text}. Give a local folder, or the name of a model that the hub has."
+        ) from error

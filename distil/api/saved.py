@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing
 from distil.api.errors import ArgumentError, require
-from distil.files import write_json, write_text
+from distil.files import read_json, write_json, write_text
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -67,9 +67,13 @@ def base_recipe(
 
 
 def load(
-    folder: Path, student: PreTrainedModel | None, base_name: str, base_print: str
-) -> PreTrainedModel | None:
-    """The model of ``folder``; None where its adapter went onto ``student`` instead."""
+    folder: Path, student: PreTrainedModel | None, base_name: str, base_print: str, *, resumable: bool
+) -> PreTrainedModel:
+    """The model of ``folder``: a whole one, or ``student`` with the adapter that is there.
+
+    ``resumable``: whether what the student's kind of adapter saves is what it trains. If not (P-tuning), what
+    comes is finished: it speaks, and is not trained any further.
+    """
     from distil.anatomy import is_adapted
 
     where = f"model_path={folder}"
@@ -83,11 +87,13 @@ def load(
             "trained.",
         )
         assert student is not None
+        if not resumable:
+            return _finished(folder, where, student, base_print)
         try:
             load_existing(student, folder, base_name, base_print)
         except InputError as error:
             raise InputError(str(error).replace(f"{KEY}=", "model_path=")) from error
-        return None
+        return student
     if not (folder / "config.json").is_file():
         names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise ArgumentError(
@@ -95,6 +101,22 @@ def load(
             "save_student wrote, or student/ of a run."
         )
     return _whole(folder, where, student)
+
+
+def _finished(folder: Path, where: str, student: PreTrainedModel, base_print: str) -> PreTrainedModel:
+    """The base of ``student`` behind the prompt that a network wrote, the network left out."""
+    from peft import PeftModel
+
+    told = read_json(folder / SIDECAR)["base_print"] if (folder / SIDECAR).is_file() else base_print
+    require(told == base_print, f"{where}: its adapter was trained on another base than the student here.")
+    untyped: Any = student
+    try:
+        model: Any = PeftModel.from_pretrained(untyped.get_base_model(), str(folder))
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        raise ArgumentError(f"{where}: its adapter does not fit the student here: {text[:300]}") from error
+    finished: PreTrainedModel = model
+    return finished
 
 
 def _whole(folder: Path, where: str, student: PreTrainedModel | None) -> PreTrainedModel:
