@@ -1,10 +1,10 @@
 """Adapters side by side: same method (KD), rows and steps, the learning rate searched for each.
 
-    OMP_NUM_THREADS=1 python benchmarks/adapters.py --pair embedded
+    OMP_NUM_THREADS=1 python benchmarks/adapters.py --pair embedded_pruned
     OMP_NUM_THREADS=1 python benchmarks/adapters.py --pair smollm2 [data.path=FOLDER]
 
 The rate is the one with the lowest validation NLL at the end of the search. On the embedded pair the search
-is over whole runs; on SmolLM2 over short ones. Runs that are done are not run again. Writes
+is over whole runs, on SmolLM2 over short ones. Runs that are done are not run again. Writes
 ``benchmarks/results/adapters_<pair>.md``.
 """
 
@@ -32,12 +32,20 @@ class Pair:
     metrics: tuple[str, ...]
 
 
-WIDE = ("3e-3", "1e-2", "3e-2", "1e-1")
 PAIRS = {
-    "embedded": Pair(
+    "embedded_pruned": Pair(
         adapters=ADAPTERS,
-        keys=("name=adapters",),
-        rates={FULL: ("3e-3", "1e-2"), **dict.fromkeys(ADAPTERS[1:], WIDE)},
+        keys=("name=adapters", "model=embedded_pruned", "data.max_eval_rows=200", "eval.generation_rows=50"),
+        rates={
+            FULL: ("1e-3", "3e-3"),
+            "lora": ("3e-3", "1e-2", "3e-2"),
+            "dora": ("3e-3", "1e-2", "3e-2"),
+            "qlora": ("3e-3", "1e-2", "3e-2"),
+            "prefix": ("1e-2", "3e-2", "1e-1"),
+            "prompt": ("1e-2", "3e-2", "1e-1"),
+            "ptuning": ("3e-3", "1e-2", "3e-2"),
+            "ia3": ("1e-2", "3e-2", "1e-1"),
+        },
         search=(),
         metrics=("nll", "kl_to_teacher", "top1_agreement", "faithfulness"),
     ),
