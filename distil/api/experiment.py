@@ -179,7 +179,7 @@ def _override(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_override, value))}]"
     text = str(value)
-    plain = re.fullmatch(r"[A-Za-z./~_][\w./~@+-]*", text) and text.lower() not in (
+    plain = re.fullmatch(r"[A-Za-z./_][\w./@+-]*", text, re.ASCII) and text.lower() not in (
         "null", "true", "false", "nan", "inf",
     )  # fmt: skip
     escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")

@@ -1,0 +1,267 @@
+"""``DistillationConfig``: values in step, exact round trips, the command line that composes to the same."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shlex
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from distil.adapters.base import ADAPTERS
+from distil.api.config import DistillationConfig
+from distil.config.command_line import expand
+from distil.config.help import conf_folder
+from distil.config.schema import ExperimentConfig
+from distil.config.store import register_schemas, typed
+from distil.methods.base import METHODS
+
+NAMES: dict[str, Any] = {"teacher_model_name": "gpt2-medium", "student_model_name": "gpt2"}
+KINDS = [name for name in ADAPTERS.entries() if name != "none"]
+
+
+def config(**keys: Any) -> DistillationConfig:
+    return DistillationConfig(**(NAMES | keys))
+
+
+def composed(command: str) -> ExperimentConfig:
+    """What the runner makes of a printed command."""
+    words = shlex.split(command)
+    assert words[:2] == ["python", "run.py"]
+    register_schemas()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return typed(compose("config", expand(words[2:])), words[2:])
+
+
+# ---- two names of one value
+
+
+def test_aliases_say_the_same_value() -> None:
+    made = config(epochs=5, batch_size=2)
+    assert (made.num_train_epochs, made.per_device_train_batch_size) == (5, 2)
+    made = config(num_train_epochs=4, per_device_train_batch_size=16)
+    assert (made.epochs, made.batch_size) == (4, 16)
+    assert config(epochs=3, num_train_epochs=3).epochs == 3
+    made.epochs = 7
+    made.per_device_train_batch_size = 1
+    assert (made.num_train_epochs, made.batch_size) == (7, 1)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"epochs": 5, "num_train_epochs": 3},  # 3 is the default, and was given nevertheless
+        {"batch_size": 4, "per_device_train_batch_size": 8},
+        {"lambda_gkd": 0.3, "beta_gkd": 0.3},
+        {"lambda_gkd": 0.3, "beta_gkd": 0.5},
+    ],
+)
+def test_two_names_that_differ_are_an_error(keys: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="Give one of them") as caught:
+        config(**keys)
+    assert all(f"{key}={value}" in str(caught.value) for key, value in keys.items())
+
+
+def test_beta_is_the_rest_of_lambda_on_construction_and_on_assignment() -> None:
+    assert config(lambda_gkd=0.3).beta_gkd == 0.7
+    assert config(beta_gkd=0.9).lambda_gkd == 0.1
+    assert config(lambda_gkd=0.3, beta_gkd=0.7).lambda_gkd == 0.3
+    made = config()
+    made.lambda_gkd = 1
+    assert made.beta_gkd == 0
+    made.beta_gkd = 0.25
+    assert made.lambda_gkd == 0.75
+    with pytest.raises(ValueError, match=r"lambda_gkd must lie in \[0, 1\], got 2"):
+        made.lambda_gkd = 2
+    assert made.lambda_gkd == 0.75
+
+
+def test_replace_keeps_the_pairs_in_step() -> None:
+    made = config(epochs=5, lambda_gkd=0.2)
+    assert replace(made, lambda_gkd=0.9).beta_gkd == 0.1
+    assert replace(made, beta_gkd=0.9).lambda_gkd == 0.1
+    assert replace(made, num_train_epochs=2).epochs == 2
+    assert replace(made, epochs=2).num_train_epochs == 2
+    assert replace(made, seed=1) == config(epochs=5, lambda_gkd=0.2, seed=1)
+
+
+# ---- temperature: the method's own where nobody chose one
+
+
+def test_temperature_is_left_to_the_method_until_it_is_chosen() -> None:
+    made = config()
+    assert made.temperature == 2.0
+    assert {m: made.experiment(m).method.temperature for m in ("kd", "revkd", "gkd")} == {
+        "kd": 2.0,
+        "revkd": 2.0,
+        "gkd": 1.0,
+    }
+    for chosen in (config(temperature=2.0), config(temperature=2)):
+        assert chosen.experiment("gkd").method.temperature == 2.0
+    made.temperature = 2.0
+    assert made.experiment("gkd").method.temperature == 2.0
+
+
+# ---- round trips
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"temperature": 2.0},
+        {"temperature": 1.5, "lambda_gkd": 0.1, "epochs": 1, "fp16": True, "output_dir": "a b"},
+        {"use_peft": True, "peft_type": "ia3", "ia3_target_modules": ["k", "down"],
+         "ia3_feedforward_modules": ["down"]},
+        {"use_peft": True, "peft_type": "prompt", "prompt_tuning_init": "TEXT",
+         "prompt_tuning_init_text": "Beantworte: «ja»"},
+    ],
+)  # fmt: skip
+def test_round_trips_are_exact(keys: dict[str, Any], tmp_path: Path) -> None:
+    made = config(**keys)
+    made.save(tmp_path / "config.json")
+    loaded = DistillationConfig.load(tmp_path / "config.json")
+    for copy in (loaded, DistillationConfig.from_dict(made.to_dict()), pickle.loads(pickle.dumps(made))):
+        assert copy == made
+        assert copy.to_dict() == made.to_dict()
+        for method in ("kd", "gkd"):
+            assert copy.experiment(method) == made.experiment(method)
+    assert all(type(value) in (str, int, float, bool, list, type(None)) for value in made.to_dict().values())
+    stored = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    promised = {f.name for f in fields(DistillationConfig)} - {"epochs", "batch_size"}
+    assert promised <= stored.keys() <= promised | {"left_to_method"}
+
+
+def test_an_edited_file_says_what_it_says(tmp_path: Path) -> None:
+    stored = config().to_dict() | {"temperature": 3.0}
+    assert DistillationConfig.from_dict(stored).experiment("gkd").method.temperature == 3.0
+
+
+def test_unknown_keys_name_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"no field 'temprature'\. Did you mean temperature"):
+        DistillationConfig.from_dict(NAMES | {"temprature": 1.0})
+    with pytest.raises(ValueError, match=r"no field 'lamda_gkd'\. Did you mean lambda_gkd"):
+        config().lamda_gkd = 0.5  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="teacher_model_name is missing"):
+        DistillationConfig.from_dict({"student_model_name": "gpt2"})
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"absent\.json cannot be read"):
+        DistillationConfig.load(tmp_path / "absent.json")
+    (tmp_path / "bad.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\.json is not JSON"):
+        DistillationConfig.load(tmp_path / "bad.json")
+
+
+# ---- ranges and types
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"temperature": 0}, "temperature must be above 0, got 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0, got nan"),
+        ({"kd_loss_weight": 1.1}, "kd_loss_weight must lie in [0, 1], got 1.1"),
+        ({"lambda_gkd": -0.1}, "lambda_gkd must lie in [0, 1], got -0.1"),
+        ({"beta_gkd": 1.5}, "beta_gkd must lie in [0, 1], got 1.5"),
+        ({"epochs": 0}, "num_train_epochs must be above 0, got 0"),
+        ({"batch_size": 0}, "per_device_train_batch_size must be at least 1, got 0"),
+        ({"learning_rate": 0}, "learning_rate must be above 0, got 0"),
+        ({"max_length": 1}, "max_length must be at least 2, got 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps must be at least 1"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size must be at least 1"),
+        ({"seed": -1}, "seed must lie in"),
+        ({"epochs": "3"}, "epochs='3' is a str: give a whole number"),
+        ({"epochs": 1.5}, "epochs=1.5 is a float: give a whole number"),
+        ({"fp16": 1}, "fp16=1 is a int: give True or False"),
+        ({"teacher_model_name": None}, "teacher_model_name=None is a NoneType: give a text"),
+        ({"peft_type": "lorra"}, "peft_type=lorra is unknown. Did you mean lora?"),
+        ({"use_peft": True, "lora_r": 0}, "lora_r must be at least 1, got 0"),
+        ({"use_peft": True, "lora_dropout": 1.0}, "lora_dropout must lie in [0, 1), got 1.0"),
+        ({"use_peft": True, "lora_bias": "some"}, "lora_bias=some is unknown"),
+        ({"use_peft": True, "peft_type": "prefix", "num_virtual_tokens": 0}, "num_virtual_tokens must be"),
+        (
+            {"use_peft": True, "peft_type": "ia3", "ia3_target_modules": ["k"]},
+            "ia3_target_modules=['k'] with",
+        ),
+        ({"use_peft": True, "peft_type": "prompt", "prompt_tuning_init": "TEXT"}, "prompt_tuning_init=TEXT"),
+    ],
+)
+def test_bad_values_are_refused_in_the_words_of_the_library(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        config(**keys)
+    assert said in str(caught.value)
+    assert "peft." not in str(caught.value)
+    assert "trainer." not in str(caught.value)
+
+
+def test_defaults_are_those_of_the_runner() -> None:
+    assert composed("python run.py data=hf data.path=x model=gpt2").trainer == config().experiment().trainer
+    for kind in KINDS:
+        entry = ADAPTERS.get(kind)
+        assert entry.config is not None
+        assert config(use_peft=True, peft_type=kind).experiment().peft == entry.config()
+
+
+# ---- the command line
+
+
+@pytest.mark.parametrize("method", sorted(METHODS.entries()))
+@pytest.mark.parametrize("kind", [None, *KINDS])
+def test_the_command_composes_to_the_same_experiment(method: str, kind: str | None) -> None:
+    made = config(
+        temperature=1.5,
+        kd_loss_weight=0.25,
+        lambda_gkd=0.3,
+        epochs=2,
+        learning_rate=3e-4,
+        max_new_tokens=32,
+        max_length=64,
+        seed=7,
+        use_peft=kind is not None,
+        peft_type=kind or "lora",
+        lora_r=4,
+        lora_target_modules=["q_proj", "v_proj"],
+        num_virtual_tokens=5,
+    )
+    assert composed(made.command(method, data="rows")) == made.experiment(method, "rows")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["it's", "a b", "a,b", "a=b", "{x}", "[1]", "null", "true", "12", "1e-3", "", "C:\\x\\", "é", "$a",
+     "x: y", "\\'", "(a)", "~/x", "a#b", "../up"],
+)  # fmt: skip
+def test_any_text_survives_shell_and_hydra(text: str) -> None:
+    made = config(
+        teacher_model_name=f"m{text}",
+        output_dir=text or "out",
+        use_peft=True,
+        peft_type="prompt",
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text=text,
+    )
+    assert composed(made.command("kd", data=f"d{text}")) == made.experiment("kd", f"d{text}")
+
+
+def test_the_command_is_short_where_nothing_was_changed() -> None:
+    assert config().command("gkd", data="rows") == (
+        "python run.py method=gkd data=hf seed=42 output_dir=./output model.teacher.path=gpt2-medium "
+        "model.student.path=gpt2 data.path=rows eval.batch_size=8"
+    )
+
+
+def test_an_experiment_is_plain_values() -> None:
+    def kinds(value: Any) -> set[type]:
+        if isinstance(value, dict):
+            return {kind for inner in value.values() for kind in kinds(inner)}
+        return {type(value)}
+
+    allowed = {str, int, float, bool, list, type(None)}
+    assert kinds(asdict(config().experiment("gkd"))) <= allowed
