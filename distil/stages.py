@@ -104,8 +104,6 @@ def _quiet_libraries() -> None:
     """Their own bars and hints come in dozens and say nothing about this run; warnings stay."""
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no types
-    # It announces a CPU kernel that no run here asks for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _write_cost(
