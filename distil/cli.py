@@ -37,6 +37,7 @@ HYDRA_VERSION_BASE = "1.3"
 VERBS = {
     "run": "distil, judge, report: the same as python run.py",
     "report": "RUN_FOLDER: write its report again",
+    "compare": "FOLDER …: runs side by side, over seeds, with what can be told apart",
     "evaluate": "RUN: judge its student again, on its test rows or on a file of yours",
     "generate": "RUN --prompt TEXT: let its student answer",
     "merge": "RUN --output DIR: its adapter and base as one plain model",
@@ -66,6 +67,10 @@ def _verb(arguments: list[str]) -> int:
         return run(rest)
     if verb == "report":
         return report(rest)
+    if verb == "compare":
+        from distil.report.comparison.command import run_compare
+
+        return run_compare(rest)
     if verb in ON_RUNS:
         code: int = importlib.import_module(f"distil.verbs.{verb}").main(rest)
         return code

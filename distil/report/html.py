@@ -38,7 +38,7 @@ def render(run: RunRecord) -> str:
     results = run.results
     ordered = sorted(run.curves.items(), key=lambda item: not item[0].startswith("validation/"))
     return (
-        _environment()
+        template_environment()
         .get_template("report.html.j2")
         .render(
             run=run,
@@ -62,7 +62,8 @@ def render(run: RunRecord) -> str:
     )
 
 
-def _environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
+    """Templates that escape whatever they are given."""
     import jinja2
     from markupsafe import Markup
 

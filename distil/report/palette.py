@@ -1,7 +1,9 @@
-"""The colours of every table and picture: one a role, of the colour-blind safe set of Okabe and Ito."""
+"""The colours of every table and picture: one a role, one a method, of the colour-blind safe set of Okabe and
+Ito (two that are too pale on white are replaced by darker neighbours that stay apart)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -27,3 +29,37 @@ AFTER = Role("after", "student after", "#009E73", "#2CC99B", "#0FA37B")
 ROLES = (REFERENCE, TEACHER, BEFORE, AFTER)
 MODELS = (TEACHER, BEFORE, AFTER)
 """The three that are judged, in the order of every table."""
+
+
+@dataclass(frozen=True)
+class Hue:
+    """The colour of a line or a row of dots, on each kind of page."""
+
+    light: str
+    dark: str
+    terminal: str
+
+
+ORANGE = Hue("#C98000", "#F0B429", "#C98500")
+BLUE = Hue("#0072B2", "#56B4E9", "#3A93D0")
+PURPLE = Hue("#B8578D", "#E39BC4", "#C971A0")
+GREEN = Hue("#009E73", "#2CC99B", "#0FA37B")
+VERMILION = Hue("#D55E00", "#FF8A4C", "#E0702A")
+INDIGO = Hue("#4A3AA7", "#A99BF0", "#7C6FD0")
+OLIVE = Hue("#7A6F00", "#D9CB4A", "#9A8D1E")
+GREY = Hue("#6B6B6B", "#A8A8A8", "#808080")
+
+HUES = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, INDIGO, OLIVE, GREY)
+METHODS = {"sft": ORANGE, "kd": BLUE, "revkd": PURPLE, "gkd": GREEN}
+"""Methods of which every page shows the same colour; others take what is left."""
+
+
+def hues(names: Sequence[str]) -> dict[str, Hue]:
+    """A hue for each of ``names`` (methods, or any groups). More names than hues go round again."""
+    unknown = [name for name in dict.fromkeys(names) if name not in METHODS]
+    known = {METHODS[name] for name in names if name in METHODS}
+    # Those of known methods are kept free while there is room, so that a colour means one thing.
+    left = [hue for hue in HUES if hue not in METHODS.values()] if known else []
+    left = left or list(HUES)
+    taken = {name: left[i % len(left)] for i, name in enumerate(unknown)}
+    return {name: METHODS.get(name) or taken[name] for name in dict.fromkeys(names)}

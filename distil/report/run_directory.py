@@ -82,6 +82,8 @@ class RunRecord:
     cost: Mapping[str, Any] | None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     """By the scalar's name in metrics.jsonl (``train/loss``)."""
+    clocks: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
+    """``seconds`` and ``tokens``: what training had spent by each step."""
     samples: tuple[Sample, ...] = ()
     problems: tuple[str, ...] = ()
     """Files, or lines of them, that could not be read."""
@@ -107,6 +109,7 @@ def read_run(path: Path) -> RunRecord:
     environment = _object(path / "environment.json", problems)
     results = _object(path / "results.json", problems)
     config, config_text = _config(path / "config.yaml", problems)
+    curves, clocks = _curves(path / "metrics.jsonl", problems)
     return RunRecord(
         path=path,
         status=_text(status.get("status")) or "unknown",
@@ -119,7 +122,8 @@ def read_run(path: Path) -> RunRecord:
         environment=environment,
         results=_results(results) if results else None,
         cost=_object(path / "cost.json", problems) or None,
-        curves=_curves(path / "metrics.jsonl", problems),
+        curves=curves,
+        clocks=clocks,
         samples=tuple(_sample(line) for line in _lines(path / "samples.jsonl", problems)),
         problems=tuple(problems),
     )
@@ -181,6 +185,9 @@ def _lines(path: Path, problems: list[str]) -> Iterator[Mapping[str, Any]]:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return
     for line in filter(str.strip, lines):
         try:
             value = json.loads(line)
@@ -200,13 +207,16 @@ def _config(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], str]:
 
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if not isinstance(value, dict):
             problems.append(f"{path.name} holds no mapping.")
         return mapping(value), text
     except FileNotFoundError:
         return {}, ""
-    except yaml.YAMLError as error:
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error}")
+        return {}, ""
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: what looks like a date and is none
         problems.append(f"{path.name} cannot be read: {error}")
         return {}, text
 
@@ -223,7 +233,7 @@ def _results(raw: Mapping[str, Any]) -> Results:
         floor=scores("floor"),
         evaluation=mapping(raw.get("evaluation")),
         data=mapping(raw.get("data")),
-        notes=tuple(map(str, raw.get("notes") or ())),
+        notes=tuple(map(str, notes)) if isinstance(notes := raw.get("notes"), list) else (),
     )
 
 
@@ -248,14 +258,21 @@ def _sample(raw: Mapping[str, Any]) -> Sample:
     )
 
 
-def _curves(path: Path, problems: list[str]) -> dict[str, Curve]:
-    """Every scalar of metrics.jsonl by step. A resumed run wrote some steps twice: the later counts."""
+def _curves(path: Path, problems: list[str]) -> tuple[dict[str, Curve], dict[str, dict[int, float]]]:
+    """Every scalar of metrics.jsonl by step, and the clocks beside them.
+
+    A resumed run wrote some steps twice: the later counts.
+    """
     points: dict[str, dict[int, float | None]] = {}
+    clocks: dict[str, dict[int, float]] = {"seconds": {}, "tokens": {}}
     for line in _lines(path, problems):
         step = number(line.get("step"))
         if step is None:
             continue
+        for name, clock in clocks.items():
+            if (spent := number(line.get(name))) is not None:
+                clock[int(step)] = spent
         for name, value in line.items():
             if "/" in name:
                 points.setdefault(name, {})[int(step)] = number(value)
-    return {name: tuple(sorted(by_step.items())) for name, by_step in points.items()}
+    return {name: tuple(sorted(by_step.items())) for name, by_step in points.items()}, clocks

@@ -18,6 +18,9 @@ SIDE_BY_SIDE = 100
 LONGEST = 240
 """Characters shown of one text."""
 
+_PLAIN = {"↑": "^", "↓": "v", "–": "-", "…": "...", "−": "-", "±": "+-", "★": "*", "≈": "=", "×": "x"}
+"""For consoles that have ASCII alone."""
+
 Show = Callable[[str], str]
 """Makes a text fit for this console: no escape sequences, only characters that its encoding has."""
 
@@ -27,7 +30,7 @@ def print_summary(run: RunRecord, console: Console) -> None:
 
     Texts of data and models are shown as they are: neither markup nor escape sequences in them take effect.
     """
-    show = _show(console)
+    show = fitted(console)
     console.print(_title(run, show))
     console.print()
     if run.results is not None and run.results.metrics:
@@ -50,9 +53,10 @@ def cut(text: str, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
 
 
-def _show(console: Console) -> Show:
+def fitted(console: Console) -> Show:
+    """What makes texts fit for ``console``."""
     encoding = console.encoding
-    plain = str.maketrans({"↑": "^", "↓": "v", "–": "-", "…": "..."} if console.options.ascii_only else {})
+    plain = str.maketrans(_PLAIN if console.options.ascii_only else {})
 
     def show(text: str) -> str:
         return printable(text).translate(plain).encode(encoding, "replace").decode(encoding)

@@ -1,0 +1,79 @@
+"""``distil compare FOLDER…``: its arguments, and what it does with them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from distil.report.comparison.budget import KINDS
+from distil.report.comparison.compare import compare
+from distil.report.comparison.files import write_comparison
+from distil.report.comparison.runs import is_run
+from distil.report.comparison.terminal import print_comparison
+from distil.types import InputError
+
+EPILOG = """\
+Runs are grouped by what was swept, and seeds folded: mean, 95 % interval, paired differences from the
+baseline. Writes comparison.html, .md, .csv, .json (results alone) and comparison_cost.json.
+
+  distil compare outputs/mine
+  distil compare outputs/mine outputs/older --baseline kd --budget seconds
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. {' '.join(self.format_usage().split())}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the verb."""
+    arguments = _Parser(
+        prog="distil compare",
+        description="Compare run directories.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    arguments.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER", help="run directories, or folders that hold them"
+    )
+    arguments.add_argument(
+        "--baseline", metavar="NAME", help="method or group to hold the others against (sft, if it is there)"
+    )
+    arguments.add_argument(
+        "--budget", choices=KINDS, help="read the validation curves where all runs have spent the same"
+    )
+    arguments.add_argument(
+        "--declared", action="append", default=[], metavar="KEY",
+        help="a key that was tuned for each group by the same search: listed, no confound",
+    )  # fmt: skip
+    arguments.add_argument(
+        "--force", action="store_true", help="show side by side, unranked, what cannot be ranked"
+    )
+    arguments.add_argument(
+        "--out", type=Path, metavar="FOLDER",
+        help="where the files go (the first folder, or the one around it where it is a run)",
+    )  # fmt: skip
+    return arguments
+
+
+def run_compare(arguments: Sequence[str]) -> int:
+    """Compare, write the files, print the table; 0. Raises InputError as ``compare`` does."""
+    try:
+        given = parser().parse_args(arguments)
+    except SystemExit:  # --help was printed
+        return 0
+    comparison = compare(given.folders, given.baseline, given.budget, given.force, given.declared)
+    first: Path = given.folders[0]
+    folder = given.out or (first.resolve().parent if is_run(first) else first)
+    try:
+        write_comparison(comparison, folder)
+    except OSError as error:
+        raise InputError(f"{folder}: {error}. Give another folder: --out FOLDER.") from error
+    print_comparison(comparison, Console(), folder)
+    return 0

@@ -1,0 +1,289 @@
+"""Run directories in, one comparison out: groups by what was swept, seeds folded, differences said first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budget, held
+from distil.report.comparison.costs import COSTS, cost_of
+from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
+from distil.report.comparison.keys import Config, config_of, label, same, short_names, sort_keys
+from distil.report.comparison.runs import LeftOut, read_runs, seed_of
+from distil.report.comparison.table import Column, column
+from distil.report.run_directory import Metric, RunRecord, Scores
+from distil.types import InputError
+
+DEFAULT_BASELINE = "sft"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    choices: Mapping[str, Any]
+    """Value by swept key."""
+    method: str
+    runs: tuple[RunRecord, ...]
+    """In the order of their seeds, one a seed."""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of its runs."""
+        return tuple(map(seed_of, self.runs))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What the run directories say together."""
+
+    groups: tuple[Group, ...]
+    swept: tuple[str, ...]
+    baselines: Mapping[str, str | None]
+    """By group: the group that it is held against. None: it is a baseline, or there is none."""
+    unranked: tuple[str, ...]
+    """Why nothing is ranked; empty where it is."""
+    differences: tuple[Difference, ...]
+    left_out: tuple[LeftOut, ...]
+    notes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    """The scores of the distilled students, in the order of the runs' own tables."""
+    references: Mapping[str, Scores]
+    """``teacher``, ``student before``, ``floor``: their scores where they are the same in all runs."""
+    costs: tuple[Column, ...]
+    held: tuple[Held, ...]
+    budgets: Mapping[str, EqualBudget]
+    """By ``steps``, ``tokens``, ``seconds``: the validation curves read at an equal budget."""
+    budget: str | None
+    """The one that was asked for."""
+
+    @property
+    def confounds(self) -> tuple[Difference, ...]:
+        """What differs though it was not swept, nor belongs to a choice, nor was declared."""
+        return tuple(each for each in self.differences if each.kind == "confound")
+
+    @property
+    def runs(self) -> int:
+        """How many runs are compared."""
+        return sum(len(group.runs) for group in self.groups)
+
+
+def compare(
+    folders: Sequence[Path],
+    baseline: str | None = None,
+    budget: str | None = None,
+    force: bool = False,
+    declared: Collection[str] = (),
+) -> Comparison:
+    """Compare the runs at and below ``folders``.
+
+    Args:
+        folders: run directories, or folders that hold them.
+        baseline: the method or group that the others are held against; None: ``sft`` where it is there, else
+            the first group.
+        budget: ``steps``, ``tokens`` or ``seconds``: read the curves where all runs have spent the same.
+        force: show runs that cannot be ranked side by side, unranked.
+        declared: config keys that were tuned for each group by the same search: no confounds.
+
+    Raises InputError where there is nothing to compare, or (without ``force``) runs that were judged on
+    different rows or share no metric.
+    """
+    if budget is not None and budget not in KINDS:
+        raise InputError(f"budget={budget}: one of {', '.join(KINDS)}.")
+    runs, left_out = read_runs(folders)
+    configs = [config_of(run) for run in runs]
+    keys = sort_keys(runs, configs, declared)
+    names = short_names(keys.swept)
+    labels = [label(config, keys.swept, names) for config in configs]
+    unranked = [*judged_apart(runs), *_nothing_in_common(runs)]
+    if unranked and not force:
+        raise InputError(
+            "These runs cannot be ranked:\n"
+            + "\n".join(f"  {reason}" for reason in unranked)
+            + "\n--force shows them side by side, unranked."
+        )
+    groups, older = _groups(runs, configs, labels, keys.swept)
+    groups, baselines = _against(groups, baseline)
+    folded = {group.label: group.runs for group in groups}
+    kept = [run for each in folded.values() for run in each]
+    against = {} if unranked else baselines
+    read = [] if unranked else [(kind, equal_budget(folded, baselines, kind)) for kind in KINDS]
+    return Comparison(
+        groups=groups,
+        swept=keys.swept,
+        baselines=baselines,
+        unranked=tuple(unranked),
+        differences=tuple(differences(runs, configs, labels, keys)),
+        left_out=(*left_out, *older),
+        notes=tuple(_notes(groups, left_out, bool(unranked))),
+        columns=_columns(groups, against, not unranked),
+        references=_references(kept),
+        costs=tuple(_costs(groups, against, not unranked)),
+        held=held(folded),
+        budgets={kind: table for kind, table in read if table is not None},
+        budget=budget,
+    )
+
+
+def _nothing_in_common(runs: Sequence[RunRecord]) -> list[str]:
+    scored = [
+        {name for name, value in run.results.after.items() if value is not None}
+        for run in runs
+        if run.results
+    ]
+    if set.intersection(*scored):
+        return []
+    first, other = next(
+        ((a, b) for a in range(len(runs)) for b in range(a) if not scored[a] & scored[b]), (0, len(runs) - 1)
+    )
+    told = (
+        f"{runs[i].path.resolve().name} has {', '.join(sorted(scored[i])) or 'none'}" for i in (other, first)
+    )
+    return [f"no metric that all of them have: {'; '.join(told)}"]
+
+
+def _groups(
+    runs: Sequence[RunRecord], configs: Sequence[Config], labels: Sequence[str], swept: Sequence[str]
+) -> tuple[tuple[Group, ...], list[LeftOut]]:
+    """Runs by group, in natural order of the swept values; of two with one seed the one that ended last."""
+    newest: dict[tuple[str, int], RunRecord] = {}
+    older = []
+    for run, name in sorted(
+        zip(runs, labels, strict=True), key=lambda pair: (pair[0].finished, pair[0].path.name)
+    ):
+        if (before := newest.get((name, seed_of(run)))) is not None:
+            why = f"done again: {run.path.resolve().name} is the newer run of {name}, seed {seed_of(run)}"
+            older.append(LeftOut(before.path.resolve().name, why))
+        newest[name, seed_of(run)] = run
+    config_by_label = dict(zip(labels, configs, strict=True))
+    groups = [
+        Group(
+            name,
+            {key: config[key] for key in swept if key in config},
+            str(config.get("method.name")),
+            tuple(newest[place] for place in sorted(newest) if place[0] == name),
+        )
+        for name, config in config_by_label.items()
+    ]
+    return tuple(sorted(groups, key=lambda group: [_natural(group.choices.get(key)) for key in swept])), older
+
+
+def _natural(value: Any) -> tuple[int, float, list[tuple[int, float, str]]]:
+    """Numbers by size before texts; numbers inside texts by size too."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return (0, float(value or 0), [])
+    parts = re.findall(r"\d+|\D+", value if isinstance(value, str) else same(value))
+    return (1, 0.0, [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts])
+
+
+def _against(groups: tuple[Group, ...], asked: str | None) -> tuple[tuple[Group, ...], dict[str, str | None]]:
+    """The baseline of each group, and the groups with the baselines first.
+
+    A baseline named by its method is, for each group, the run of that method with the same other choices.
+    """
+    wanted = asked or DEFAULT_BASELINE
+    bases = [group for group in groups if group.label == wanted] or [g for g in groups if g.method == wanted]
+    if len(bases) == len(groups) > 1:  # one method alone: its name picks no group
+        bases = []
+    if not bases and asked is not None:
+        known = ", ".join(group.label for group in groups)
+        raise InputError(f"baseline={asked}: no such method or group among {known}.")
+    bases = bases or [groups[0]]
+    names = {group.label for group in bases}
+    ordered = (*bases, *(group for group in groups if group.label not in names))
+    return ordered, {
+        group.label: None if group.label in names else _nearest(group, bases) for group in ordered
+    }
+
+
+def _nearest(group: Group, bases: Sequence[Group]) -> str | None:
+    """The only baseline, or that with the most choices in common; None where two have as many."""
+    shared = {
+        base.label: sum(same(base.choices.get(key)) == same(value) for key, value in group.choices.items())
+        for base in bases
+    }
+    most = max(shared.values())
+    best = [name for name, count in shared.items() if count == most]
+    return best[0] if len(best) == 1 else None
+
+
+def _metrics(runs: Sequence[RunRecord]) -> dict[str, Metric]:
+    found: dict[str, Metric] = {}
+    for run in runs:
+        for metric in run.results.metrics if run.results else ():
+            found.setdefault(metric.name, metric)
+    return found
+
+
+def _columns(
+    groups: Sequence[Group], baselines: Mapping[str, str | None], ranked: bool
+) -> tuple[Column, ...]:
+    runs = [run for group in groups for run in group.runs]
+    return tuple(
+        column(metric, _values(groups, partial(_score, name=name)), baselines, ranked)
+        for name, metric in _metrics(runs).items()
+    )
+
+
+def _score(run: RunRecord, name: str) -> float | None:
+    return run.results.after.get(name) if run.results else None
+
+
+def _values(
+    groups: Sequence[Group], read: Callable[[RunRecord], float | None]
+) -> dict[str, dict[int, float | None]]:
+    return {group.label: {seed_of(run): read(run) for run in group.runs} for group in groups}
+
+
+def _references(runs: Sequence[RunRecord]) -> dict[str, Scores]:
+    """Scores that all runs agree on, of who is not compared."""
+    results = [run.results for run in runs if run.results]
+    told: dict[str, list[Scores]] = {
+        "teacher": [each.teacher or {} for each in results],
+        "student before": [each.before for each in results],
+        "floor": [each.floor for each in results],
+    }
+    found: dict[str, Scores] = {}
+    for who, scores in told.items():
+        agreed = {}
+        for name in _metrics(runs):
+            values = {value for each in scores if (value := each.get(name)) is not None}
+            if values and max(values) - min(values) <= CLOSE * max(map(abs, values)):
+                agreed[name] = min(values)
+        if agreed:
+            found[who] = agreed
+    return found
+
+
+def _costs(groups: Sequence[Group], baselines: Mapping[str, str | None], ranked: bool) -> list[Column]:
+    found = []
+    for metric, read in COSTS:
+        values = _values(groups, partial(cost_of, read=read))
+        if any(value is not None for by_seed in values.values() for value in by_seed.values()):
+            found.append(column(metric, values, baselines, ranked))
+    return found
+
+
+def _notes(groups: Sequence[Group], left_out: Sequence[LeftOut], unranked: bool) -> list[str]:
+    """What a reader must know beside the numbers."""
+    said = []
+    if len(groups) == 1:
+        said.append("One group only: there is nothing to hold it against.")
+    elif not unranked:
+        seeds = {group.seeds for group in groups}
+        if all(len(group.runs) == 1 for group in groups):
+            said.append("One seed a group: no interval, so nothing can be told apart. Run more: seed=0,1,2.")
+        elif len(seeds) > 1:
+            told = "; ".join(f"{group.label}: {', '.join(map(str, group.seeds))}" for group in groups)
+            said.append(f"The groups do not have the same seeds ({told}). Differences are over common seeds.")
+    if left_out:
+        said.append(f"{len(left_out)} run directories are left out: a mean of those that ended may flatter.")
+    for group in groups:
+        for run in group.runs:
+            said += [f"{run.path.resolve().name}: {problem}" for problem in run.problems]
+    return said

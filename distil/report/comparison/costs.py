@@ -1,0 +1,43 @@
+"""What a run cost, as numbers that can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from distil.report.run_directory import Metric, RunRecord, mapping, number
+
+Cost = Mapping[str, Any]
+"""The contents of ``cost.json``."""
+
+
+def spent(cost: Cost, kind: str) -> float | None:
+    """Steps, tokens (those scored, the sampled ones among them) or seconds of training."""
+    if kind == "seconds":
+        return number(mapping(cost.get("seconds")).get("train"))
+    if kind == "steps":
+        return number(cost.get("steps"))
+    scored = number(cost.get("scored_tokens"))
+    return None if scored is None else scored + (number(cost.get("rollout_tokens")) or 0)
+
+
+def _cost(name: str, unit: str = "", ranked: bool = False) -> Metric:
+    return Metric(name, unit, False if ranked else None, ".0f")
+
+
+COSTS: tuple[tuple[Metric, Callable[[Cost], Any]], ...] = (
+    (_cost("train_seconds", "s", ranked=True), lambda cost: spent(cost, "seconds")),
+    (_cost("total_seconds", "s", ranked=True), lambda cost: mapping(cost.get("seconds")).get("total")),
+    (_cost("steps"), lambda cost: spent(cost, "steps")),
+    (_cost("tokens"), lambda cost: spent(cost, "tokens")),
+    (_cost("sampled_tokens"), lambda cost: cost.get("rollout_tokens")),
+    (_cost("peak_memory", "bytes", ranked=True), lambda cost: cost.get("peak_memory_bytes")),
+    (_cost("trainable_parameters"), lambda cost: mapping(cost.get("parameters")).get("trainable")),
+    (_cost("student_size", "bytes"), lambda cost: cost.get("student_bytes")),
+)
+"""What the table of costs shows. What was chosen, not measured, has no best."""
+
+
+def cost_of(run: RunRecord, read: Callable[[Cost], Any]) -> float | None:
+    """One of ``COSTS`` of ``run``; None where it was not recorded."""
+    return number(read(run.cost or {}))

@@ -1,0 +1,210 @@
+"""Which config keys the runs differ in, and what each difference is: swept, a choice's own, or a confound.
+
+A key is swept if it varies while the other swept keys stand still. A key that only follows them says nothing
+of its own: it is either part of the choice (GKD's own temperature), declared (a learning rate tuned for each
+method), or it confounds the comparison.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from distil.report.run_directory import RunRecord, mapping
+
+SEED = "seed"
+COSMETIC = (
+    "name", "output_dir", "tracker",
+    "run.resume", "run.rerun", "run.allow_network", "run.plugins", "run.detect_anomaly",
+    "eval.samples", "eval.metrics",
+    "trainer.log_*", "trainer.logging_*", "trainer.skip_memory_metrics", "trainer.save_*",
+    "trainer.dataloader_num_workers", "trainer.dataloader_pin_memory",
+    "trainer.dataloader_prefetch_factor", "trainer.dataloader_persistent_workers",
+)  # fmt: skip
+"""Keys (patterns) that change no score: those that the identity of a run leaves out, and which are taken."""
+
+TUNED = "trainer.learning_rate"
+"""The key that a pair's ``tuned`` file sets for each method."""
+ABSENT = "no such key"
+"""Stands for the value of a key that a run's config does not have."""
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The differing keys, each under what it is. ``swept`` holds group names (``method.name``) first."""
+
+    swept: tuple[str, ...]
+    with_seed: tuple[str, ...]
+    """Other seeds, that move with the run's seed."""
+    own: tuple[str, ...]
+    """What belongs to a swept choice: the defaults of a method, the keys of an adapter."""
+    declared: tuple[str, ...]
+    confounds: tuple[str, ...]
+
+
+def flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted key; lists are leaves, and 2 and 2.0 are one value."""
+    if isinstance(value, dict) and value:
+        return {
+            inner: leaf
+            for name, item in value.items()
+            for inner, leaf in flat(item, f"{key}.{name}" if key else str(name)).items()
+        }
+    return {key: int(value) if isinstance(value, float) and value.is_integer() else value}
+
+
+def config_of(run: RunRecord) -> Config:
+    """The config of ``run`` by dotted key, without the keys that it does not use."""
+    unused = run.environment.get("ignored")
+    without = (*COSMETIC, *map(str, unused)) if isinstance(unused, list) else COSMETIC
+    return {key: value for key, value in flat(dict(run.config)).items() if not _matches(key, without)}
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
+
+
+def given(command: str) -> dict[str, str]:
+    """The overrides of a command line, by key; none where it cannot be taken apart."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return {}
+    pairs = (re.fullmatch(r"\+{0,2}([\w./@-]+)=(.*)", word, re.DOTALL) for word in words)
+    return {pair[1]: pair[2] for pair in pairs if pair and not pair[1].startswith("-")}
+
+
+def same(value: Any) -> str:
+    """A text that is equal where values are; one of a key that is not there."""
+    return value if value is ABSENT else json.dumps(value, sort_keys=True, default=str)
+
+
+def sort_keys(runs: Sequence[RunRecord], configs: Sequence[Config], declared: Collection[str] = ()) -> Keys:
+    """Say of each differing key what it is.
+
+    Args:
+        runs: the runs; their command lines tell what was set by hand.
+        configs: of each run, by dotted key.
+        declared: further keys that were tuned for each group on purpose.
+    """
+    commands = [given(run.command) for run in runs]
+    names = list(dict.fromkeys(key for config in configs for key in config))
+    columns = {key: [same(config.get(key, ABSENT)) for config in configs] for key in names}
+    differing = [key for key in names if len(set(columns[key])) > 1 and key != SEED]
+    swept = [key for key in differing if key.endswith(".name")]
+    asked = [key for key in differing if any(key in command for command in commands)]
+    rest = [key for key in dict.fromkeys((*asked, *differing)) if key not in swept]
+    kinds: dict[str, str] = {}
+    one_preset = len({command.get("experiment", "") for command in commands}) == 1
+    seeds = [same(config.get(SEED)) for config in configs]
+    for key in rest:
+        if not _follows(columns[key], [columns[each] for each in swept]):
+            if key.endswith(SEED) and _follows(columns[key], [*(columns[each] for each in swept), seeds]):
+                kinds[key] = "with_seed"
+            else:
+                swept.append(key)
+        elif _is_own(key, swept, columns, by_hand=key in asked or not one_preset):
+            kinds[key] = "own"
+        elif key in declared or (
+            key == TUNED and key not in asked and one_preset and _by_choice(key, columns)
+        ):
+            kinds[key] = "declared"
+        else:
+            kinds[key] = "confounds"
+    of = {kind: tuple(key for key in differing if kinds.get(key) == kind) for kind in set(kinds.values())}
+    return Keys(
+        tuple(swept),
+        of.get("with_seed", ()),
+        of.get("own", ()),
+        of.get("declared", ()),
+        of.get("confounds", ()),
+    )
+
+
+def _follows(column: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Whether runs that are equal in ``others`` are equal in ``column``."""
+    seen: dict[tuple[str, ...], str] = {}
+    keys: Iterable[tuple[str, ...]] = zip(*others, strict=True) if others else [()] * len(column)
+    return all(seen.setdefault(where, value) == value for where, value in zip(keys, column, strict=True))
+
+
+def _by_choice(key: str, columns: Mapping[str, Sequence[str]]) -> bool:
+    """Whether ``key`` follows the method and the pair: what a ``tuned`` file is chosen by."""
+    return _follows(
+        columns[key], [columns[name] for name in ("method.name", "model.name") if name in columns]
+    )
+
+
+def _is_own(key: str, swept: Sequence[str], columns: Mapping[str, Sequence[str]], by_hand: bool) -> bool:
+    """Whether ``key`` belongs to a swept choice and was left to it, or is one that no other choice has."""
+    names = [name for name in swept if name.endswith(".name") and key.startswith(name.removesuffix("name"))]
+    if not names or not _follows(columns[key], [columns[name] for name in names]):
+        return False
+    present = {value for value in columns[key] if value != ABSENT}
+    return not by_hand or len(present) == 1
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The shortest name of each key that no other has: ``temperature``, beside it ``eval.temperature``."""
+
+    def short(key: str) -> str:
+        parts = key.removesuffix(".name").split(".")
+        tails = [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+        others = [other for other in keys if other != key]
+        return next((tail for tail in tails if not any(_ends(other, tail) for other in others)), key)
+
+    return {key: short(key) for key in keys}
+
+
+def _ends(key: str, tail: str) -> bool:
+    key = key.removesuffix(".name")
+    return key == tail or key.endswith(f".{tail}")
+
+
+def shown(value: Any) -> str:
+    """A config value as a person writes it: numbers short, paths by their last part."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, str):
+        return value.rstrip("/").rpartition("/")[2] or value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def label(config: Config, swept: Sequence[str], names: Mapping[str, str]) -> str:
+    """The name of the group that ``config`` belongs to: ``kd``, ``kd temperature=2``."""
+    parts = []
+    for key in swept:
+        if key in config:
+            bare = key in ("method.name", "peft.name")
+            parts.append(shown(config[key]) if bare else f"{names[key]}={shown(config[key])}")
+    return " ".join(parts) or str(config.get("method.name", "all runs"))
+
+
+def by_group(
+    runs: Sequence[RunRecord], groups: Sequence[str], read: Callable[[RunRecord], Any]
+) -> dict[str, list[str]]:
+    """What ``read`` finds in the runs of each group, each value once, as text."""
+    found: dict[str, list[str]] = {}
+    for run, group in zip(runs, groups, strict=True):
+        values = found.setdefault(group, [])
+        if (value := shown(read(run))) not in values:
+            values.append(value)
+    return {group: sorted(values) for group, values in found.items()}
+
+
+def versions_of(run: RunRecord) -> dict[str, str]:
+    """The packages of a run that can move a result."""
+    packages = mapping(run.environment.get("versions"))
+    without = ("wandb", "tensorboard", *(("distil-runner",) if run.environment.get("code") else ()))
+    return {name: str(version) for name, version in packages.items() if name not in without}

@@ -1,0 +1,114 @@
+"""Which runs are compared: run directories below the given folders, and why each other one is left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distil.report.run_directory import RunRecord, mapping, read_run
+from distil.types import InputError
+
+SIGNS = ("status.json", "config.yaml", "results.json", "metrics.jsonl")
+"""A folder that holds one of these is, or was, a run directory."""
+NEEDED = ("status.json", "config.yaml", "results.json")
+"""Without one of these a run cannot be compared; a hole in another file costs a picture only."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run directory that is not compared."""
+
+    run: str
+    why: str
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """The run directories among ``folders`` and below them, each once, in a stable order.
+
+    Raises InputError for a folder that does not exist or below which there is none.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder. Give run directories, or a folder that holds them.")
+        below = list(_walk(folder))
+        if not below:
+            raise InputError(
+                f"{folder} holds no run directory. Give run directories, or a folder that holds them, such as"
+                " outputs/<name>; python run.py -m method=sft,kd seed=0,1,2 makes one."
+            )
+        for run in below:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether ``folder`` is, or was, a run directory."""
+    return any((folder / sign).is_file() for sign in SIGNS)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Run directories at or below ``folder``; nothing inside of one, nothing hidden, no link to a folder."""
+    for place, folders, files in os.walk(folder):
+        if any(sign in files for sign in SIGNS):
+            folders.clear()
+            yield Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
+    """The runs that are done and whole, and what was left out and why.
+
+    Raises InputError where there is no folder, no run, or none that is done.
+    """
+    runs, left_out = [], []
+    for path in find_runs(folders):
+        try:
+            run = read_run(path)
+            why = _flaw(run)
+        except (InputError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            left_out.append(LeftOut(path.resolve().name, f"cannot be read: {_first_line(error)}"))
+            continue
+        if why:
+            left_out.append(LeftOut(path.resolve().name, why))
+        else:
+            runs.append(run)
+    if not runs:
+        listed = "\n".join(f"  {each.run}: {each.why}" for each in left_out)
+        raise InputError(f"No run to compare: of {len(left_out)} none is done.\n{listed}")
+    return runs, sorted(left_out, key=lambda each: (each.run, each.why))
+
+
+def seed_of(run: RunRecord) -> int:
+    """The seed of a run that ``read_runs`` returned."""
+    return int(run.config["seed"])
+
+
+def _flaw(run: RunRecord) -> str:
+    """Why ``run`` cannot be compared; empty where it can."""
+    if broken := [problem for problem in run.problems if problem.startswith(NEEDED)]:
+        return broken[0]
+    if run.status != "done":
+        return f"{run.status}{f': {_first_line(run.reason)}' if run.reason else ''}"
+    if not isinstance(run.config.get("seed"), int) or not mapping(run.config.get("method")).get("name"):
+        return "config.yaml says no seed or no method."
+    if run.results is None or not run.results.after:
+        return "done, but results.json holds no scores of the distilled student."
+    return ""
+
+
+def _first_line(error: Any) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def code_of(run: RunRecord) -> str:
+    """What tells one state of the code from another: its hash where it was recorded, else the revision."""
+    code = run.environment.get("code")
+    if code:
+        return str(code)
+    git = mapping(run.environment.get("git"))
+    return f"{git.get('revision') or 'unknown'}{'+' + str(git['dirty']) if git.get('dirty') else ''}"

@@ -1,0 +1,196 @@
+"""Numbers of a comparison in words: what the terminal, the page and the Markdown all say."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from distil.report import words
+from distil.report.comparison.budget import EqualBudget, Held
+from distil.report.comparison.compare import Comparison
+from distil.report.comparison.statistics import Estimate
+from distil.report.comparison.table import BETTER, EITHER, WORSE, Cell, Column
+from distil.report.run_directory import Metric
+
+MARK = "★"
+MOST_DIGITS = 7
+COST_NAMES = {
+    "train_seconds": "training",
+    "total_seconds": "in all",
+    "tokens": "tokens",
+    "sampled_tokens": "sampled tokens",
+    "peak_memory": "peak memory",
+    "trainable_parameters": "trainable",
+    "student_size": "on disk",
+}
+
+
+def title(column: Column) -> str:
+    """``nll ↓``."""
+    name = COST_NAMES.get(column.metric.name, column.metric.name)
+    return f"{name} {words.arrow(column.metric)}".rstrip()
+
+
+def unit(column: Column) -> str:
+    """The unit where the numbers do not carry it."""
+    return "" if column.metric.unit in ("s", "bytes") else column.metric.unit
+
+
+def amount(value: float, metric: Metric, digits: int | None = None) -> str:
+    """``value`` in the metric's own format, or with ``digits`` decimals where that is a fixed-point one."""
+    if metric.unit == "s" and metric.format == ".0f":
+        if abs(value) < 99.5:
+            return f"{value:.{min(2, digits or 0) or int(abs(value) < 9.95)}f} s"
+        return words.duration(value) if value >= 0 else f"-{words.duration(-value)}"
+    if metric.unit == "bytes":
+        return words.size(value) if value >= 0 else f"-{words.size(-value)}"
+    if metric.name in ("trainable_parameters", "tokens", "sampled_tokens"):
+        return words.parameters(value) if value >= 0 else f"-{words.parameters(-value)}"
+    fixed = re.fullmatch(r"\.(\d+)f", metric.format)
+    if fixed and digits is not None:
+        return f"{value:.{max(int(fixed[1]), digits)}f}"
+    return words.score(value, metric)
+
+
+def spread(estimate: Estimate, metric: Metric, signed: bool = False) -> tuple[str, str]:
+    """The mean, and ``± half`` (empty without a spread), with as many decimals as two digits of half need."""
+    half = estimate.half
+    digits = None
+    if half is not None and half > 0:
+        digits = min(MOST_DIGITS, max(0, 1 - math.floor(math.log10(half))))
+    mean = amount(estimate.mean, metric, digits)
+    if signed and estimate.mean > 0:
+        mean = f"+{mean}"
+    if signed:
+        mean = mean.replace("%", " pp")
+    if not any(digit in mean for digit in "123456789"):
+        mean = mean.lstrip("-+")
+    return mean.replace("-", "−"), "" if not half else f"± {amount(half, metric, digits)}".replace("%", "")
+
+
+def middle(cell: Cell, column: Column) -> str:
+    """A group's mean, or how many of its runs have no value."""
+    if cell.estimate is None:
+        lacking = sum(value is None for value in cell.by_seed.values())
+        return (
+            words.NOTHING if lacking == len(cell.by_seed) else f"{words.NOTHING} ({lacking} without a value)"
+        )
+    return spread(cell.estimate, column.metric)[0]
+
+
+def half(cell: Cell, column: Column) -> str:
+    """``± 0.004``; empty where there is no spread."""
+    return "" if cell.estimate is None else spread(cell.estimate, column.metric)[1]
+
+
+def mean(cell: Cell, column: Column) -> str:
+    """``0.300 ± 0.004``."""
+    return f"{middle(cell, column)} {half(cell, column)}".rstrip()
+
+
+def difference(cell: Cell, column: Column) -> str:
+    """``−0.107 ± 0.004``; empty for the baseline, and where neither direction of a cost is better."""
+    if cell.difference is None or (column.metric.higher_is_better is None and not cell.difference.mean):
+        return ""
+    return " ".join(filter(None, spread(cell.difference, column.metric, signed=True)))
+
+
+def heading(comparison: Comparison) -> str:
+    """``12 runs: 4 groups by method, seeds 0, 1, 2``."""
+    seeds = sorted({seed for group in comparison.groups for seed in group.seeds})
+    told = ", ".join(map(str, seeds)) if len(seeds) <= 6 else f"{len(seeds)} of them"
+    runs = f"{comparison.runs} run{'s' if comparison.runs != 1 else ''}"
+    by = ", ".join(key.removesuffix(".name") for key in comparison.swept)
+    groups = f"{len(comparison.groups)} groups by {by}" if by else "one group"
+    return f"{runs}: {groups}; seed{'s' if len(seeds) != 1 else ''} {told}"
+
+
+def held_line(comparison: Comparison) -> str:
+    """Which budget was held equal, and how far the others are apart."""
+    equal = [each.kind for each in comparison.held if each.equal and each.means]
+    apart = [each for each in comparison.held if each.equal is False]
+    said = [f"Held equal: {' and '.join(equal) if equal else 'neither steps, tokens nor seconds'}."]
+    said += [f"Not equal: {_apart(each)}." for each in apart]
+    if unknown := [each.kind for each in comparison.held if each.equal is None]:
+        said.append(f"Not recorded by all runs: {', '.join(unknown)}.")
+    return " ".join(said) if comparison.runs > 1 else ""
+
+
+def _apart(each: Held) -> str:
+    if len(each.means) < 2:
+        return f"{each.kind} (between seeds)"
+    low, high = min(each.means, key=each.means.__getitem__), max(each.means, key=each.means.__getitem__)
+    ratio = each.means[high] / each.means[low] if each.means[low] else math.inf
+    if ratio < 1.005:
+        return f"{each.kind} (between seeds)"
+    lowest, highest = (_spent(each.means[who], each.kind) for who in (low, high))
+    return f"{each.kind} (from {low} {lowest} to {high} {highest}, {ratio:.2g} ×)"
+
+
+def _spent(value: float, kind: str) -> str:
+    return words.duration(value) if kind == "seconds" else f"{value:,.0f}"
+
+
+def budget_line(table: EqualBudget) -> str:
+    """What the table of an equal budget shows."""
+    told = f"On the validation rows, at {_spent(table.amount, table.kind)}"
+    told += {"steps": " steps", "tokens": " tokens", "seconds": " of training"}[table.kind]
+    early = (
+        " Runs that went on were read on the way, before their learning rate had come down: a run planned for"
+        " this budget would do better."
+    )
+    unread = f" First evaluated later than that: {', '.join(table.unread)}." if table.unread else ""
+    return f"{told}, the most that every run reached.{early if table.early else ''}{unread}"
+
+
+def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[str, list[str]]]]]:
+    """(group, baseline, [(verdict, metrics)]) of each group that is held against another."""
+    for group in comparison.groups:
+        base = comparison.baselines.get(group.label)
+        if base is None or comparison.unranked:
+            continue
+        told: dict[str, list[str]] = {BETTER: [], WORSE: [], EITHER: []}
+        for column in comparison.columns:
+            if verdict := column.cells[group.label].verdict:
+                told[verdict].append(column.metric.name)
+        if parts := [(verdict, names) for verdict, names in told.items() if names]:
+            yield group.label, base, parts
+
+
+def verdicts(comparison: Comparison) -> Iterator[str]:
+    """One sentence a group: where it is better, worse, or not to be told from its baseline."""
+    for group, base, parts in verdict_parts(comparison):
+        told = (f"{verdict} in {', '.join(names)}" for verdict, names in parts)
+        yield f"{group} against {base}: {'; '.join(told)}."
+
+
+def explanation(comparison: Comparison) -> str:
+    """How to read the table."""
+    if comparison.unranked:
+        return "Mean ± 95 % interval over seeds. Nothing is ranked."
+    return (
+        "↑ higher is better, ↓ lower is better. Mean ± 95 % interval of Student's t over seeds; below it the"
+        f" paired difference from the baseline over common seeds. {MARK} best: its paired interval to every"
+        " other group leaves zero out. Intervals are over seeds, on one set of rows, not corrected for the"
+        " number of columns."
+    )
+
+
+def columns_of(comparison: Comparison) -> tuple[Column, ...]:
+    """The columns of quality that were asked for: at the end of the runs, or at an equal budget."""
+    if comparison.budget is not None and comparison.budget in comparison.budgets:
+        return comparison.budgets[comparison.budget].columns
+    return comparison.columns
+
+
+def best_line(column: Column) -> str:
+    """Who is best, or who cannot be told from whom."""
+    if column.leader is None:
+        return ""
+    if column.best is not None:
+        return f"best: {column.best}"
+    if len({cell.estimate.mean for cell in column.cells.values() if cell.estimate is not None}) == 1:
+        return "no difference"
+    others = ", ".join(column.rivals[:3]) + (" …" if len(column.rivals) > 3 else "")
+    return f"not separable: {column.leader} from {others}"
