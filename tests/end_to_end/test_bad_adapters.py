@@ -31,7 +31,7 @@ def check_nothing_left(done: subprocess.CompletedProcess[str], output: Path, *sa
     [
         (["peft=lroa"], ["peft", "lroa", "lora", "qlora", "prefix"]),
         (["peft=lora", "peft.r=0"], ["peft.r", "at least 1", "got 0"]),
-        (["peft=lora", "peft.rank=4"], ["rank", "peft.r"]),
+        pytest.param(["peft=lora", "peft.rank=4"], ["rank", "peft.r"], marks=pytest.mark.slow),
         pytest.param(
             ["peft=lora", "peft.lora_dropout=1"],
             ["peft.lora_dropout", "[0, 1)", "1.0"],
@@ -63,7 +63,11 @@ def check_nothing_left(done: subprocess.CompletedProcess[str], output: Path, *sa
             ["peft=qlora", "model.student.init=random"],
             marks=pytest.mark.slow,
         ),
-        (["peft=prompt", "peft.num_virtual_tokens=0"], ["peft.num_virtual_tokens", "at least 1"]),
+        pytest.param(
+            ["peft=prompt", "peft.num_virtual_tokens=0"],
+            ["peft.num_virtual_tokens", "at least 1"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ["peft=prompt", "peft.prompt_tuning_init=TEXT"],
             ["peft.prompt_tuning_init_text"],
@@ -79,7 +83,11 @@ def check_nothing_left(done: subprocess.CompletedProcess[str], output: Path, *sa
             ["trainer.gradient_checkpointing=true", "peft=prefix", "false"],
         ),
         ([SELF], [SELF, "peft=none", "peft=lora"]),
-        ([SELF, "peft=lora", "peft.init_lora_weights=pissa"], [SELF, "peft.init_lora_weights=true"]),
+        pytest.param(
+            [SELF, "peft=lora", "peft.init_lora_weights=pissa"],
+            [SELF, "peft.init_lora_weights=true"],
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             [SELF, "peft=dora", "peft.init_lora_weights=olora"],
             [SELF, "peft.init_lora_weights=true"],
@@ -123,7 +131,12 @@ def test_keys(
     [
         ("peft", ["peft=lora"], "peft=lora"),
         ("bitsandbytes", ["peft=qlora"], "peft=qlora"),
-        ("bitsandbytes", ["model.teacher.quantization=int8"], "model.teacher.quantization=int8"),
+        pytest.param(
+            "bitsandbytes",
+            ["model.teacher.quantization=int8"],
+            "model.teacher.quantization=int8",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_packages_that_are_not_installed(
@@ -164,7 +177,7 @@ def test_packages_that_are_not_installed(
     check_nothing_left(done, tmp_path / "out", key, f"the package {package}", INSTALL)
 
 
-@pytest.mark.parametrize("peft", ["qlora", "none"])
+@pytest.mark.parametrize("peft", ["qlora", pytest.param("none", marks=pytest.mark.slow)])
 def test_a_student_quantised_already(
     peft: str, small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
@@ -209,6 +222,7 @@ def _student(folder: Path, small_pair: Path, family: str, **shape: object) -> Pa
     return folder
 
 
+@pytest.mark.slow
 def test_ia3_on_a_family_without_default_targets(
     small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
@@ -227,7 +241,8 @@ def test_ia3_on_a_family_without_default_targets(
     check_nothing_left(done, tmp_path / "out", *said)
 
 
-@pytest.mark.parametrize("peft", ["prompt", pytest.param("prefix", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("peft", ["prompt", "prefix"])
 def test_a_prompt_longer_than_the_context(
     peft: str, small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:

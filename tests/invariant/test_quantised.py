@@ -137,7 +137,7 @@ def test_the_base_is_its_dequantised_self(kind: str, family: str, bases: Path) -
         assert torch.allclose(said, torch.stack(alone), atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", ["qlora-4", "qlora-8"])
 def test_evaluations_do_not_disturb_training(case: str, family: str, bases: Path, tmp_path: Path) -> None:
     """40 steps with an evaluation every 5, generation too, against none: losses and weights to the bit."""

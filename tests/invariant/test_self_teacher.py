@@ -29,7 +29,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_bases(tmp_path_factory.mktemp("bases"), dropout=0.3)
 
 
-@pytest.fixture(params=["llama", "gpt2"])
+@pytest.fixture(params=["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def base(request: pytest.FixtureRequest, bases: Path) -> Path:
     return bases / str(request.param)
 
@@ -115,7 +115,7 @@ def test_it_does_all_that_is_asked_of_a_teacher(case: str, base: Path) -> None:
     assert teacher.config.to_dict() == student.config.to_dict()
 
 
-@pytest.mark.parametrize("method", ["kd", "gkd"])
+@pytest.mark.parametrize("method", ["kd", pytest.param("gkd", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", SELF)
 def test_training_is_that_with_a_copy_as_teacher(case: str, method: str, bases: Path, tmp_path: Path) -> None:
     """Three steps with dropout in the base and in the adapter: the same losses and weights to the bit."""

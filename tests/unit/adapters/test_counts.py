@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from distil.adapters.base import ADAPTERS
 from distil.results import parameter_counts
+from distil.types import InputError
 
 # GPT-2 124M: width, blocks, width of the feed-forward layer.
 D, L, F = 768, 12, 3072
@@ -110,3 +111,25 @@ def test_gpt2(name: str, keys: dict[str, Any], expected: int) -> None:
 def test_grouped_keys(name: str, expected: int) -> None:
     """Keys and values have fewer heads: an adapter on them, or a prefix of them, is smaller."""
     assert parameter_counts(None, wrapped(llama, name))["trainable"] == expected
+
+
+@pytest.mark.parametrize("name", ["prefix", "prompt", "ptuning"])
+def test_a_prompt_as_long_as_the_context(name: str) -> None:
+    """No row would fit behind it; one position fewer, and one token does."""
+    with pytest.raises(InputError, match=r"peft\.num_virtual_tokens=1024: .*1024 positions"):
+        wrapped(gpt2, name, num_virtual_tokens=1024)
+    assert wrapped(gpt2, name, num_virtual_tokens=1023) is not None
+
+
+def test_ia3_without_default_targets() -> None:
+    """The message lists what could be named."""
+    from transformers import Olmo2Config, Olmo2ForCausalLM
+
+    def olmo() -> PreTrainedModel:
+        sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+        return Olmo2ForCausalLM(Olmo2Config(vocab_size=64, pad_token_id=0, num_attention_heads=2, **sizes))
+
+    with pytest.raises(InputError, match=r"peft=ia3: .*olmo2.*k_proj.*down_proj"):
+        wrapped(olmo, "ia3")
+    keys = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+    assert parameter_counts(None, wrapped(olmo, "ia3", **keys))["trainable"] == 16 + 16 + 32
