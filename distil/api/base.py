@@ -133,8 +133,9 @@ class BaseDistillation:
         Returns Trainer's ``TrainOutput``. The student is in eval mode afterwards. Raises ValueError for bad
         input, and ``distil.types.RunFailed`` where a loss or a weight is no number.
         """
-        from distil.api.training import Job, train
+        from distil.api.training import Job, check_arguments, train
 
+        check_arguments(training_args)
         self.config.validate()
         with library_words(self.config.peft_type):
             student = self.student

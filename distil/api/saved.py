@@ -115,6 +115,7 @@ def _finished(folder: Path, where: str, student: PreTrainedModel, base_print: st
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         text = " ".join(str(error).split())
         raise ArgumentError(f"{where}: its adapter does not fit the student here: {text[:300]}") from error
+    model.requires_grad_(False)  # PEFT leaves the prompt trainable, behind a network that is not there
     finished: PreTrainedModel = model
     return finished
 

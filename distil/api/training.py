@@ -137,12 +137,16 @@ REFUSED = {
 """Of a user's TrainingArguments: what cannot be done, and why."""
 
 
-def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
-    """A copy of the user's own, with what the engine needs. The user's object stays as it is."""
+def check_arguments(given: Any) -> None:
+    """Raise ArgumentError unless ``given`` is None or TrainingArguments."""
     require(
-        isinstance(given, TrainingArguments),
+        given is None or isinstance(given, TrainingArguments),
         f"training_args is a {type(given).__name__}: give transformers.TrainingArguments(output_dir=…).",
     )
+
+
+def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
+    """A copy of the user's own, with what the engine needs. The user's object stays as it is."""
     for name, why in REFUSED.items():
         value = getattr(given, name, None)
         require(not value, f"training_args: {name}={value}: {why}.")

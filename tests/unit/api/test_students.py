@@ -1,0 +1,363 @@
+"""Students saved, taken up again, adapted, freed; and what cannot be distilled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    T5Config,
+    T5ForConditionalGeneration,
+    TrainingArguments,
+)
+
+from distil.types import InputError
+from llm_distil import (
+    ArgumentError,
+    DistillationConfig,
+    GeneralizedKnowledgeDistillation,
+    KnowledgeDistillation,
+)
+from tests.conftest import build_gpt2, build_llama
+from tests.training import distance
+
+Load = Callable[..., PreTrainedModel]
+Make = Callable[..., DistillationConfig]
+ADAPTED = ("lora", "dora", "prefix", "prompt", "ptuning", "ia3", "qlora")
+
+
+def refused(call: Callable[[], object]) -> str:
+    """The message with which ``call`` is refused."""
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert isinstance(caught.value, ArgumentError)
+    assert isinstance(caught.value, InputError)
+    return str(caught.value)
+
+
+# ---- saved and taken up again
+
+
+def test_a_saved_student_is_a_plain_model_folder(
+    teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    config = make(temperature=1.5)
+    learns = KnowledgeDistillation(teacher, student, config)
+    learns.train(rows)
+    learns.save_student(tmp_path / "saved")
+    assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "saved"), student) == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved")("a b")["input_ids"]
+    assert DistillationConfig.load(tmp_path / "saved" / "distillation_config.json") == config
+    assert "python run.py method=kd" in (tmp_path / "saved" / "README.md").read_text("utf-8")
+    other = KnowledgeDistillation(teacher, load("gpt2"), config)
+    assert other.load_student(str(tmp_path / "saved")) is other.student
+    assert other.evaluate(rows) == learns.evaluate(rows)
+    assert other.train(rows).global_step == 4
+
+
+@pytest.mark.parametrize("kind", ADAPTED)
+def test_an_adapter_is_trained_saved_alone_and_taken_up_again(
+    kind: str, teacher: PreTrainedModel, load: Load, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    keys: dict[str, Any] = {}
+    if kind == "qlora":
+        keys["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    base = load("gpt2", **keys)
+    frozen = {name: p.clone() for name, p in base.named_parameters()}
+    config = make(use_peft=True, peft_type=kind, learning_rate=1e-2, num_virtual_tokens=4)
+    learns = KnowledgeDistillation(teacher, base, config)
+    untouched = learns.evaluate(rows)["eval_loss"]
+    learns.train(rows)
+    trained = learns.evaluate(rows)
+    assert trained["eval_loss"] < untouched
+    inside: Any = learns.student
+    kept = {
+        name.replace(".base_layer", ""): p
+        for name, p in inside.get_base_model().named_parameters()
+        if "lora_" not in name and "ia3_" not in name
+    }
+    assert all(torch.equal(kept[name], p) for name, p in frozen.items())
+
+    learns.save_student(tmp_path / "saved")
+    assert not (tmp_path / "saved" / "model.safetensors").exists()
+    assert (tmp_path / "saved" / "adapter_model.safetensors").stat().st_size < 100_000
+    other = KnowledgeDistillation(teacher, load("gpt2", **keys), config)
+    other.load_student(tmp_path / "saved")
+    assert other.evaluate(rows) == pytest.approx(trained, rel=1e-6)
+    if kind == "ptuning":  # its network is not saved
+        assert "not trained any further" in refused(lambda: other.train(rows))
+    else:
+        assert other.train(rows).global_step == 4
+
+
+def test_an_adapter_starts_where_the_seed_says(teacher: PreTrainedModel, load: Load, make: Make) -> None:
+    config = make(use_peft=True)
+    torch.manual_seed(1)
+    first = KnowledgeDistillation(teacher, load("gpt2"), config).student
+    torch.manual_seed(2)
+    again = KnowledgeDistillation(teacher, load("gpt2"), config).student
+    assert distance(first, again) == 0
+    other = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True, seed=7)).student
+    assert distance(first, other) > 0
+
+
+def test_the_lora_of_the_guide_trains_its_share(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make
+) -> None:
+    config = make(use_peft=True, lora_r=4, lora_target_modules=["q_proj", "v_proj"], lora_bias="none")
+    learns: Any = KnowledgeDistillation(teacher, student, config).student
+    trained, _ = learns.get_nb_trainable_parameters()
+    text = learns.get_base_model().config
+    heads = text.num_attention_heads
+    of_values = text.num_key_value_heads * text.hidden_size // heads
+    per_layer = 4 * (text.hidden_size + text.hidden_size) + 4 * (text.hidden_size + of_values)
+    assert trained == text.num_hidden_layers * per_layer
+
+
+def test_a_freed_student_says_so_until_another_comes(
+    teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    learns.save_student(tmp_path / "saved")
+    learns.free_student()
+    for call in (
+        lambda: learns.train(rows),
+        lambda: learns.evaluate(rows),
+        lambda: learns.save_student(tmp_path / "x"),
+    ):
+        said = refused(call)
+        assert "the student was freed" in said
+        assert "load_student" in said
+    learns.load_student(tmp_path / "saved")
+    assert learns.train(rows).global_step == 4
+    moved = KnowledgeDistillation(teacher, load("gpt2"), make())
+    moved.student.to("meta")
+    assert "the student was freed" in refused(lambda: moved.train(rows))
+
+
+def test_folders_that_hold_no_student_are_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make, tmp_path: Path
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    assert "no such folder" in refused(lambda: learns.load_student(tmp_path / "absent"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    assert "it holds a.txt" in refused(lambda: learns.load_student(tmp_path / "notes"))
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+              ).save_pretrained(tmp_path / "bert")  # fmt: skip
+    assert "save_student" in refused(lambda: learns.load_student(tmp_path / "bert"))
+    assert learns.student is student
+
+    adapter = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True, lora_r=4))
+    adapter.save_student(tmp_path / "adapter")
+    assert "use_peft=True" in refused(lambda: learns.load_student(tmp_path / "adapter"))
+    wider = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True, lora_r=8))
+    assert "Give lora_r=4" in refused(lambda: wider.load_student(tmp_path / "adapter"))
+    changed = load("gpt2")
+    with torch.no_grad():
+        changed.get_input_embeddings().weight.add_(1)
+    elsewhere = KnowledgeDistillation(teacher, changed, make(use_peft=True, lora_r=4))
+    assert "whose weights are others" in refused(lambda: elsewhere.load_student(tmp_path / "adapter"))
+    (tmp_path / "file").touch()
+    assert "is a file" in refused(lambda: learns.save_student(tmp_path / "file"))
+
+
+# ---- what cannot be distilled
+
+
+def test_models_that_are_none_are_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make
+) -> None:
+    config = make()
+    said = refused(lambda: KnowledgeDistillation(teacher, "gpt2", config))  # type: ignore[call-overload]
+    assert (
+        said
+        == "student_model is the name 'gpt2', not a model. Give AutoModelForCausalLM.from_pretrained('gpt2')."
+    )
+    bert = BertModel(
+        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    )
+    t5 = T5ForConditionalGeneration(
+        T5Config(d_model=8, num_layers=1, num_heads=1, d_kv=4, d_ff=8, vocab_size=32)
+    )
+    for model in (bert, t5, student.model):
+        for call in (
+            lambda model=model: KnowledgeDistillation(model, student, config),
+            lambda model=model: KnowledgeDistillation(teacher, model, config),
+        ):
+            said = refused(call)
+            assert type(model).__name__ in said
+            assert "AutoModelForCausalLM" in said
+    assert "not a model of transformers" in refused(
+        lambda: KnowledgeDistillation(torch.nn.Linear(2, 2), student, config)  # type: ignore[call-overload]
+    )
+    assert "Load it twice" in refused(lambda: KnowledgeDistillation(teacher, teacher, config))
+    frozen = load("gpt2").requires_grad_(False)
+    assert "no parameter that takes a gradient" in refused(
+        lambda: KnowledgeDistillation(teacher, frozen, config)
+    )
+
+
+def test_other_tokenizers_are_refused(
+    teacher: PreTrainedModel, load: Load, make: Make, hub: Path, tmp_path: Path
+) -> None:
+    student = load("gpt2")
+    student.save_pretrained(tmp_path / "other")
+    content = json.loads((hub / "gpt2" / "tokenizer.json").read_text("utf-8"))
+    vocabulary = content["model"]["vocab"]
+    a, b = sorted(vocabulary, key=vocabulary.get)[300:302]
+    vocabulary[a], vocabulary[b] = vocabulary[b], vocabulary[a]
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "other")
+    assert "different tokenizers" in refused(lambda: KnowledgeDistillation(teacher, other, make()))
+
+
+def test_embeddings_of_two_sizes_share_the_smaller(make: Make) -> None:
+    rows = [{"input_ids": [3, 4, 5, 6, 7]}, {"input_ids": [8, 9, 10]}] * 4
+    learns = KnowledgeDistillation(build_llama(64, seed=1), build_gpt2(70, seed=2), make())
+    learns.train(rows)
+    assert learns.evaluate(rows)["kl_to_teacher"] > 0
+    unknown = [{"input_ids": [3, 66, 5]}]
+    assert "input_ids holds 66" in refused(lambda: learns.train(unknown))
+
+
+def test_configs_that_are_none_are_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make
+) -> None:
+    said = refused(lambda: KnowledgeDistillation(teacher, student, make().to_dict()))  # type: ignore[call-overload]
+    assert said == "config is a dict: give DistillationConfig.from_dict(config)."
+    assert "give DistillationConfig(…)" in refused(lambda: KnowledgeDistillation(teacher, student, None))  # type: ignore[call-overload]
+
+
+def test_adapters_that_do_not_go_together_are_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make
+) -> None:
+    assert "Load the student in 4 bits first" in refused(
+        lambda: KnowledgeDistillation(teacher, student, make(use_peft=True, peft_type="qlora"))
+    )
+    four = load("gpt2", quantization_config=BitsAndBytesConfig(load_in_4bit=True))
+    assert "in 4 bits" in refused(lambda: KnowledgeDistillation(teacher, four, make()))
+    KnowledgeDistillation(teacher, student, make(use_peft=True))
+    assert "carries an adapter already" in refused(
+        lambda: KnowledgeDistillation(teacher, student, make(use_peft=True))
+    )
+    assert "lora_target_modules" in refused(
+        lambda: KnowledgeDistillation(
+            teacher, load("gpt2"), make(use_peft=True, lora_target_modules=["c_attn"])
+        )
+    )
+
+
+BAD_ROWS: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "is a NoneType: give a data set"),
+    "a name": ("dolly", "is 'dolly': give a data set"),
+    "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "holds several splits (a)"),
+    "empty": (Dataset.from_dict({"input_ids": []}), "is empty"),
+    "an empty list": ([], "is empty"),
+    "no usable column": ([{"foo": 1}], "Its columns: foo. Tokenise it first"),
+    "labels too short": ([{"input_ids": [1, 2, 3], "labels": [1]}], "labels has 1 entries, input_ids 3"),
+    "mask too long": ([{"input_ids": [1, 2], "attention_mask": [1, 1, 1]}], "attention_mask has 3 entries"),
+    "ids that are text": ([{"input_ids": ["a", "b"]}], "not a list of whole numbers"),
+    "one token": ([{"input_ids": [1]}], "no row has a token to learn from"),
+    "nothing scored": ([{"input_ids": [1, 2], "labels": [-100, -100]}], "no scored token (1)"),
+    "rows that are lists": ([[1, 2, 3]], "rows of type list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_ROWS)
+def test_bad_data_sets_are_named(
+    case: str, teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset
+) -> None:
+    dataset, said = BAD_ROWS[case]
+    learns = KnowledgeDistillation(teacher, student, make())
+    if dataset is not None:
+        assert said in refused(lambda: learns.train(rows, dataset))
+    message = refused(lambda: learns.train(dataset))
+    assert said in message
+    assert message.startswith("train_dataset")
+
+
+def test_text_without_a_tokenizer_is_refused(make: Make) -> None:
+    learns = KnowledgeDistillation(build_llama(seed=1), build_llama(seed=2), DistillationConfig("a", "b"))
+    assert "holds text (columns: text), no tokens" in refused(lambda: learns.train([{"text": "a b c"}]))
+
+
+def test_gkd_without_prompts_shows_the_fix(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset
+) -> None:
+    bare = rows.remove_columns(["prompt_input_ids", "prompt_attention_mask", "text"])
+    learns = GeneralizedKnowledgeDistillation(teacher, student, make())
+    said = refused(lambda: learns.train(bare))
+    assert said.startswith("train_dataset has no column prompt_input_ids")
+    names: dict[str, Any] = {"dataset": bare}
+    lines = said.splitlines()[1:]
+    fix = "\n".join(line[4:] for line in lines if line.startswith("    "))
+    exec(fix, names)
+    assert learns.train(names["dataset"]).global_step == 4
+    off_policy = GeneralizedKnowledgeDistillation(teacher, student, make(lambda_gkd=1.0))
+    assert off_policy.train(bare).global_step == 4
+    padding = bare.map(lambda row: {"prompt_input_ids": [0, 0], "prompt_attention_mask": [0, 0]})
+    assert "row 0: prompt_input_ids holds no real token" in refused(lambda: learns.train(padding))
+
+
+def test_arguments_that_cannot_be_followed_are_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    assert "give transformers.TrainingArguments" in refused(lambda: learns.train(rows, training_args={}))  # type: ignore[arg-type]
+    for keys, said in (
+        ({"eval_strategy": "epoch"}, "without eval_dataset"),
+        ({"auto_find_batch_size": True}, "gradient_accumulation_steps"),
+        ({"label_smoothing_factor": 0.1}, "the loss is the method's own"),
+    ):
+        own = TrainingArguments(output_dir=str(tmp_path), **keys)
+        assert said in refused(lambda own=own: learns.train(rows, training_args=own))
+    assert "holds no whole checkpoint" in refused(lambda: learns.train(rows, resume_from_checkpoint=True))
+    assert "no such folder" in refused(lambda: learns.train(rows, resume_from_checkpoint=tmp_path / "x"))
+    learns.config.learning_rate = -1.0
+    assert "learning_rate must be above 0, got -1.0" in refused(lambda: learns.train(rows))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_fp16_without_a_gpu_is_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make(fp16=True))
+    assert "set fp16=False" in refused(lambda: learns.train(rows))
+
+
+def test_rows_beyond_a_table_of_positions_are_refused(make: Make) -> None:
+    learns = KnowledgeDistillation(
+        build_llama(seed=1), build_gpt2(seed=2, n_positions=8), make(max_length=96)
+    )
+    assert "Give max_length=8" in refused(lambda: learns.train([{"input_ids": list(range(3, 20))}]))
+
+
+def test_text_prompts_start_from_a_text(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    config = make(
+        use_peft=True,
+        peft_type="prompt",
+        prompt_tuning_init="TEXT",
+        prompt_tuning_init_text="Tell me a story",
+        num_virtual_tokens=3,
+    )
+    embedding = student.get_input_embeddings().weight.clone()
+    wrapped: Any = KnowledgeDistillation(
+        teacher, student, config
+    ).student  # its tokenizer is beside the model
+    ids = tokenizer("Tell me a story", add_special_tokens=False)["input_ids"][:3]
+    assert torch.equal(wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight, embedding[ids])
