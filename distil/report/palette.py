@@ -1,5 +1,5 @@
-"""The colours of every table and picture: one a role, one a method, of the colour-blind safe set of Okabe and
-Ito (two that are too pale on white are replaced by darker neighbours that stay apart)."""
+"""The colours of every table and picture: one a role, one a method, after the colour-blind safe set of Okabe
+and Ito; those of its colours that are too pale for a line on white, or too near another, are replaced."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ ORANGE = Hue("#C98000", "#F0B429", "#C98500")
 BLUE = Hue("#0072B2", "#56B4E9", "#3A93D0")
 PURPLE = Hue("#B8578D", "#E39BC4", "#C971A0")
 GREEN = Hue("#009E73", "#2CC99B", "#0FA37B")
-VERMILION = Hue("#D55E00", "#FF8A4C", "#E0702A")
-INDIGO = Hue("#4A3AA7", "#A99BF0", "#7C6FD0")
-OLIVE = Hue("#7A6F00", "#D9CB4A", "#9A8D1E")
-GREY = Hue("#6B6B6B", "#A8A8A8", "#808080")
+RUST = Hue("#8C2D04", "#E0562B", "#C0552A")
+INDIGO = Hue("#4A3AA7", "#7D72E6", "#7C6FD0")
+INK = Hue("#1C1F23", "#F2F4F6", "#808080")
 
-HUES = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, INDIGO, OLIVE, GREY)
+HUES = (BLUE, ORANGE, GREEN, PURPLE, RUST, INDIGO, INK)
+"""Any two differ for protanopes and deuteranopes too: a test simulates both."""
 METHODS = {"sft": ORANGE, "kd": BLUE, "revkd": PURPLE, "gkd": GREEN}
 """Methods of which every page shows the same colour; others take what is left."""
 

@@ -131,11 +131,7 @@ def compare(
 
 
 def _nothing_in_common(runs: Sequence[RunRecord]) -> list[str]:
-    scored = [
-        {name for name, value in run.results.after.items() if value is not None}
-        for run in runs
-        if run.results
-    ]
+    scored = [set(run.results.after) for run in runs if run.results]
     if set.intersection(*scored):
         return []
     first, other = next(

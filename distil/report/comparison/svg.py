@@ -92,7 +92,10 @@ def frame(x: Scale, y: Scale, what: str, cost: Column | None = None) -> Iterator
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" {place}/>'
         yield _tick(LEFT - 6, y(value) + 4, f"{value:.6g}", "end")
     for value in x.marks:
-        yield _tick(x(value), HEIGHT - BOTTOM + 15, number(value, cost))
+        text = number(value, cost)
+        # A long one at the right edge would be cut off.
+        inside = x(value) + 3.2 * len(text) <= WIDTH
+        yield _tick(x(value) if inside else WIDTH, HEIGHT - BOTTOM + 15, text, "middle" if inside else "end")
     yield _tick(WIDTH - RIGHT, HEIGHT - 6, f"{escape(what)}{' (log)' if x.log else ''}", "end")
 
 
@@ -106,7 +109,10 @@ def upright(x: Scale, bottom: float, top: float) -> Iterator[str]:
 
 def number(value: float, cost: Column | None = None) -> str:
     """A tick: ``120k``, or seconds and bytes in the cost's own words."""
-    if cost is not None and cost.metric.unit in ("s", "bytes"):
+    if cost is not None and cost.metric.unit == "s":
+        size, unit = (1, "s") if value <= 120 else (60, "min") if value <= 7200 else (3600, "h")
+        return f"{value / size:.3g} {unit}"
+    if cost is not None and cost.metric.unit == "bytes":
         return words.amount(value, cost.metric)
     for scaled, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 10 * scaled or (abs(value) >= scaled and value % (scaled / 10) == 0):

@@ -1,0 +1,304 @@
+"""Made-up run directories in, groups, differences and verdicts out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from distil.report.comparison.compare import Comparison, compare
+from distil.report.comparison.table import Cell
+from distil.types import InputError
+from tests.unit.report.made_up_sweep import write_job, write_sweep
+
+SFT = {0: 0.60, 1: 0.63, 2: 0.58}
+KD = {0: 0.30, 1: 0.31, 2: 0.29}
+CLOSE = {0: 0.61, 1: 0.60, 2: 0.60}
+
+
+def cell(comparison: Comparison, group: str, metric: str = "nll") -> Cell:
+    return next(column for column in comparison.columns if column.metric.name == metric).cells[group]
+
+
+def keys_of(comparison: Comparison, kind: str) -> list[str]:
+    return [each.key for each in comparison.differences if each.kind == kind]
+
+
+def test_seeds_fold_into_intervals_and_paired_differences(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD, "revkd": CLOSE})
+    comparison = compare([tmp_path])
+    assert [group.label for group in comparison.groups] == ["sft", "kd", "revkd"]
+    assert comparison.baselines == {"sft": None, "kd": "sft", "revkd": "sft"}
+    for group, values in {"sft": SFT, "kd": KD, "revkd": CLOSE}.items():
+        got = cell(comparison, group).estimate
+        low, high = stats.t.interval(
+            0.95, 2, loc=sum(values.values()) / 3, scale=stats.sem(list(values.values()))
+        )
+        assert got is not None
+        assert (got.low, got.high, got.n) == pytest.approx((low, high, 3), rel=1e-9)
+    for group, values in {"kd": KD, "revkd": CLOSE}.items():
+        test = stats.ttest_rel(list(values.values()), list(SFT.values()))
+        got = cell(comparison, group).difference
+        assert got is not None
+        assert (got.low, got.high) == pytest.approx(tuple(test.confidence_interval(0.95)), rel=1e-9)
+    assert cell(comparison, "kd").verdict == "better"
+    assert cell(comparison, "revkd").verdict == "not separable"
+    assert cell(comparison, "sft").difference is None
+    (nll,) = comparison.columns
+    assert (nll.best, nll.leader, nll.rivals) == ("kd", "kd", ())
+
+
+def test_the_best_is_not_named_where_the_interval_holds_zero(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "revkd": CLOSE})
+    (nll,) = compare([tmp_path]).columns
+    assert stats.ttest_rel(list(SFT.values()), list(CLOSE.values())).pvalue > 0.05
+    assert nll.best is None
+    assert nll.leader is not None
+    assert nll.rivals == tuple({"sft", "revkd"} - {nll.leader})
+
+
+def test_higher_is_better_turns_the_verdict(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD}, metric="accuracy")
+    comparison = compare([tmp_path])
+    assert cell(comparison, "kd", "accuracy").verdict == "worse"
+    assert comparison.columns[0].best == "sft"
+
+
+def test_neither_direction_has_no_best(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD}, metric="response_tokens")
+    (column,) = compare([tmp_path]).columns
+    assert column.leader is None
+    assert column.cells["kd"].verdict == ""
+    assert column.cells["kd"].difference is not None
+
+
+def test_unequal_seeds_are_paired_where_both_ran(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": {1: 0.31, 2: 0.29, 7: 0.33}})
+    comparison = compare([tmp_path])
+    got = cell(comparison, "kd")
+    assert got.estimate is not None
+    assert got.estimate.n == 3
+    assert got.difference is not None
+    assert got.difference.n == 2
+    assert got.difference.mean == pytest.approx((0.31 - 0.63 + 0.29 - 0.58) / 2)
+    assert any("do not have the same seeds" in note for note in comparison.notes)
+
+
+def test_without_common_seeds_nothing_is_told_apart(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": {0: 0.6, 1: 0.61}, "kd": {2: 0.1, 3: 0.11}})
+    comparison = compare([tmp_path])
+    assert cell(comparison, "kd").difference is None
+    assert comparison.columns[0].best is None
+
+
+def test_a_missing_job_is_named_and_the_rest_compared(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": {0: 0.30, 1: 0.31}})
+    write_job(tmp_path, "kd", 2, {"nll": 0.29}, status="failed", reason="Out of memory.\nHalve it.")
+    comparison = compare([tmp_path])
+    (left,) = comparison.left_out
+    assert left.run.startswith("kd-embedded-none-s2")
+    assert left.why == "failed: Out of memory. Halve it."
+    got = cell(comparison, "kd").difference
+    assert got is not None
+    assert got.n == 2
+    assert any("may flatter" in note for note in comparison.notes)
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_only_done_runs_are_ranked(tmp_path: Path, status: str) -> None:
+    write_sweep(tmp_path, {"sft": SFT})
+    write_job(tmp_path, "kd", 0, {"nll": 0.1}, status=status)
+    comparison = compare([tmp_path])
+    assert [group.label for group in comparison.groups] == ["sft"]
+    assert [left.why for left in comparison.left_out] == [status]
+
+
+def test_a_run_without_a_value_is_not_averaged_away(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": {0: 0.30, 1: 0.31}})
+    assert compare([tmp_path]).columns[0].best == "kd"
+    write_job(tmp_path, "kd", 2, {"nll": None})
+    comparison = compare([tmp_path])
+    assert cell(comparison, "kd").estimate is None
+    assert cell(comparison, "kd").difference is None
+    assert comparison.columns[0].best is None
+
+
+def test_one_seed_each(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": {0: 0.6}, "kd": {0: 0.3}})
+    comparison = compare([tmp_path])
+    got = cell(comparison, "kd")
+    assert got.difference is not None
+    assert got.difference.low is None
+    assert got.verdict == "not separable"
+    assert comparison.columns[0].best is None
+    assert "One seed a group" in comparison.notes[0]
+
+
+def test_one_run(tmp_path: Path) -> None:
+    run = write_job(tmp_path, "kd", 0, {"nll": 0.3})
+    comparison = compare([run])
+    assert comparison.runs == 1
+    assert comparison.columns[0].leader is None
+    assert "nothing to hold it against" in comparison.notes[0]
+
+
+def test_the_newer_of_two_equal_runs_counts(tmp_path: Path) -> None:
+    write_job(tmp_path, "kd", 0, {"nll": 0.5}, name="kd-old", finished="2026-11-24T10:00:00+00:00")
+    write_job(tmp_path, "kd", 0, {"nll": 0.3}, name="kd-new", finished="2026-11-25T10:00:00+00:00")
+    comparison = compare([tmp_path])
+    assert cell(comparison, "kd").by_seed == {0: 0.3}
+    assert [left.run for left in comparison.left_out] == ["kd-old"]
+
+
+class TestBadInput:
+    def test_empty_and_missing_folders(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="holds no run directory"):
+            compare([tmp_path])
+        with pytest.raises(InputError, match="no such folder"):
+            compare([tmp_path / "nowhere"])
+
+    def test_no_run_is_done(self, tmp_path: Path) -> None:
+        write_job(tmp_path, "kd", 0, {"nll": 0.3}, status="failed", reason="NaN at step 4")
+        with pytest.raises(InputError, match=r"none is done.*\n.*NaN at step 4"):
+            compare([tmp_path])
+
+    @pytest.mark.parametrize(
+        ("changed", "told"),
+        [
+            ({"rows": 200}, r"evaluation\.rows: 200 in .*; 256 in"),
+            ({"scored_tokens": 5}, "evaluation.scored_tokens"),
+            ({"split": "validation"}, "evaluation.split"),
+            ({"generation_rows": 10}, "evaluation.generation_rows"),
+        ],
+    )
+    def test_different_rows_are_refused(self, tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+        write_sweep(tmp_path, {"sft": SFT})
+        write_sweep(tmp_path, {"kd": KD}, evaluation=changed)
+        with pytest.raises(InputError, match=f"(?s){told}.*--force"):
+            compare([tmp_path])
+        forced = compare([tmp_path], force=True)
+        assert forced.unranked
+        assert forced.columns[0].leader is None
+        assert all(
+            each.difference is None and each.verdict == "" for each in forced.columns[0].cells.values()
+        )
+        assert cell(forced, "kd").estimate is not None
+
+    def test_a_digest_of_the_rows_decides(self, tmp_path: Path) -> None:
+        write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows_digest": "aa"})
+        write_sweep(tmp_path, {"kd": KD}, evaluation={"rows_digest": "bb"})
+        with pytest.raises(InputError, match=r"evaluation\.rows_digest: bb in .*; aa in"):
+            compare([tmp_path])
+
+    def test_a_digest_that_only_some_runs_have_is_no_difference(self, tmp_path: Path) -> None:
+        write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows_digest": "aa"})
+        write_sweep(tmp_path, {"kd": KD})
+        assert compare([tmp_path]).columns[0].best == "kd"
+
+    def test_no_common_metric(self, tmp_path: Path) -> None:
+        write_sweep(tmp_path, {"sft": SFT})
+        write_sweep(tmp_path, {"kd": KD}, metric="accuracy")
+        with pytest.raises(InputError, match=r"no metric that all of them have: .* has (nll|accuracy)"):
+            compare([tmp_path])
+        assert len(compare([tmp_path], force=True).columns) == 2
+
+    def test_unknown_baseline_and_budget(self, tmp_path: Path) -> None:
+        write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+        with pytest.raises(InputError, match="baseline=gkd: no such method or group among kd, sft"):
+            compare([tmp_path], baseline="gkd")
+        with pytest.raises(InputError, match="budget=money"):
+            compare([tmp_path], budget="money")
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("results.json", b'{"metrics": {'),
+            ("results.json", b"\xff\xfe\x00garbage"),
+            ("results.json", b"[]"),
+            ("results.json", b'{"metrics": [], "student_after": [], "notes": 5, "evaluation": null}'),
+            ("results.json", None),
+            ("status.json", b"nul"),
+            ("status.json", None),
+            ("config.yaml", b"method: [unclosed"),
+            ("config.yaml", b"when: 2026-99-99"),
+            ("config.yaml", b"seed: three\nmethod: {name: kd}"),
+            ("config.yaml", b"seed: 0\nmethod: kd"),
+            ("config.yaml", b""),
+            ("config.yaml", None),
+        ],
+    )
+    def test_a_damaged_run_is_named_and_left_out(
+        self, tmp_path: Path, name: str, content: bytes | None
+    ) -> None:
+        write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+        broken = write_job(tmp_path, "gkd", 0, {"nll": 0.2}, name="broken")
+        if content is None:
+            (broken / name).unlink()
+        else:
+            (broken / name).write_bytes(content)
+        comparison = compare([tmp_path])
+        assert [group.label for group in comparison.groups] == ["sft", "kd"]
+        assert [left.run for left in comparison.left_out] == ["broken"]
+        assert comparison.left_out[0].why
+
+    def test_a_hole_in_the_curves_costs_no_result(self, tmp_path: Path) -> None:
+        write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+        run = next(tmp_path.glob("kd-*-s1-*"))
+        (run / "metrics.jsonl").write_text(
+            '{"step": 40, "validation/nll_per_token": 0.4}\nbroken', encoding="utf-8"
+        )
+        (run / "cost.json").write_text("{", encoding="utf-8")
+        comparison = compare([tmp_path])
+        assert comparison.columns[0].best == "kd"
+        assert any(run.name in note and "metrics.jsonl" in note for note in comparison.notes)
+
+
+def test_runs_are_found_once_wherever_they_lie(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "a" / "one", {"sft": SFT})
+    write_sweep(tmp_path / "b", {"kd": KD})
+    (next((tmp_path / "b").iterdir()) / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    shutil.copy(
+        next((tmp_path / "b").glob("*/config.yaml")),
+        next((tmp_path / "b").iterdir()) / "checkpoints" / "checkpoint-3" / "config.yaml",
+    )
+    comparison = compare([tmp_path, tmp_path / "b", next((tmp_path / "b").iterdir())])
+    assert comparison.runs == 6
+    assert not comparison.left_out
+
+
+def test_the_order_of_folders_does_not_matter(tmp_path: Path) -> None:
+    runs = [
+        write_job(tmp_path, m, s, {"nll": v}) for m, by in (("kd", KD), ("sft", SFT)) for s, v in by.items()
+    ]
+    one, other = compare(runs), compare(runs[::-1])
+    assert one.columns == other.columns
+    assert [group.label for group in one.groups] == [group.label for group in other.groups]
+
+
+def test_baseline_of_the_same_other_choices(tmp_path: Path) -> None:
+    for peft in ("none", "lora"):
+        for method, by_seed in (("sft", SFT), ("kd", KD)):
+            for seed, value in by_seed.items():
+                write_job(tmp_path, method, seed, {"nll": value}, changes={"peft.name": peft})
+    comparison = compare([tmp_path])
+    assert comparison.baselines == {
+        "sft lora": None, "sft none": None, "kd lora": "sft lora", "kd none": "sft none",
+    }  # fmt: skip
+
+
+def test_without_the_usual_baseline_the_first_group_is_it(tmp_path: Path) -> None:
+    for temperature in (10, 1, 2):
+        for seed in (0, 1):
+            changes = {"method.temperature": float(temperature)}
+            write_job(tmp_path, "kd", seed, {"nll": temperature + seed}, changes=changes)
+    comparison = compare([tmp_path])
+    assert [group.label for group in comparison.groups] == [
+        "temperature=1",
+        "temperature=2",
+        "temperature=10",
+    ]
+    assert comparison.baselines["temperature=10"] == "temperature=1"
+    assert compare([tmp_path], baseline="temperature=2").baselines["temperature=1"] == "temperature=2"

@@ -1,0 +1,206 @@
+"""What differs between runs, and what each difference is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distil import identity
+from distil.report.comparison.compare import Comparison, compare
+from distil.report.comparison.keys import COSMETIC, given, shown
+from tests.unit.report.made_up_sweep import write_job
+
+
+def grid(
+    folder: Path, jobs: list[tuple[str, dict[str, Any]]], seeds: tuple[int, ...] = (0, 1), **kwargs: Any
+) -> None:
+    """A run for each (method, changes) and seed."""
+    for method, changes in jobs:
+        for seed in seeds:
+            write_job(folder, method, seed, {"nll": 0.5 + seed / 100}, changes=changes, **kwargs)
+
+
+def kinds(comparison: Comparison) -> dict[str, str]:
+    return {each.key: each.kind for each in comparison.differences}
+
+
+def labels(comparison: Comparison) -> list[str]:
+    return [group.label for group in comparison.groups]
+
+
+def test_a_methods_own_defaults_are_no_confound(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {}), ("kd", {}), ("gkd", {})])
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["sft", "gkd", "kd"]
+    assert kinds(comparison) == {
+        "method.name": "swept", "method.temperature": "own", "method.lambda_gkd": "own",
+    }  # fmt: skip
+    assert not comparison.confounds
+
+
+def test_a_shared_key_set_by_hand_for_one_method_is_a_confound(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {}), ("kd", {})])
+    grid(tmp_path, [("revkd", {"method.temperature": 1.0})], by_hand="method.temperature=1")
+    (confound,) = compare([tmp_path]).confounds
+    assert confound.key == "method.temperature"
+    assert confound.text == "method.temperature: 2 (kd, sft); 1 (revkd)"
+
+
+def test_a_key_of_one_method_alone_may_be_set_by_hand(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {})])
+    grid(tmp_path, [("gkd", {"method.lambda_gkd": 0.1})], by_hand="method.lambda_gkd=.1")
+    assert not compare([tmp_path]).confounds
+
+
+def test_a_key_that_varies_within_a_method_is_swept(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {}), ("gkd", {"method.lambda_gkd": 0.0}), ("gkd", {"method.lambda_gkd": 1.0})])
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["sft", "gkd lambda_gkd=0", "gkd lambda_gkd=1"]
+    assert comparison.baselines["gkd lambda_gkd=1"] == "sft"
+
+
+def test_a_grid_has_no_confound(tmp_path: Path) -> None:
+    rates = [{"trainer.learning_rate": rate} for rate in (1e-3, 3e-3)]
+    grid(tmp_path, [(method, rate) for method in ("sft", "kd") for rate in rates])
+    comparison = compare([tmp_path])
+    assert labels(comparison) == [f"{m} learning_rate={r}" for m in ("sft", "kd") for r in (0.001, 0.003)]
+    assert not comparison.confounds
+    assert comparison.baselines["kd learning_rate=0.003"] == "sft learning_rate=0.003"
+
+
+def test_what_follows_the_method_is_a_confound(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {"trainer.max_steps": 800}), ("kd", {"trainer.max_steps": 400})])
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["sft", "kd"]
+    assert [each.key for each in comparison.confounds] == ["trainer.max_steps"]
+
+
+def test_two_keys_that_move_together_confound_each_other(tmp_path: Path) -> None:
+    jobs = [
+        ("kd", {"method.temperature": t, "trainer.warmup_steps": w})
+        for t, w in ((1.0, 10), (2.0, 20), (4.0, 30))
+    ]
+    grid(tmp_path, jobs)
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["temperature=1", "temperature=2", "temperature=4"]
+    assert [each.key for each in comparison.confounds] == ["trainer.warmup_steps"]
+
+
+def test_a_tuned_learning_rate_is_declared_by_its_file_and_not_by_hand(tmp_path: Path) -> None:
+    grid(tmp_path / "file", [("sft", {"trainer.learning_rate": 1e-3}), ("kd", {})])
+    comparison = compare([tmp_path / "file"])
+    assert kinds(comparison)["trainer.learning_rate"] == "declared"
+    assert not comparison.confounds
+
+    grid(tmp_path / "hand", [("sft", {"trainer.learning_rate": 1e-3})], by_hand="trainer.learning_rate=1e-3")
+    grid(tmp_path / "hand", [("kd", {})])
+    assert [each.key for each in compare([tmp_path / "hand"]).confounds] == ["trainer.learning_rate"]
+    said = compare([tmp_path / "hand"], declared=["trainer.learning_rate"])
+    assert kinds(said)["trainer.learning_rate"] == "declared"
+
+
+def test_two_presets_declare_nothing(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {"trainer.learning_rate": 1e-3})], by_hand="experiment=one")
+    grid(tmp_path, [("kd", {})], by_hand="experiment=other")
+    assert [each.key for each in compare([tmp_path]).confounds] == ["trainer.learning_rate"]
+
+
+def test_keys_of_an_adapter_belong_to_it(tmp_path: Path) -> None:
+    lora = {"peft.name": "lora", "peft.r": 8, "peft.lora_alpha": 16}
+    grid(tmp_path, [("kd", lora), ("kd", {})])
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["lora", "none"]
+    assert {key for key, kind in kinds(comparison).items() if kind == "own"} == {"peft.r", "peft.lora_alpha"}
+
+
+def test_another_seed_may_move_with_the_seed(tmp_path: Path) -> None:
+    for method in ("sft", "kd"):
+        for seed in (0, 1):
+            write_job(tmp_path, method, seed, {"nll": 0.5}, changes={"data.split_seed": seed})
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["sft", "kd"]
+    assert kinds(comparison)["data.split_seed"] == "seed"
+
+
+def test_cosmetic_keys_do_not_differ(tmp_path: Path) -> None:
+    grid(
+        tmp_path,
+        [("sft", {"name": "a", "output_dir": "x", "tracker.name": "wandb", "trainer.save_steps": 9})],
+    )
+    grid(tmp_path, [("kd", {"tracker.tags": ["late"]})])
+    assert kinds(compare([tmp_path])) == {"method.name": "swept"}
+
+
+def test_what_the_identity_leaves_out_is_cosmetic() -> None:
+    assert {*identity.WITHOUT_EFFECT, *identity.SAVING} <= set(COSMETIC)
+
+
+def test_keys_that_a_run_does_not_use_do_not_differ(tmp_path: Path) -> None:
+    grid(tmp_path, [("kd", {"method.temperature": t}) for t in (1.0, 2.0)])
+    grid(tmp_path, [("sft", {})], environment={"ignored": ["method.temperature"]})
+    assert labels(compare([tmp_path])) == ["sft", "kd temperature=1", "kd temperature=2"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"versions": {"torch": "2.6.0"}}, "version of torch"),
+        ({"git": {"revision": "0123456789ab", "dirty": None}}, "code"),
+        ({"git": {"revision": "9f31c2d5a7be", "dirty": "ffff"}}, "code"),
+        ({"code": "0.1.0+abc"}, "code"),
+        ({"device": "1 x H100"}, "device"),
+        ({"fingerprints": {"data.train_file": "aa"}}, "contents of data.train_file"),
+    ],
+)
+def test_what_the_runs_recorded_beside_the_config(
+    tmp_path: Path, environment: dict[str, Any], told: str
+) -> None:
+    grid(tmp_path, [("sft", {})])
+    grid(tmp_path, [("kd", {})], environment=environment)
+    assert [each.key for each in compare([tmp_path]).confounds] == [told]
+
+
+def test_a_tracker_s_version_is_nobody_s_business(tmp_path: Path) -> None:
+    grid(tmp_path, [("sft", {})])
+    grid(tmp_path, [("kd", {})], environment={"versions": {"torch": "2.13.0", "wandb": "0.32"}})
+    assert not compare([tmp_path]).confounds
+
+
+def test_other_contents_of_a_swept_path_are_what_was_asked_for(tmp_path: Path) -> None:
+    for model, digest in (("tiny", "aa"), ("small", "bb")):
+        told = {"fingerprints": {"model.student.path": digest}}
+        grid(tmp_path, [("kd", {"model.student.path": model})], environment=told)
+    assert not compare([tmp_path]).confounds
+
+
+def test_students_that_start_apart_are_a_confound_unless_swept(tmp_path: Path) -> None:
+    grid(tmp_path / "same", [("sft", {})])
+    grid(tmp_path / "same", [("kd", {})], before=0.7)
+    assert [each.key for each in compare([tmp_path / "same"]).confounds] == ["nll of the student before"]
+    grid(tmp_path / "swept", [("kd", {})])
+    grid(tmp_path / "swept", [("kd", {"peft.name": "prompt"})], before=0.7)
+    assert not compare([tmp_path / "swept"]).confounds
+
+
+def test_overrides_of_a_command_line() -> None:
+    command = "python run.py -m method=kd 'data.train_file=a b.jsonl' +trainer.x=1 --config-dir=mine/conf"
+    assert given(command) == {"method": "kd", "data.train_file": "a b.jsonl", "trainer.x": "1"}
+    assert given("python 'unclosed") == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (2.0, "2"),
+        (1e-3, "0.001"),
+        ("models/a/", "a"),
+        ([0, 2], "[0, 2]"),
+        ("", ""),
+    ],
+)
+def test_values_as_a_person_writes_them(value: Any, text: str) -> None:
+    assert shown(value) == text

@@ -1,0 +1,182 @@
+"""The files, the page as text, the terminal and the command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from distil.cli import main
+from distil.report.comparison import compare, print_comparison, write_comparison
+from distil.report.comparison.style import group_hues, places
+from distil.report.palette import METHODS, hues
+from tests.unit.report.made_up_sweep import read, write_job, write_sweep
+from tests.unit.report.test_html import Page
+
+SFT = {0: 0.60, 1: 0.63, 2: 0.58}
+KD = {0: 0.30, 1: 0.31, 2: 0.29}
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    return write_sweep(tmp_path / "runs", {"sft": SFT, "kd": KD})
+
+
+def test_results_are_equal_bytes_and_costs_are_elsewhere(tmp_path: Path) -> None:
+    written = []
+    for place, seconds, day in (("a", 10.0, 24), ("b/deeper", 17.3, 25)):
+        runs = write_sweep(
+            tmp_path / place,
+            {"sft": SFT, "kd": KD},
+            seconds=seconds,
+            finished=f"2026-11-{day}T10:00:00+00:00",
+        )
+        write_comparison(compare([runs]), tmp_path / place)
+        written.append(
+            [(tmp_path / place / f"comparison{end}").read_bytes() for end in (".json", "_cost.json")]
+        )
+    assert written[0][0] == written[1][0]
+    assert written[0][1] != written[1][1]
+    assert b"seconds" not in written[0][0]
+    assert str(tmp_path).encode() not in written[0][0]
+
+
+def test_json_holds_what_the_comparison_says(sweep: Path) -> None:
+    comparison = compare([sweep])
+    write_comparison(comparison, sweep)
+    results = read(sweep / "comparison.json")
+    (nll,) = results["scores"]
+    assert (nll["metric"], nll["best"], nll["higher_is_better"]) == ("nll", "kd", False)
+    assert nll["groups"]["kd"]["by_seed"] == {"0": 0.30, "1": 0.31, "2": 0.29}
+    difference = comparison.columns[0].cells["kd"].difference
+    assert difference is not None
+    assert nll["groups"]["kd"]["difference"]["high"] == difference.high
+    assert [group["group"] for group in results["groups"]] == ["sft", "kd"]
+    assert len(results["groups"][1]["runs"]) == 3
+    costs = read(sweep / "comparison_cost.json")
+    assert costs["held_equal"] == {"steps": True, "tokens": True, "seconds": True}
+    assert {column["metric"] for column in costs["costs"]} >= {"train_seconds", "peak_memory", "tokens"}
+
+
+def test_csv_has_a_line_a_group_and_number(sweep: Path) -> None:
+    write_comparison(compare([sweep]), sweep)
+    rows = list(csv.DictReader(io.StringIO((sweep / "comparison.csv").read_text(encoding="utf-8"))))
+    scores = [row for row in rows if row["kind"] == "score"]
+    assert [(row["group"], row["metric"], row["best"]) for row in scores] == [
+        ("sft", "nll", ""),
+        ("kd", "nll", "best"),
+    ]
+    assert float(scores[1]["mean"]) == pytest.approx(0.3)
+    assert float(scores[1]["difference_high"]) < 0
+    assert {row["kind"] for row in rows} >= {"score", "cost"}
+
+
+def test_a_spreadsheet_runs_no_text_of_a_config(tmp_path: Path) -> None:
+    for formula in ("=1+1", "@SUM(A1)"):
+        write_job(tmp_path, "kd", 0, {"nll": 0.5}, changes={"model.student.path": formula})
+    write_comparison(compare([tmp_path]), tmp_path)
+    cells = [
+        cell for row in csv.reader(io.StringIO((tmp_path / "comparison.csv").read_text())) for cell in row
+    ]
+    assert not any(re.match(r"[=@+]|-[^0-9]", cell) for cell in cells)
+    assert "'=1+1" in cells
+
+
+def test_markdown_tables_are_whole(sweep: Path) -> None:
+    write_comparison(compare([sweep]), sweep)
+    text = (sweep / "comparison.md").read_text(encoding="utf-8")
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert "**0.3000 ± 0.0248** ★" in text or "**0.300 ± 0.025** ★" in text
+    assert "kd against sft: better in nll." in text
+
+
+def test_the_page_escapes_and_holds_everything(tmp_path: Path) -> None:
+    evil = "<img src=x onerror=alert(1)>{{7*7}}"
+    for method in ("sft", "kd"):
+        for seed in (0, 1):
+            changes = {"model.student.path": evil} if method == "kd" else {}
+            write_job(tmp_path, method, seed, {"nll": 0.5 + seed / 10}, changes=changes, hostile=True)
+    write_job(tmp_path, "kd", 5, {"nll": 1.0}, status="failed", reason=evil)
+    page = Page(write_comparison(compare([tmp_path]), tmp_path))
+    assert evil in page.text
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not any(tag == "img" or any(name.startswith("on") for name in attrs) for tag, attrs in page.tags)
+    assert not any(attrs.get("src") or (attrs.get("href") or "#")[0] not in "#d" for _, attrs in page.tags)
+    assert "Left out:" in page.text
+
+
+def test_one_run_and_unranked_runs_have_a_page(tmp_path: Path) -> None:
+    write_job(tmp_path, "kd", 0, {"nll": 0.3}, curve=[])
+    assert "One group only" in Page(write_comparison(compare([tmp_path]), tmp_path)).text
+    write_job(tmp_path, "sft", 0, {"accuracy": 0.3}, evaluation={"rows": 3})
+    text = Page(write_comparison(compare([tmp_path], force=True), tmp_path)).text
+    assert "Nothing is ranked here" in text
+    assert "not separable" not in text
+    assert "In short" not in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_the_terminal_says_what_differs_before_any_number(sweep: Path, width: int, encoding: str) -> None:
+    write_sweep(sweep, {"gkd": KD}, changes={"trainer.max_steps": 9})
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding)
+    print_comparison(compare([sweep]), Console(file=file, width=width))
+    file.flush()
+    text = raw.getvalue().decode(encoding)
+    assert max(map(len, text.splitlines())) <= width
+    assert text.index("trainer.max_steps") < text.index("nll")
+    assert "CONFOUND" in text
+    assert "better" in text
+    assert "not separable" in text  # kd and gkd score the same
+
+
+def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(sweep), "--budget", "steps"]) == 0
+    out = capsys.readouterr().out
+    assert "On the validation rows, at 400 steps" in out
+    assert {path.name for path in sweep.glob("comparison*")} == {
+        "comparison.html", "comparison.md", "comparison.csv", "comparison.json", "comparison_cost.json",
+    }  # fmt: skip
+    one = next(iter(sorted(sweep.glob("kd-*"))))
+    assert main(["compare", str(one), "--out", str(tmp_path / "elsewhere")]) == 0
+    assert (tmp_path / "elsewhere" / "comparison.html").is_file()
+    assert not list(one.glob("comparison*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "FOLDER"),
+        (["--budget", "money", "x"], "steps"),
+        (["--basline", "kd", "x"], "unrecognized arguments"),
+        (["nowhere"], "no such folder"),
+    ],
+)
+def test_the_command_refuses_bad_input(
+    arguments: list[str],
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", *arguments]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_method_has_one_colour_everywhere(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD, "mine": KD})
+    write_job(tmp_path, "kd", 0, {"nll": 0.1}, changes={"method.temperature": 4.0})
+    comparison = compare([tmp_path])
+    found = group_hues(comparison)
+    assert found["kd temperature=2"] is found["kd temperature=4"] is METHODS["kd"]
+    assert len({found["sft temperature=2"], found["kd temperature=4"], found["mine temperature=2"]}) == 3
+    looks = places(comparison)
+    assert looks["kd temperature=2"] != looks["kd temperature=4"]
+    assert hues(["kd"])["kd"] is hues(["zzz", "gkd", "kd"])["kd"]
