@@ -54,11 +54,11 @@ PAIRS = {
         keys=("experiment=smollm2_adapters",),
         rates={
             FULL: ("2e-4", "6e-4", "2e-3"),
-            "lora": ("1e-3", "3e-3", "1e-2"),
-            "qlora": ("1e-3", "3e-3", "1e-2"),
-            "prefix": ("3e-3", "3e-2", "3e-1"),
-            "prompt": ("3e-3", "3e-2", "3e-1"),
-            "ia3": ("1e-2", "3e-2", "1e-1"),
+            "lora": ("3e-3", "1e-2"),
+            "qlora": ("3e-3", "1e-2"),
+            "prefix": ("1e-2", "1e-1"),
+            "prompt": ("3e-2", "3e-1"),
+            "ia3": ("1e-2", "1e-1"),
         },
         search=(
             "trainer.max_steps=10",

@@ -21,12 +21,13 @@ def run(*overrides: str, output: Path) -> Path:
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)
     asked = set(command[2:])
-    return next(path.parent for path in output.glob("*/*/status.json") if _arguments(path) == asked)
+    return next(path.parent for path in output.glob("*/*/status.json") if _did(path, asked))
 
 
-def _arguments(status: Path) -> set[str]:
-    command: str = json.loads(status.read_text(encoding="utf-8"))["command"]
-    return set(shlex.split(command)[2:])
+def _did(status: Path, asked: set[str]) -> bool:
+    """Whether that run was started by these arguments and is done."""
+    record: dict[str, str] = json.loads(status.read_text(encoding="utf-8"))
+    return record["status"] == "done" and set(shlex.split(record["command"])[2:]) == asked
 
 
 def results(folder: Path) -> dict[str, Any]:
