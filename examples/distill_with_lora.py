@@ -34,19 +34,21 @@ from llm_distil import DistillationConfig, KnowledgeDistillation, compute_perple
 LORA: dict[str, Any] = {"use_peft": True, "peft_type": "lora", "lora_r": 8, "lora_alpha": 16}
 
 
-def configs(models: Models, epochs: int, output: Path, local: bool) -> dict[str, DistillationConfig]:
+def configs(
+    models: Models, epochs: int, rows: int, output: Path, local: bool
+) -> dict[str, DistillationConfig]:
     """The same training twice. An adapter starts as nothing and wants a higher rate: ten times is a start."""
     shared: dict[str, Any] = {
         "teacher_model_name": models.teacher,
         "student_model_name": models.student,
         "epochs": epochs,
         "batch_size": 8,
-        "warmup_steps": 3,
+        "warmup_steps": epochs * rows // 80,
         "logging_steps": 5,
         "max_length": MAX_LENGTH,
     }
-    # None is PEFT's choice for the family: c_attn for GPT-2. The small student lost half of its layers, and an
-    # adapter that has to make up for that wants a place beside every matrix.
+    # None is PEFT's choice for the family: c_attn for GPT-2. The small student lost half of its layers, and
+    # an adapter that has to make up for that wants a place beside every matrix.
     targets = "all-linear" if local else None
     rate = models.learning_rate
     return {
@@ -86,7 +88,8 @@ def main() -> None:
 
     step(2, "Distil: all of the student, then an adapter beside it")
     distilled, table = {}, {}
-    for name, config in configs(models, options.epochs, options.output, options.local).items():
+    pair = configs(models, options.epochs, len(train_dataset), options.output, options.local)
+    for name, config in pair.items():
         kd = KnowledgeDistillation(teacher, models.load_student(), config, tokenizer)
         seconds = kd.train(train_dataset).metrics["train_runtime"]
         folder = options.output / "students" / name.lower()
