@@ -70,7 +70,8 @@ def merge(run: FinishedRun, output: Path, command: str, *, base_only: bool = Fal
     asked_BTV = _logits(student, probe_BT)
     bits, plain_BTV = _bits(base), asked_BTV
     if bits is not None:
-        base = _dequantised(base if base_only else _taken_off(student))
+        del base, student
+        base = _dequantised(load_base(run))  # afresh: PEFT takes no IA3 off a quantised base
         student = base if base_only else put_on(base, run)
         plain_BTV = _logits(student, probe_BT)
     merged = base if base_only else _merged(student)
@@ -126,13 +127,6 @@ def _untie(student: PreTrainedModel) -> None:
             config.tie_word_embeddings = False
 
 
-def _taken_off(student: PreTrainedModel) -> PreTrainedModel:
-    """The base again, without its adapter."""
-    untyped: Any = student
-    base: PreTrainedModel = untyped.unload()
-    return base
-
-
 def _bits(model: PreTrainedModel) -> int | None:
     """How many bits bitsandbytes holds its weights in; None: they are plain."""
     if getattr(model, "is_loaded_in_4bit", False):
@@ -144,6 +138,10 @@ def _dequantised(model: PreTrainedModel) -> PreTrainedModel:
     untyped: Any = model
     with quiet_loading():
         plain: PreTrainedModel = untyped.dequantize()
+    for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+        setattr(plain, flag, False)  # left standing; PEFT goes by them
+    # How files in 4 bits were read, which saving would undo; None: what the architecture itself asks for.
+    setattr(plain, "_weight_conversions", None)  # noqa: B010  (torch types attributes of modules as tensors)
     plain.train(False)
     return plain
 

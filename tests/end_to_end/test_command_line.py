@@ -283,4 +283,6 @@ def test_help_of_the_command_and_its_verbs(tmp_path: Path) -> None:
         check=False,
     )
     assert verbs.returncode == 2
-    assert verbs.stderr == "error: distil runn is unknown. Did you mean run? Known: evaluate, generate, merge, report, run.\n"
+    assert verbs.stderr == (
+        "error: distil runn is unknown. Did you mean run? Known: evaluate, generate, merge, report, run.\n"
+    )

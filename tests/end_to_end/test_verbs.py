@@ -1,0 +1,527 @@
+"""``distil merge``, ``generate`` and ``evaluate`` on runs of every kind; merged models in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distil.cli import main
+from distil.products import load_product, open_run
+from tests.adapters import save_bases, word_tokenizer
+from tests.end_to_end.ask_merged import NEW, PROMPT
+
+MERGED: dict[str, list[str]] = {
+    "lora": ["peft=lora"],
+    "lora-gpt2": ["peft=lora", "model.student.path={bases}/gpt2"],
+    "lora-pruned": ["peft=lora", "model.student.path={teachers}/llama", "model.student.keep_layers=2"],
+    "lora-random": ["peft=lora", "model.student.init=random", "model.student.overrides.num_hidden_layers=1"],
+    "lora-self": ["peft=lora", "model.teacher.path=self", "method=sft"],
+    "lora-head": ["peft=lora", "peft.target_modules=[q_proj,lm_head]"],
+    "lora-embedding": ["peft=lora", "peft.target_modules=[q_proj,embed_tokens]"],
+    "lora-saved-head": ["peft=lora", "peft.modules_to_save=[lm_head]"],
+    "pissa": ["peft=lora", "peft.init_lora_weights=pissa_niter_4", "peft.r=4"],
+    "dora": ["peft=dora"],
+    "ia3": ["peft=ia3"],
+    "qlora-4": ["peft=qlora"],
+    "qlora-4-gpt2": ["peft=qlora", "model.student.path={bases}/gpt2"],
+    "qlora-8": ["peft=qlora", "peft.bits=8"],
+    "qlora-8-gpt2": ["peft=qlora", "peft.bits=8", "model.student.path={bases}/gpt2"],
+}
+PACKED = {"ia3-on-4-bit": ["peft=ia3", "model.student.path={bases}/packed"]}
+UNMERGED: dict[str, list[str]] = {
+    "none": [],
+    "prefix": ["peft=prefix", "peft.num_virtual_tokens=6"],
+    "prompt": ["peft=prompt", "peft.num_virtual_tokens=6"],
+    "ptuning": ["peft=ptuning", "peft.num_virtual_tokens=6"],
+}
+CASES = MERGED | UNMERGED
+
+
+class Runs:
+    """Runs of seconds, each made once, where a test first asks for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bases, self.teachers = save_bases(folder / "bases"), save_bases(folder / "teachers", layers=3)
+        _pack(self.bases / "llama", self.bases / "packed")
+        chance = random.Random(0)
+        for name, count in (("rows", 48), ("test", 12)):
+            lines = [
+                json.dumps(
+                    {key: " ".join(f"w{chance.randrange(2, 64)}" for _ in range(n)) for key, n in sizes}
+                )
+                for sizes in ([("prompt", chance.randint(2, 6)), ("response", chance.randint(2, 8))],) * count
+            ]
+            (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        self.made: dict[str, Path] = {}
+
+    def run(self, case: str) -> Path:
+        """The run directory of ``case``."""
+        if case not in self.made:
+            output = self.folder / "outputs" / case
+            overrides = [o.format(bases=self.bases, teachers=self.teachers) for o in (CASES | PACKED)[case]]
+            assert main(["run", *self.arguments(output), *overrides]) == 0
+            (self.made[case],) = (output / "default").iterdir()
+        return self.made[case]
+
+    def copy(self, case: str, folder: Path) -> Path:
+        """A copy of the run directory, to be spoilt."""
+        return Path(shutil.copytree(self.run(case), folder / "run"))
+
+    def arguments(self, output: Path) -> list[str]:
+        """What all runs share."""
+        return [
+            f"output_dir={output}",
+            f"model.teacher.path={self.teachers / 'llama'}",
+            f"model.student.path={self.bases / 'llama'}",
+            f"data.train_file={self.folder / 'rows.jsonl'}",
+            f"data.test_file={self.folder / 'test.jsonl'}",
+            "run.threads=1",
+            "eval.generation_rows=4",
+            f"eval.max_new_tokens={NEW}",
+            "trainer.per_device_train_batch_size=4",
+            "trainer.max_steps=3",
+            "trainer.learning_rate=3e-2",
+            "trainer.warmup_steps=0",
+            "trainer.eval_strategy=no",
+            "trainer.save_strategy=no",
+        ]
+
+
+def _pack(base: Path, folder: Path) -> None:
+    """``base`` as a folder whose weights are in 4 bits already."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    four = BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # theirs has no types
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="float32"
+    )
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=four)
+    model.save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("verbs"))
+
+
+def logits_of(run: Path) -> Tensor:
+    """What the run's student says, unmerged."""
+    with torch.no_grad():
+        logits: Tensor = load_product(open_run(run))(input_ids=torch.tensor([PROMPT])).logits
+    return logits
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def samples_of(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+# ---- evaluate
+
+
+QUICK = ("none", "lora", "lora-pruned", "qlora-4", "qlora-8-gpt2", "prefix")
+"""Cases that are judged again without being asked for."""
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
+def test_evaluate_gives_the_numbers_of_the_run_again(case: str, runs: Runs, tmp_path: Path) -> None:
+    """To the last bit: the student's and the teacher's, on the test rows and on the same rows as a file."""
+    run, told = runs.run(case), tmp_path / "told.json"
+    results = results_of(run)
+    for data in ([], ["--data", str(runs.folder / "test.jsonl")]):
+        assert main(["evaluate", str(run), "--json", str(told), *data]) == 0
+        again = json.loads(told.read_text(encoding="utf-8"))
+        assert again["student"] == results["student_after"]
+        assert again["teacher"] == results["teacher"]
+        assert again["metrics"] == results["metrics"]
+        assert again["evaluation"]["scored_tokens"] == results["evaluation"]["scored_tokens"]
+        assert again["notes"] == []
+    before = results["student_before"]
+    assert again["student"] != before, "training moved it, or nothing was shown"
+
+
+def test_evaluate_some_rows_and_the_student_alone(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tmp_path / "told.json"
+    command = ["evaluate", str(runs.run("lora")), "--rows", "3", "--generation-rows", "2", "--no-teacher"]
+    capsys.readouterr()
+    assert main([*command, "--json", str(told)]) == 0
+    result = json.loads(told.read_text(encoding="utf-8"))
+    assert (result["evaluation"]["rows"], result["evaluation"]["generation_rows"]) == (3, 2)
+    assert result["teacher"] is None
+    assert not any(name.startswith(("kl", "top1")) for name in result["student"])
+    shown = capsys.readouterr().out
+    assert "3 test rows of the run" in shown
+    assert "teacher" not in shown.splitlines()[0]
+
+
+def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> None:
+    """Named columns hold the same rows: the same numbers; a row that is empty is left out, and counted."""
+    rows = [
+        json.loads(line) for line in (runs.folder / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    file, told = tmp_path / "mine.jsonl", tmp_path / "told.json"
+    mine = [{"ask": row["prompt"], "say": row["response"]} for row in rows] + [{"ask": "w3", "say": ""}]
+    file.write_text("\n".join(map(json.dumps, mine)), encoding="utf-8")
+    run = runs.run("lora")
+    command = ["evaluate", str(run), "--data", str(file), "--json", str(told)]
+    assert main(command) == 2
+    assert main([*command, "--prompt-column", "ask", "--response-column", "say"]) == 0
+    result, own = json.loads(told.read_text(encoding="utf-8")), results_of(run)
+    likelihoods = [
+        name for name in own["student_after"] if name.startswith(("nll", "kl", "top1", "perplexity"))
+    ]
+    # Under another column name than `prompt` a prompt has headings, as with data=jsonl: other tokens.
+    assert result["evaluation"]["rows"] == len(rows)
+    assert likelihoods
+    assert result["notes"] == ["Rows left out: 1 empty response."]
+
+
+def test_evaluate_says_where_the_rows_are_others(runs: Runs, tmp_path: Path) -> None:
+    """The digest of the judged rows is in results.json: rows that changed since do not pass for the same."""
+    run, told = runs.copy("lora", tmp_path), tmp_path / "told.json"
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    (run / "config.yaml").write_text(config.replace("test.jsonl", "rows.jsonl"), encoding="utf-8")
+    assert main(["evaluate", str(run), "--json", str(told)]) == 0
+    (note,) = json.loads(told.read_text(encoding="utf-8"))["notes"]
+    assert "not the test rows that the run judged" in note
+
+
+# ---- generate
+
+
+@pytest.mark.parametrize("case", ["none", "lora-gpt2", "qlora-4", "prefix", "prompt", "lora-self"])
+def test_generate_answers_as_the_run_did(case: str, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run's own test prompts, typed again: the same text as in its samples."""
+    run = runs.run(case)
+    for sample in samples_of(run)[:2]:
+        capsys.readouterr()
+        assert main(["generate", str(run), "--prompt", sample["prompt"]]) == 0
+        assert capsys.readouterr().out == sample["student_after"] + "\n"
+
+
+def test_generate_beside_the_teacher(
+    runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = runs.run("lora")
+    first, second = samples_of(run)[:2]
+    for width in ("80", "140"):
+        monkeypatch.setenv("COLUMNS", width)
+        capsys.readouterr()
+        command = [
+            "generate",
+            str(run),
+            "--teacher",
+            "--prompt",
+            first["prompt"],
+            "--prompt",
+            second["prompt"],
+        ]
+        assert main(command) == 0
+        shown = capsys.readouterr().out
+        for sample in (first, second):
+            for text in (sample["prompt"], sample["teacher"], sample["student_after"]):
+                assert text in shown
+
+
+def test_generate_draws_from_its_seed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    def drawn(*words: str) -> str:
+        capsys.readouterr()
+        command = ["generate", str(runs.run("none")), "--prompt", "w5 w9", "--max-new-tokens", "20", *words]
+        assert main(command) == 0
+        return capsys.readouterr().out
+
+    greedy, drawn_3 = drawn(), drawn("--temperature", "5", "--seed", "3")
+    assert drawn("--temperature", "5", "--seed", "3") == drawn_3
+    assert drawn("--temperature", "5", "--seed", "4") != drawn_3
+    assert drawn_3 != greedy
+    assert drawn("--greedy") == greedy
+    assert drawn("--sample", "--top-k", "1") == greedy, "of the one likeliest token, every draw is that one"
+
+
+# ---- merge
+
+
+@pytest.fixture(scope="module")
+def merged(runs: Runs) -> Path:
+    """A folder with every merged model, by case."""
+    folder = runs.folder / "merged"
+    for case in MERGED:
+        assert main(["merge", str(runs.run(case)), "--output", str(folder / case)]) == 0
+    return folder
+
+
+def test_merged_models_say_what_their_students_say(runs: Runs, merged: Path, tmp_path: Path) -> None:
+    """Loaded by transformers alone in a process without PEFT and bitsandbytes, 4 bits within 1e-5."""
+    (tmp_path / "cells.json").write_text(json.dumps({case: str(merged / case) for case in MERGED}))
+    script = str(Path(__file__).with_name("ask_merged.py"))
+    command = [sys.executable, script, str(tmp_path / "cells.json"), str(tmp_path / "answers.pt")]
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    answers = torch.load(tmp_path / "answers.pt")
+    apart = {}
+    for case, answer in answers.items():
+        wanted = logits_of(runs.run(case))
+        apart[case] = float((answer["logits"] - wanted).abs().max())
+        greedy = wanted[0, -1].argmax().item()
+        assert answer["written"][0] == greedy
+        assert len(answer["written"]) == NEW
+        assert answer["words"] == word_tokenizer()("w5 w9")["input_ids"]
+    assert {case: far for case, far in apart.items() if far > 1e-5} == {}
+
+
+@pytest.mark.parametrize("case", MERGED)
+def test_merged_folders_are_plain(case: str, runs: Runs, merged: Path) -> None:
+    """No trace of quantisation, of an adapter, or (but for the commands in the card) of this machine."""
+    config = json.loads((merged / case / "config.json").read_text(encoding="utf-8"))
+    assert "quantization_config" not in config
+    assert config["use_cache"] is True
+    assert not list((merged / case).glob("adapter*"))
+    for file in (merged / case).glob("*.json"):
+        assert str(runs.folder) not in file.read_text(encoding="utf-8")
+    card = (merged / case / "README.md").read_text(encoding="utf-8")
+    assert "peft" not in card.split("---")[1]
+    assert "distil run " in card
+    assert f"distil merge {runs.run(case)} --output {merged / case}" in card
+    assert not list(merged.glob(".*")), "nothing half-written beside it"
+
+
+@pytest.mark.parametrize(
+    "case", ["lora-pruned", "lora-random", "qlora-4-gpt2", "qlora-8", "prompt", "prefix"]
+)
+def test_base_only_is_the_base_of_the_adapter(case: str, runs: Runs, tmp_path: Path) -> None:
+    """PEFT puts the run's adapter onto it: the student, as it left the run."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    output = tmp_path / "base"
+    assert main(["merge", str(runs.run(case)), "--output", str(output), "--base-only"]) == 0
+    base = AutoModelForCausalLM.from_pretrained(output)
+    student: Any = PeftModel.from_pretrained(base, str(runs.run(case) / "student"))
+    with torch.no_grad():
+        logits = student.eval()(input_ids=torch.tensor([PROMPT])).logits
+    assert torch.allclose(logits, logits_of(runs.run(case)), atol=1e-5)
+
+
+def test_ia3_on_a_base_in_4_bits_is_merged_through_its_unpacked_weights(runs: Runs, tmp_path: Path) -> None:
+    """PEFT merges IA3 into no quantised weight. Unpacked base + adapter, by PEFT, says the same."""
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+    from transformers import AutoModelForCausalLM
+
+    run = runs.copy("ia3-on-4-bit", tmp_path)
+    weights = run / "student" / "adapter_model.safetensors"
+    stirred = {name: tensor + 0.5 * torch.randn(tensor.shape) for name, tensor in load_file(weights).items()}
+    save_file(stirred, weights)
+    assert main(["merge", str(run), "--output", str(tmp_path / "merged")]) == 0
+    assert main(["merge", str(run), "--output", str(tmp_path / "base"), "--base-only"]) == 0
+    models: list[Any] = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("merged", "base")]
+    ids = torch.tensor([PROMPT])
+    with torch.no_grad():
+        merged, base = (model(input_ids=ids).logits for model in models)
+        student: Any = PeftModel.from_pretrained(models[1], str(run / "student"))
+        wanted = student.eval()(input_ids=ids).logits
+    assert torch.allclose(merged, wanted, atol=1e-5)
+    assert (base - wanted).abs().max() > 0.1
+    assert "quantization_config" not in (tmp_path / "merged" / "config.json").read_text(encoding="utf-8")
+
+
+# ---- what cannot work
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("none", ["peft=none", "plain model already", "student"]),
+        ("prefix", ["peft=prefix", "nothing to merge", "--base-only"]),
+        ("prompt", ["peft=prompt", "nothing to merge", "--base-only"]),
+        ("ptuning", ["peft=ptuning", "nothing to merge", "--base-only"]),
+    ],
+)
+def test_what_cannot_be_merged_says_why(
+    case: str, words: list[str], runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs.run(case)
+    capsys.readouterr()
+    assert main(["merge", str(run), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert all(word in said for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_must_be_absent_or_empty(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(runs.run("lora"))
+    (tmp_path / "empty").mkdir()
+    assert main(["merge", run, "--output", str(tmp_path / "empty")]) == 0
+    before = sorted((tmp_path / "empty").iterdir())
+    for output in (tmp_path / "empty", tmp_path / "empty" / "config.json", tmp_path / "empty/config.json/x"):
+        capsys.readouterr()
+        assert main(["merge", run, "--output", str(output)]) == 2
+        assert f"--output {output}" in capsys.readouterr().err
+    assert sorted((tmp_path / "empty").iterdir()) == before
+
+
+def _truncate(run: Path) -> None:
+    weights = run / "student" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def _lose_a_tensor(run: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = run / "student" / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    tensors.popitem()
+    save_file(tensors, weights)
+
+
+def _grow_a_tensor(run: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = run / "student" / "adapter_model.safetensors"
+    save_file({name: torch.cat([t, t]) for name, t in load_file(weights).items()}, weights)
+
+
+def _say(file: str, before: str, after: str) -> Any:
+    def change(run: Path) -> None:
+        text = (run / file).read_text(encoding="utf-8")
+        assert before in text
+        (run / file).write_text(text.replace(before, after), encoding="utf-8")
+
+    return change
+
+
+SPOILT: dict[str, tuple[Any, list[str]]] = {
+    "truncated weights": (_truncate, ["adapter_model.safetensors", "damaged"]),
+    "a tensor is gone": (_lose_a_tensor, ["adapter_model.safetensors", "damaged"]),
+    "tensors of another size": (_grow_a_tensor, ["adapter_model.safetensors", "damaged"]),
+    "adapter config": (
+        lambda run: (run / "student/adapter_config.json").write_text("{"),
+        ["adapter_config.json", "damaged"],
+    ),
+    "no sidecar": (lambda run: (run / "student/distil.json").unlink(), ["lacks distil.json", "run.rerun"]),
+    "sidecar": (lambda run: (run / "student/distil.json").write_text("{}"), ["distil.json", "damaged"]),
+    "no student": (lambda run: shutil.rmtree(run / "student"), ["student lacks", "run.rerun"]),
+    "unfinished": (_say("status.json", '"done"', '"interrupted"'), ["interrupted", "distil run"]),
+    "no config": (lambda run: (run / "config.yaml").unlink(), ["config.yaml is missing"]),
+    "config is no yaml": (lambda run: (run / "config.yaml").write_text("a: ["), ["config.yaml"]),
+    "config of another version": (
+        _say("config.yaml", "max_length:", "max_len:"),
+        ["data.max_len is unknown"],
+    ),
+    "another kind of value": (_say("config.yaml", "max_length: 512", "max_length: many"), ["config.yaml"]),
+    "base is gone": (_say("config.yaml", "bases/llama", "bases/nowhere"), ["nowhere", "config.yaml"]),
+    "another base": (
+        _say("config.yaml", "bases/llama", "bases/gpt2"),
+        ["other weights", "bases/gpt2", "student"],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_spoilt_run_ends_in_one_message(
+    what: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil, words = SPOILT[what]
+    run = runs.copy("lora", tmp_path)
+    spoil(run)
+    verbs = {
+        "merge": ["--output", str(tmp_path / "out")],
+        "generate": ["--prompt", "w3"],
+        "evaluate": [],
+    }
+    for verb, rest in verbs.items():
+        capsys.readouterr()
+        assert main([verb, str(run), *rest]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert all(word in said for word in words), said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_a_changed_base_is_seen(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other weights at the same path: both are named, and nothing is made of them."""
+    from safetensors.torch import load_file, save_file
+
+    base = Path(shutil.copytree(runs.bases / "llama", tmp_path / "base"))
+    run = runs.copy("lora", tmp_path)
+    _say("config.yaml", str(runs.bases / "llama"), str(base))(run)
+    assert main(["generate", str(run), "--prompt", "w3"]) == 0
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] += 0.5
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    capsys.readouterr()
+    assert main(["generate", str(run), "--prompt", "w3"]) == 2
+    said = capsys.readouterr().err
+    assert str(base) in said
+    assert str(run / "student") in said
+
+
+def test_a_run_goes_anywhere(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Moved away from its data, a full student still answers as it did; so does an adapter with its base."""
+    for case in ("none", "lora"):
+        run = runs.copy(case, tmp_path / case)
+        _say("config.yaml", str(runs.folder / "rows.jsonl"), str(tmp_path / "gone.jsonl"))(run)
+        sample = samples_of(run)[0]
+        capsys.readouterr()
+        assert main(["generate", str(run), "--prompt", sample["prompt"]]) == 0
+        assert capsys.readouterr().out == sample["student_after"] + "\n"
+        assert main(["evaluate", str(run)]) == 2
+        assert "gone.jsonl" in capsys.readouterr().err
+        assert main(["evaluate", str(run), "--data", str(runs.folder / "test.jsonl")]) == 0
+
+
+BAD: dict[str, tuple[list[str], list[str]]] = {
+    "no run": (["generate", "--prompt", "w3"], ["RUN", "--help"]),
+    "no prompt": (["generate", "{run}"], ["--prompt", "--help"]),
+    "empty prompt": (["generate", "{run}", "--prompt", " "], ["--prompt", "empty prompt"]),
+    "long prompt": (["generate", "{run}", "--prompt", "w3 " * 200], ["200 tokens", "128"]),
+    "cold": (["generate", "{run}", "--prompt", "w3", "--temperature", "0"], ["--temperature", "above 0"]),
+    "all of nothing": (["generate", "{run}", "--prompt", "w3", "--top-p", "0"], ["--top-p", "(0, 1]"]),
+    "greedy seed": (["generate", "{run}", "--prompt", "w3", "--greedy", "--seed", "1"], ["--seed"]),
+    "no tokens": (["generate", "{run}", "--prompt", "w3", "--max-new-tokens", "0"], ["at least 1"]),
+    "a word": (["evaluate", "{run}", "--rows", "many"], ["--rows", "many"]),
+    "unknown": (["evaluate", "{run}", "--teachers"], ["--teachers"]),
+    "no file": (["evaluate", "{run}", "--data", "nowhere.jsonl"], ["--data nowhere.jsonl", "no such file"]),
+    "column": (["evaluate", "{run}", "--prompt-column", "x"], ["--prompt-column", "--data"]),
+    "no column": (["evaluate", "{run}", "--data", "{rows}", "--prompt-column", "x"], ["--prompt-column=x"]),
+    "no place": (["evaluate", "{run}", "--json", "{run}/nowhere/told.json"], ["--json"]),
+    "no output": (["merge", "{run}"], ["--output"]),
+    "no such run": (["merge", "nowhere", "--output", "x"], ["nowhere", "no such folder"]),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_ends_in_one_message(what: str, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    command, words = BAD[what]
+    run = runs.run("lora-gpt2")
+    capsys.readouterr()
+    assert main([word.format(run=run, rows=runs.folder / "test.jsonl") for word in command]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize("verb", ["merge", "generate", "evaluate"])
+def test_each_verb_has_a_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: distil {verb}")

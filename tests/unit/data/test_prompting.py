@@ -1,0 +1,100 @@
+"""A prompt of one's own becomes the very ids that a row of the run's data with that prompt generates from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from distil.data.base import ColumnsConfig
+from distil.data.jsonl import JsonlConfig
+from distil.data.prompting import ending_of, prompt_rows, shape_of
+from distil.data.splits import encode_rows, load_splits
+from distil.types import InputError
+from tests.unit.data.conftest import WriteJsonl
+
+ASKED = "Say hello to <|im_end|> Ann."
+ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "prompt": ({"prompt": ASKED, "response": "Hello."}, {}),
+    "instruction": ({"instruction": ASKED, "response": "Hello."}, {}),
+    "context": ({"instruction": ASKED, "context": "", "output": "Hello."}, {}),
+    "template": ({"q": ASKED, "a": "Hello."}, {"prompt_template": "Q: {q}\nA: ", "response_column": "a"}),
+    "messages": (
+        {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "Hello."}]},
+        {},
+    ),
+}
+GONE = {
+    "prompt": {},
+    "instruction": {},
+    "context": {},
+    "template": {},
+    "messages": {"messages_column": "messages"},
+}
+"""What a config must name for the shape to be known where its data are gone."""
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "stories", "chatml"])
+@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("there", [True, False])
+def test_the_ids_are_those_of_a_row(
+    kind: str, tokenizer: str, there: bool, jsonl: WriteJsonl, request: pytest.FixtureRequest
+) -> None:
+    reader: PreTrainedTokenizerBase = request.getfixturevalue(tokenizer)
+    if kind == "messages" and tokenizer != "chatml":
+        pytest.skip("chat messages need a chat template")
+    row, keys = ROWS[kind]
+    config = JsonlConfig(
+        train_file=jsonl("rows.jsonl", [row] * 3), **{**keys, **({} if there else GONE[kind])}
+    )
+    (encoded, _) = encode_rows(config, [row], reader, "rows")
+    if not there:
+        config.train_file = "nowhere.jsonl"
+    shape = shape_of(config, [encoded[0]["prompt"]], allow_network=False)
+    (mine,) = prompt_rows(config, shape, reader, [ASKED])
+    assert mine["prompt_ids"] == encoded[0]["prompt_ids"]
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "stories", "chatml"])
+def test_text_is_gone_on_from_as_it_stands(
+    tokenizer: str, jsonl: WriteJsonl, request: pytest.FixtureRequest
+) -> None:
+    reader: PreTrainedTokenizerBase = request.getfixturevalue(tokenizer)
+    text = "Once upon a time there was a small dog who liked to run."
+    config = JsonlConfig(train_file=jsonl("rows.jsonl", [{"text": text}] * 3))
+    (mine,) = prompt_rows(config, shape_of(config, [], allow_network=False), reader, [text])
+    encoded, _ = encode_rows(config, [{"text": text}], reader, "rows")
+    assert [*mine["prompt_ids"], reader.eos_token_id] == encoded[0]["input_ids"]
+
+
+def test_a_closing_line_break_is_added_where_all_rows_have_one(gpt2: PreTrainedTokenizerBase) -> None:
+    assert ending_of(["a\n", "b c\n", "d \n"]) == "\n"
+    assert ending_of(["a\n\n", "b\n\n"]) == "\n\n"
+    assert ending_of(["a\n", "b"]) == ending_of([]) == ending_of(["a.", "b."]) == ""
+    config = JsonlConfig(train_file="nowhere.jsonl")
+    shape = shape_of(config, ["a\n"], allow_network=False)
+    with_it, without = prompt_rows(config, shape, gpt2, ["Say a.\n", "Say a."], "\n")
+    assert with_it["prompt_ids"] == without["prompt_ids"] == gpt2("Say a.\n")["input_ids"]
+
+
+def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:
+    config = JsonlConfig(train_file="nowhere.jsonl", prompt_template="{q} {more}", response_column="a")
+    shape = shape_of(config, [], allow_network=False)
+    with pytest.raises(InputError, match=r"several columns \(q, more\)"):
+        prompt_rows(config, shape, gpt2, ["What?"])
+    plain = ColumnsConfig(name="test")
+    shape = shape_of(JsonlConfig(train_file="nowhere.jsonl"), [], allow_network=False)
+    with pytest.raises(InputError, match="empty prompt"):
+        prompt_rows(plain, shape, gpt2, ["ok", "  "])
+
+
+def test_rows_of_a_file_are_those_of_a_split(gpt2: PreTrainedTokenizerBase, jsonl: WriteJsonl) -> None:
+    """``encode_rows`` against the test split of the same file; what is dropped is counted once."""
+    rows = [{"prompt": f"Say {n}.", "response": f"{n} it is."} for n in range(7)]
+    rows.insert(3, {"prompt": "Say nothing.", "response": ""})
+    file = jsonl("rows.jsonl", rows)
+    encoded, dropped = encode_rows(JsonlConfig(train_file=file), rows, gpt2, "rows")
+    split = load_splits(JsonlConfig(train_file=file, validation_file=file, test_file=file), gpt2).test
+    assert encoded.to_list() == split.to_list()
+    assert dropped == {"empty response": 1}
