@@ -12,7 +12,7 @@ from typing import Any
 from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budget, held
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
-from distil.report.comparison.keys import Config, config_of, label, same, short_names, sort_keys
+from distil.report.comparison.keys import Config, config_of, group_names, same, sort_keys
 from distil.report.comparison.runs import LeftOut, read_runs, seed_of
 from distil.report.comparison.table import Column, column
 from distil.report.run_directory import Metric, RunRecord, Scores
@@ -98,8 +98,7 @@ def compare(
     runs, left_out = read_runs(folders)
     configs = [config_of(run) for run in runs]
     keys = sort_keys(runs, configs, declared)
-    names = short_names(keys.swept)
-    labels = [label(config, keys.swept, names) for config in configs]
+    labels = group_names(configs, keys.swept)
     unranked = [*judged_apart(runs), *_nothing_in_common(runs)]
     if unranked and not force:
         raise InputError(

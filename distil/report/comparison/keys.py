@@ -168,8 +168,8 @@ def _ends(key: str, tail: str) -> bool:
     return key == tail or key.endswith(f".{tail}")
 
 
-def shown(value: Any) -> str:
-    """A config value as a person writes it: numbers short, paths by their last part."""
+def shown(value: Any, whole: bool = True) -> str:
+    """A config value as a person writes it; of paths the last part alone, unless ``whole``."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -177,17 +177,27 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, str):
-        return value.rstrip("/").rpartition("/")[2] or value
+        return value if whole else value.rstrip("/").rpartition("/")[2] or value
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def label(config: Config, swept: Sequence[str], names: Mapping[str, str]) -> str:
-    """The name of the group that ``config`` belongs to: ``kd``, ``kd temperature=2``."""
+def group_names(configs: Sequence[Config], swept: Sequence[str]) -> list[str]:
+    """The name of each config's group: ``kd``, ``kd temperature=2``; paths whole where they must be."""
+    names = short_names(swept)
+    choices = {tuple(same(config.get(key, ABSENT)) for key in swept) for config in configs}
+    found = [_name(config, swept, names, whole=False) for config in configs]
+    if len(set(found)) == len(choices):
+        return found
+    return [_name(config, swept, names, whole=True) for config in configs]
+
+
+def _name(config: Config, swept: Sequence[str], names: Mapping[str, str], whole: bool) -> str:
     parts = []
     for key in swept:
         if key in config:
             bare = key in ("method.name", "peft.name")
-            parts.append(shown(config[key]) if bare else f"{names[key]}={shown(config[key])}")
+            value = shown(config[key], whole)
+            parts.append(value if bare else f"{names[key]}={value}")
     return " ".join(parts) or str(config.get("method.name", "all runs"))
 
 

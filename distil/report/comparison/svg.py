@@ -137,7 +137,9 @@ def dashes(dash: int) -> str:
 def short(label: str) -> str:
     """A group's name as it fits into a picture, escaped."""
     label = printable(label)
-    return escape(label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…")
+    if len(label) > LONGEST:  # names of one sweep differ at their end
+        label = f"{label[: LONGEST // 3]}…{label[-(LONGEST - LONGEST // 3 - 1) :]}"
+    return escape(label)
 
 
 def svg(kind: str, height: float, told: str, parts: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from distil.report.terminal import Show, cut, fitted
 VERDICTS = {BETTER: "green", WORSE: "red"}
 MANY = 24
 """Groups shown in the terminal; the files hold all."""
+FEW = 4
+"""Differences of one harmless kind that are shown with their values."""
 
 
 def print_comparison(comparison: Comparison, console: Console, folder: Path | None = None) -> None:
@@ -62,9 +64,12 @@ def _first(comparison: Comparison) -> Iterator[tuple[str, str]]:
         yield f"CONFOUND  {cut(each.text)}", "bold yellow"
     if comparison.runs > 1 and not comparison.confounds:
         yield "Nothing differs but what was swept and what belongs to it.", ""
-    for each in comparison.differences:
-        if each.kind in ("declared", "own", "seed"):
-            yield f"{_KINDS[each.kind]}  {cut(each.text)}", "dim"
+    for kind, what in _KINDS.items():
+        told = [each for each in comparison.differences if each.kind == kind]
+        if len(told) > FEW:
+            yield f"{what}  {cut(', '.join(each.key for each in told))}", "dim"
+        else:
+            yield from ((f"{what}  {cut(each.text)}", "dim") for each in told)
     if line := words.held_line(comparison):
         yield line, ""
     for left in comparison.left_out:

@@ -190,17 +190,25 @@ def test_overrides_of_a_command_line() -> None:
     assert given("python 'unclosed") == {}
 
 
+def test_paths_that_end_alike_are_two_groups(tmp_path: Path) -> None:
+    grid(tmp_path, [("kd", {"model.student.path": path}) for path in ("a/student", "b/student")])
+    assert labels(compare([tmp_path])) == ["path=a/student", "path=b/student"]
+    grid(tmp_path, [("kd", {"model.student.path": "c/other"})])
+    assert len(compare([tmp_path]).groups) == 3
+
+
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("value", "text", "short"),
     [
-        (None, "null"),
-        (True, "true"),
-        (2.0, "2"),
-        (1e-3, "0.001"),
-        ("models/a/", "a"),
-        ([0, 2], "[0, 2]"),
-        ("", ""),
+        (None, "null", "null"),
+        (True, "true", "true"),
+        (2.0, "2", "2"),
+        (1e-3, "0.001", "0.001"),
+        ("models/a/", "models/a/", "a"),
+        ([0, 2], "[0, 2]", "[0, 2]"),
+        ("", "", ""),
     ],
 )
-def test_values_as_a_person_writes_them(value: Any, text: str) -> None:
+def test_values_as_a_person_writes_them(value: Any, text: str, short: str) -> None:
     assert shown(value) == text
+    assert shown(value, whole=False) == short
