@@ -154,8 +154,10 @@ def _check_rebuilds(model: PreTrainedModel, name: str) -> None:
 
 def _differences(kept: nn.Module, fresh: nn.Module) -> list[str]:
     """Where two trees of modules differ in parameters' names and shapes or in plain attributes."""
-    shapes = {n: tuple(p.shape) for n, p in kept.named_parameters()}
-    rebuilt = {n: tuple(p.shape) for n, p in fresh.named_parameters()}
+    # Weights in 4 or 8 bits have no shape of their own: their modules' widths are compared below.
+    packed = {n for n, p in kept.named_parameters() if not p.is_floating_point()}
+    shapes = {n: tuple(p.shape) for n, p in kept.named_parameters() if n not in packed}
+    rebuilt = {n: tuple(p.shape) for n, p in fresh.named_parameters() if n not in packed}
     found = [f"weights {n}" for n in shapes.keys() | rebuilt.keys() if shapes.get(n) != rebuilt.get(n)]
     twins = dict(fresh.named_modules())
     for name, module in kept.named_modules():

@@ -230,3 +230,26 @@ def test_choose_layers() -> None:
     assert choose_layers([0.5, 0.1, 0.9, 0.3], 2) == [0, 2]
     assert choose_layers([0.5, 0.1, 0.9, 0.3], 4) == [0, 1, 2, 3]
     assert choose_layers([0.2, 0.2, 0.2], 2) == [0, 1]
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_quantised_model_is_pruned_too(kind: str, family: str, tmp_path: Path) -> None:
+    """Pruned in few bits = pruned in floats, then held in few bits."""
+    from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+    from distil.models import load_student
+    from distil.models.quantize import TEACHER_KINDS
+    from tests.training import FAMILIES as TINY
+
+    TINY[family](1, width=64, layers=3).save_pretrained(tmp_path / "whole")
+
+    def load(path: str, keep: list[int] | None, quantized: bool) -> PreTrainedModel:
+        student = StudentConfig(path=str(tmp_path / path), keep_layers=keep)
+        keys = TEACHER_KINDS[kind] if quantized else None
+        return load_student(ModelConfig("x", TeacherConfig(), student), 0, quantization=keys).model
+
+    load("whole", [0, 2], False).save_pretrained(tmp_path / "pruned")
+    expected, pruned = load("pruned", None, True), load("whole", [0, 2], True)
+    ids = torch.tensor([[5, 9, 31, 12]])
+    with torch.no_grad():
+        assert torch.equal(pruned(ids).logits, expected(ids).logits)
