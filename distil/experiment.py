@@ -98,10 +98,15 @@ def preflight(config: ExperimentConfig) -> None:
 
 def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
     """The identity of this run: its config without what has no effect, its files' contents, the code."""
+    return identity.run_identity(
+        asdict(config), _fingerprints(config), environment.code_version(), _ignored(config, method)
+    )
+
+
+def _ignored(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
+    """Dotted keys that this run does not use."""
     ignored = [f"method.{key}" for key in config.method.ignored]
-    if not method.wants_rollouts:
-        ignored.append("rollouts")
-    return identity.run_identity(asdict(config), _fingerprints(config), environment.code_version(), ignored)
+    return ignored if method.wants_rollouts else [*ignored, "rollouts"]
 
 
 def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
@@ -145,7 +150,13 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
-        write_json(folder / "environment.json", environment.describe_environment(command))
+        method = METHODS.get(config.method.name).factory(config.method)
+        known = {
+            "code": environment.code_version(),
+            "fingerprints": _fingerprints(config),
+            "ignored": _ignored(config, method),
+        }
+        write_json(folder / "environment.json", environment.describe_environment(command) | known)
     except OSError as error:
         raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error
 
