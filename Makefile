@@ -58,10 +58,13 @@ bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench AR
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
 
 .PHONY: docs
-docs: $(INSTALLED) ## Write docs/configuration.md: every config key, from the code
+docs: $(INSTALLED) ## Build the documentation: site/index.html, which opens without a server
 	$(BIN)/python scripts/generate_config_reference.py
+	$(BIN)/python scripts/draw_divergences.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "$(CURDIR)/site/index.html"
 
 .PHONY: clean
 clean: ## Remove caches and builds; keep .venv and outputs
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots
+	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -1,0 +1,342 @@
+"""Every block of README, CONTRIBUTING and docs/ runs, or is put to what reads it; links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from distil import cli
+from distil.config.command_line import check_arguments, expand, flag_value, flags_first, is_sweep
+from distil.config.help import conf_folder
+from distil.config.store import prepared, register_schemas
+from distil.types import InputError
+from tests.guide.world import build, supply
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<fence>```+)(?P<language>\w*)\n(?P<text>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Fenced:
+    """One fenced block: where it stands, the comment over it, its language, its text."""
+
+    page: str
+    line: int
+    mark: str
+    language: str
+    text: str
+
+
+def fenced(page: Path) -> list[Fenced]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Fenced(
+            page.name, text.count("\n", 0, m.start("fence")) + 1, m["mark"] or "", m["language"], m["text"]
+        )
+        for m in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in fenced(page)]
+FILES = [block for block in BLOCKS if block.mark.startswith("file: ") and block.page != "CONTRIBUTING.md"]
+PYTHON = [block for block in BLOCKS if block.language == "python" and not block.mark.startswith("file: ")]
+BASH = [block for block in BLOCKS if block.language == "bash"]
+
+
+def label(block: Fenced) -> str:
+    return f"{block.page}:{block.line}"
+
+
+def test_every_block_says_what_it_is() -> None:
+    """Nothing escapes this file by an unknown language."""
+    known = {"python", "bash", "yaml", "json", "text", ""}
+    assert {block.language for block in BLOCKS} <= known
+    assert len(PYTHON) > 20
+    assert len(BASH) > 20
+    for block in BLOCKS:
+        if block.language == "json":
+            assert all(json.loads(line) for line in block.text.splitlines())
+        if block.language == "":  # folders and the like: no program hides there
+            assert not re.search(r"^\s*(python|pip|distil|import|from) ", block.text, re.MULTILINE), label(
+                block
+            )
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny models and rows under the names that the pages use, and the pages' own files."""
+    folder = tmp_path_factory.mktemp("hub")
+    build(folder)
+    (folder / "models").mkdir()
+    for name, real in {"teacher": "gpt2-medium", "student": "gpt2"}.items():
+        (folder / "models" / name).symlink_to(folder / real)
+    row = '{"prompt": "Name a colour.", "ask": "Name a colour.", "reply": "Blue.", "response": "Blue."}\n'
+    for name in ("rows", "train", "validation", "test", "new"):
+        (folder / f"{name}.jsonl").write_text(row * 40, encoding="utf-8")
+    for block in FILES:
+        path = folder / block.mark.removeprefix("file: ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def world(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of its own, in which the names of the pages are files and folders."""
+    for entry in hub.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---- Python
+
+
+def left_open(source: str) -> set[str]:
+    """The names that a block never binds."""
+    nodes = list(ast.walk(ast.parse(source)))
+    bound = set(dir(builtins))
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.arg(arg=name) | ast.ExceptHandler(name=str(name)):
+                bound.add(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                bound.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                bound |= {(alias.asname or alias.name).partition(".")[0] for alias in aliases}
+    return {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    } - bound
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=label)
+def test_python_block_runs_alone(block: Fenced, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = supply(left_open(block.text))
+    exec(compile(block.text, label(block), "exec"), names)
+    printed = capsys.readouterr().out
+    following = BLOCKS[BLOCKS.index(block) + 1] if block is not BLOCKS[-1] else None
+    if following is not None and following.mark == "output":
+        assert printed == following.text
+
+
+# ---- the command line
+
+
+def commands(block: Fenced) -> list[list[str]]:
+    """The commands of a block as words; comments are left out, `a && b` is two."""
+    text = block.text.replace("\\\n", " ")
+    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    found: list[list[str]] = []
+    for words in filter(None, lines):
+        found.append([])
+        for word in words:
+            if word == "&&":
+                found.append([])
+            else:
+                found[-1].append(word)
+    return found
+
+
+def composed(arguments: list[str]) -> None:
+    """Compose and check as ``distil run`` does, up to the point where the first job would start."""
+    if {"--help", "--cfg"} & set(arguments):
+        assert cli.main(["run", *arguments]) == 0
+        return
+    check_arguments(arguments)
+    register_schemas()
+    flags, overrides = flags_first(arguments)
+    overrides = expand(overrides)
+    if is_sweep(flags, overrides):
+        planned(flags, overrides)
+    elif flags:
+        config = cli._through_hydra([*flags, *overrides], [])
+        assert config is not None
+        prepared(config, arguments)
+    else:
+        prepared(cli._compose(overrides), arguments)
+
+
+def planned(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """The jobs of a sweep, all of them checked."""
+    from hydra import initialize_config_dir
+
+    from distil.sweeps import multirun
+
+    assert flag_value(flags, "--config-dir") is None
+    request = multirun.Request(conf_folder(), "config", overrides, "", "", cli.HYDRA_VERSION_BASE)
+    with initialize_config_dir(str(conf_folder()), version_base=cli.HYDRA_VERSION_BASE):
+        jobs = multirun._planned(multirun._composed(request), Path("outputs/sweep"))
+    assert jobs is not None
+    assert len(jobs) > 1
+
+
+def read(words: list[str]) -> None:
+    """Put one command to what reads it, short of what would take long."""
+    match words:
+        case ["python", "run.py", *rest] | ["distil", "run", *rest]:
+            composed(rest)
+        case ["distil", "report", _]:
+            pass
+        case ["distil", verb, *rest]:
+            with pytest.raises(
+                InputError, match=r"RUN|--data"
+            ) as refused:  # its folder and files are not there
+                importlib.import_module(f"distil.verbs.{verb}").main(rest)
+            assert not str(refused.value).startswith(f"distil {verb}:"), refused.value
+        case ["make", target, *rest]:
+            makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+            assert all(word.startswith("ARGS=") for word in rest)
+        case ["pip", "install", requirement]:
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
+                "optional-dependencies"
+            ]
+            match = re.fullmatch(r"distil-runner\[([a-z,]+)\]", requirement)
+            assert match is not None
+            assert set(match[1].split(",")) <= set(extras)
+        case ["python", script, *_]:
+            assert (ROOT / script).is_file(), script
+        case ["git", "clone", *_] | ["cd", *_]:
+            pass
+        case _:
+            raise AssertionError(f"nothing here reads {shlex.join(words)}")
+
+
+@pytest.mark.parametrize("block", BASH, ids=label)
+def test_commands_are_understood(block: Fenced, world: Path) -> None:
+    for words in commands(block):
+        while re.match(r"\w+=", words[0]):  # variables; plugins have a test of their own
+            assert words[0].startswith(("DISTIL_PLUGINS=", "OMP_NUM_THREADS="))
+            words = words[1:] if words[1:2] == ["make"] else []
+            if not words:
+                break
+        if words:
+            read(words)
+
+
+def test_a_command_that_is_wrong_is_noticed(world: Path) -> None:
+    """The check above can fail."""
+    for wrong in ("method=kdd", "method.lambda=0.3", "-m method=kd,kdd"):
+        with pytest.raises(InputError):
+            read(["python", "run.py", *wrong.split()])
+    with pytest.raises(AssertionError):
+        read(["make", "docz"])
+
+
+def test_the_plugins_of_the_pages_run(world: Path) -> None:
+    """Own method and own metric together, by the pages' files and commands, through two steps."""
+    plugged = [
+        words for block in BASH for words in commands(block) if "mine/" in words[0] and "make" not in words
+    ]
+    plugged = [words for words in plugged if "jeffreys" not in " ".join(words)]
+    assert [words[1:3] for words in plugged] == [["python", "run.py"]] * 2
+    arguments = [word for words in plugged for word in words[3:]]
+    arguments += [
+        "trainer.max_steps=2", "trainer.logging_steps=1", "eval.generation_rows=2", "eval.max_new_tokens=4",
+        "data.max_train_rows=32", "data.max_eval_rows=8",
+    ]  # fmt: skip
+    plugins = os.pathsep.join(words[0].removeprefix("DISTIL_PLUGINS=") for words in plugged)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISTIL_PLUGINS": plugins}
+    command = [sys.executable, str(ROOT / "run.py"), *arguments]
+    done = subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    (results,) = world.glob("outputs/*/fading-*/results.json")
+    scores = json.loads(results.read_text(encoding="utf-8"))
+    for model in ("teacher", "student_before", "student_after"):
+        assert 0 <= scores[model]["questions"] <= 1
+    logged = (results.parent / "metrics.jsonl").read_text(encoding="utf-8")
+    assert "total_variation" in logged
+
+
+# ---- links and the site
+
+
+def anchors(page: Path) -> set[str]:
+    """The addresses of a page's headings, as GitHub and the site make them."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://")):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(there), f"{page.name} links to {target}"
+
+
+def test_every_page_is_in_the_navigation_and_every_public_name_on_its_page() -> None:
+    import llm_distil
+
+    site = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert re.search(rf"\b{re.escape(page.name)}$", site, re.MULTILINE), page.name
+    shown = set(
+        re.findall(r"^::: llm_distil\.(\w+)$", (ROOT / "docs" / "python-api.md").read_text(), re.MULTILINE)
+    )
+    assert shown == set(llm_distil.__all__) - {"losses", "metrics", "utils", "__version__"}
+
+
+def test_the_guide_names_every_public_name() -> None:
+    import llm_distil
+
+    text = (ROOT / "docs" / "api-guide.md").read_text(encoding="utf-8")
+    missing = [name for name in llm_distil.__all__ if name not in ("BaseDistillation", "__version__")]
+    assert [name for name in missing if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_the_picture_is_what_the_code_draws() -> None:
+    script = ROOT / "scripts" / "draw_divergences.py"
+    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as ``make docs`` does: a warning is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "WARNING" not in done.stderr
+    return folder
+
+
+def test_the_site_builds_strictly_and_fetches_nothing(site: Path) -> None:
+    for page in site.glob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        fetched = re.findall(r'<(?:script|img|iframe|source)[^>]*\bsrc="?([^">\s]+)', text)
+        fetched += re.findall(r'<link[^>]*rel="?(?:stylesheet|preload|icon|preconnect)"?[^>]*>', text)
+        assert fetched
+        assert not [address for address in fetched if re.search(r"(^|=\"?)(https?:)?//", address)], page.name
+
+
+def test_the_site_shows_the_docstrings(site: Path) -> None:
+    text = re.sub(r"<[^>]+>", "", (site / "python-api.html").read_text(encoding="utf-8"))
+    assert "Both orders are understood" in text
+    assert "Softens both distributions of every divergence" in text
+    assert "mean over unmasked positions, in nats" in text
