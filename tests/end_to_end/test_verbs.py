@@ -173,25 +173,31 @@ def test_evaluate_some_rows_and_the_student_alone(
 
 
 def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> None:
-    """Named columns hold the same rows: the same numbers; a row that is empty is left out, and counted."""
+    """Named columns give the numbers of well-known ones; a row without a response is left out."""
     rows = [
         json.loads(line) for line in (runs.folder / "test.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    file, told = tmp_path / "mine.jsonl", tmp_path / "told.json"
-    mine = [{"ask": row["prompt"], "say": row["response"]} for row in rows] + [{"ask": "w3", "say": ""}]
-    file.write_text("\n".join(map(json.dumps, mine)), encoding="utf-8")
-    run = runs.run("lora")
-    command = ["evaluate", str(run), "--data", str(file), "--json", str(told)]
-    assert main(command) == 2
-    assert main([*command, "--prompt-column", "ask", "--response-column", "say"]) == 0
-    result, own = json.loads(told.read_text(encoding="utf-8")), results_of(run)
-    likelihoods = [
-        name for name in own["student_after"] if name.startswith(("nll", "kl", "top1", "perplexity"))
-    ]
-    # Under another column name than `prompt` a prompt has headings, as with data=jsonl: other tokens.
-    assert result["evaluation"]["rows"] == len(rows)
-    assert likelihoods
-    assert result["notes"] == ["Rows left out: 1 empty response."]
+    told, run = tmp_path / "told.json", str(runs.run("lora"))
+
+    def judged(prompt: str, response: str, *named: str) -> dict[str, Any]:
+        file = tmp_path / f"{prompt}.jsonl"
+        mine = [{prompt: row["prompt"], response: row["response"]} for row in rows] + [
+            {prompt: "w3", response: ""}
+        ]
+        file.write_text("\n".join(map(json.dumps, mine)), encoding="utf-8")
+        assert main(["evaluate", run, "--data", str(file), "--json", str(told), *named]) == 0
+        result: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+        return result
+
+    known = judged("instruction", "output")
+    named = judged("ask", "say", "--prompt-column", "ask", "--response-column", "say")
+    assert named["student"] == known["student"]
+    assert named["teacher"] == known["teacher"]
+    assert named["evaluation"]["rows"] == len(rows)
+    assert named["notes"] == ["Rows left out: 1 empty response."]
+    assert main(["evaluate", run, "--data", str(tmp_path / "ask.jsonl")]) == 2, (
+        "unnamed, nobody can know them"
+    )
 
 
 def test_evaluate_says_where_the_rows_are_others(runs: Runs, tmp_path: Path) -> None:
