@@ -70,14 +70,15 @@ _HOMES = {
 _MODULES = ("losses", "metrics", "utils")
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"llm_distil.{name}")
-    for home, names in _HOMES.items():
-        if name in names:
-            return globals().setdefault(name, getattr(import_module(home), name))
-    raise AttributeError(f"module 'llm_distil' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or every misspelt name would type
 
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"llm_distil.{name}")
+        for home, names in _HOMES.items():
+            if name in names:
+                return globals().setdefault(name, getattr(import_module(home), name))
+        raise AttributeError(f"module 'llm_distil' has no attribute {name!r}")
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,188 @@
+"""The public name: what it exports, with which signatures, how fast it imports, and how it types."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import llm_distil
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+SNAPSHOT = Path(__file__).with_name("public_api.txt")
+MODULES = ("llm_distil", "llm_distil.losses", "llm_distil.metrics", "llm_distil.utils")
+
+
+def described(name: str, thing: object) -> list[str]:
+    """One line for a function; for a class one for each public member too."""
+    if inspect.ismodule(thing) or not callable(thing):
+        return [f"{name}: {type(thing).__name__}"]
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return [f"class {name}({', '.join(base.__name__ for base in thing.__bases__)})"]
+    lines = [f"{name}{inspect.signature(thing)}"]
+    if inspect.isclass(thing):
+        lines[0] = f"class {lines[0]}"
+        for member, value in sorted(inspect.getmembers(thing)):
+            if not member.startswith("_") and member in _own(thing):
+                shown = inspect.signature(value) if callable(value) else ""
+                lines.append(f"    {member}{shown}")
+    return lines
+
+
+def _own(kind: type) -> set[str]:
+    """Members that the class or a base of ours defines, fields left out (the signature has them)."""
+    ours = [base for base in kind.__mro__ if base.__module__.startswith("distil.api")]
+    return {
+        name
+        for base in ours
+        for name, value in vars(base).items()
+        if callable(value) or isinstance(value, (property, classmethod))
+    }
+
+
+def test_names_and_signatures_are_those_of_the_snapshot() -> None:
+    lines = []
+    for module in map(importlib.import_module, MODULES):
+        lines.append(f"# {module.__name__}")
+        for name in module.__all__:
+            lines += described(name, getattr(module, name))
+    shown = "\n".join(lines) + "\n"
+    kept = SNAPSHOT.read_text(encoding="utf-8") if SNAPSHOT.exists() else ""
+    if not kept:
+        SNAPSHOT.write_text(shown, encoding="utf-8")
+    assert shown == kept, (
+        f"the public API changed; where that is meant, delete {SNAPSHOT.name}, run this twice, tell users"
+    )
+
+
+def test_the_lazy_names_are_those_that_type_checkers_see() -> None:
+    assert set(llm_distil.__all__) <= set(dir(llm_distil))
+    typed = {
+        line.rpartition(" as ")[2]
+        for line in Path(inspect.getfile(llm_distil)).read_text("utf-8").splitlines()
+        if line.startswith("    from ")
+    }
+    assert typed == set(llm_distil.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        llm_distil.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [n for n in llm_distil.__all__ if callable(getattr(llm_distil, n))])
+def test_everything_public_is_documented(name: str) -> None:
+    thing = getattr(llm_distil, name)
+    assert inspect.getdoc(thing)
+    for member in _own(thing) if inspect.isclass(thing) else ():
+        if not member.startswith("_"):
+            assert inspect.getdoc(getattr(thing, member)), member
+
+
+def test_importing_is_quick_and_brings_no_torch() -> None:
+    code = """
+    import sys, time
+    begun = time.process_time()
+    import llm_distil
+    from llm_distil import DistillationConfig, KnowledgeDistillation
+    from llm_distil.losses import sequence_kl_divergence
+    from llm_distil.metrics import MetricTracker, compute_perplexity
+    from llm_distil.utils import get_tokenizer
+    config = DistillationConfig("a", "b", epochs=3, use_peft=True)
+    spent = time.process_time() - begun
+    heavy = {"torch", "transformers", "datasets", "peft", "hydra"} & sys.modules.keys()
+    assert not heavy, heavy
+    assert spent < .3, spent
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+USER = '''
+"""As a user would write it."""
+
+from pathlib import Path
+
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments
+
+import llm_distil
+from llm_distil import DistillationConfig, GeneralizedKnowledgeDistillation, KnowledgeDistillation
+from llm_distil.losses import generalized_jsd_loss
+from llm_distil.metrics import MetricTracker, compute_bleu, compute_perplexity, compute_rouge
+from llm_distil.utils import get_tokenizer, get_vocab_size
+
+
+def distil(teacher: PreTrainedModel, student: PreTrainedModel, rows: Dataset) -> float:
+    config = DistillationConfig("gpt2-medium", "gpt2", epochs=3, lora_target_modules=["c_attn"])
+    config.lambda_gkd = 0.3
+    learns = KnowledgeDistillation(teacher, student, config)
+    output = learns.train(rows, rows, TrainingArguments(output_dir="out"))
+    step: int = output.global_step
+    scores: dict[str, float] = learns.evaluate(rows)
+    learns.save_student(Path("out"))
+    again: PreTrainedModel = learns.load_student("out")
+    tokenizer = get_tokenizer("gpt2")
+    other = GeneralizedKnowledgeDistillation(config, teacher, student, tokenizer)
+    command: str = other.command("rows")
+    print(step, again, command, get_vocab_size("gpt2") + 1, llm_distil.__version__.upper())
+    return scores["perplexity"] + compute_perplexity(student, rows, tokenizer, device="cpu")
+
+
+def measure(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
+    tracker = MetricTracker()
+    tracker.update("rouge", compute_rouge(["a"], ["b"])["rougeL"])
+    tracker.update("bleu", compute_bleu(["a"], [["b"]])["bleu"])
+    loss = generalized_jsd_loss(teacher_logits, student_logits, lambda_weight=0.5)
+    return loss + tracker.get_average("bleu")
+
+
+def load() -> None:
+    DistillationConfig.from_dict(DistillationConfig.load("c.json").to_dict()).save("c.json")
+    teacher, student = map(AutoModelForCausalLM.from_pretrained, ("a", "b"))
+    distil(teacher, student, Dataset.from_dict({}))
+    AutoTokenizer.from_pretrained("a")
+'''
+
+WRONG = {
+    'KnowledgeDistillation("gpt2", student, config)': "call-overload",
+    "KnowledgeDistillation(student, config)": "call-overload",
+    'DistillationConfig("a")': "call-arg",
+    'DistillationConfig("a", "b", temprature=2.0)': "call-arg",
+    'DistillationConfig("a", "b", epochs="3")': "arg-type",
+    "generalized_jsd_loss(logits, logits, 0.5)": "call-arg",
+    "llm_distil.nothing": "attr-defined",
+}
+"""What a type checker must see, and under which code."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_it_types_strictly_as_a_user_uses_it(tmp_path: Path) -> None:
+    lines = [
+        "import llm_distil",
+        "from torch import Tensor",
+        "from transformers import PreTrainedModel",
+        "from llm_distil import DistillationConfig, KnowledgeDistillation, generalized_jsd_loss",
+        "def wrong(student: PreTrainedModel, config: DistillationConfig, logits: Tensor) -> None:",
+        *(f"    {line}" for line in WRONG),
+    ]
+    (tmp_path / "user.py").write_text(USER, encoding="utf-8")
+    (tmp_path / "wrong.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # From the project's root, where the cache of what it imports lies: cold, that takes minutes.
+    files = [str(tmp_path / "user.py"), str(tmp_path / "wrong.py")]
+    command = [sys.executable, "-m", "mypy", "--strict", *files]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    told = [
+        line.rpartition(f"{tmp_path.name}/")[2] for line in done.stdout.splitlines() if ": error:" in line
+    ]
+    assert told, done.stdout + done.stderr
+    assert not [line for line in told if line.startswith("user.py")], done.stdout + done.stderr
+    at = {int(line.split(":")[1]): line for line in told if line.startswith("wrong.py")}
+    for number, (source, code) in enumerate(WRONG.items(), len(lines) - len(WRONG) + 1):
+        assert f"[{code}]" in at.get(number, ""), (source, done.stdout)
