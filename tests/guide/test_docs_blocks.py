@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from distil.config.command_line import check_arguments, expand, flag_value, flag
 from distil.config.help import conf_folder
 from distil.config.store import prepared, register_schemas
 from distil.types import InputError
+from tests.end_to_end.test_report_browser import CHROMIUM, Browser
 from tests.guide.world import build, supply
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,6 +269,10 @@ def test_the_plugins_of_the_pages_run(world: Path) -> None:
 
 # ---- links and the site
 
+SEARCH = """field = document.querySelector("[data-md-component=search-query]");
+field.focus(); field.value = "temperature"; field.dispatchEvent(new Event("input", {bubbles: true}));
+field.dispatchEvent(new KeyboardEvent("keyup", {bubbles: true}))"""
+
 
 def anchors(page: Path) -> set[str]:
     """The addresses of a page's headings, as GitHub and the site make them."""
@@ -340,3 +346,30 @@ def test_the_site_shows_the_docstrings(site: Path) -> None:
     assert "Both orders are understood" in text
     assert "Softens both distributions of every divergence" in text
     assert "mean over unmasked positions, in nats" in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt install chromium)")
+def test_the_site_in_a_browser(site: Path, tmp_path: Path) -> None:
+    """From a file address: pages fit desktop and phone, complain of nothing, fetch nothing; search finds."""
+    browser = Browser(tmp_path)
+    try:
+        for page in ("index", "own-data", "configuration", "python-api", "objectives"):
+            for width in (1280, 390):
+                browser.open(site / f"{page}.html", width)
+                overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+                assert browser.evaluate(overflow) <= 0, (page, width)
+                assert browser.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+                assert browser.complaints() == []
+                assert [url for url in browser.requests() if not url.startswith("file:")] == []
+        browser.open(site / "index.html", 1280)
+        browser.evaluate(SEARCH)
+        found = ""
+        for _ in range(60):
+            found = browser.evaluate("document.querySelector('.md-search-result').innerText")
+            if "matching" in found:
+                break
+            time.sleep(0.5)
+        assert "Configuration" in found
+    finally:
+        browser.close()
