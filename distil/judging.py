@@ -18,7 +18,7 @@ from distil.data.splits import encode_rows, load_splits
 from distil.methods.base import METHODS
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
-from distil.parts import _eos_ids as ending_ids
+from distil.parts import ending_ids
 from distil.products import FinishedRun, load_product, load_run_teacher, load_tokenizer
 from distil.results import rows_digest
 from distil.types import InputError

@@ -65,7 +65,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
         teacher = adapter_off(student) if own else load_teacher(config.model, allow_network=network)
     _check_positions(config, splits, {"teacher": teacher, "student": student})
     shared = shared_vocabulary(teacher, student, tokenizer)
-    eos_ids = _eos_ids(stop_ids(config.data, tokenizer), teacher, student)
+    eos_ids = ending_ids(stop_ids(config.data, tokenizer), teacher, student)
     return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes, loaded)
 
 
@@ -113,7 +113,7 @@ def _check_positions(
         )
 
 
-def _eos_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[int, ...]:
+def ending_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[int, ...]:
     """Where generation ends: what the data teach to end with, and what the models came to end with."""
     ids = set(stops)
     for model in models:

@@ -12,7 +12,7 @@ from distil.config.schema import LoadConfig, ModelConfig
 from distil.models.base_print import base_print
 from distil.models.check import check_layer_range
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
-from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, settle
+from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
 from distil.models.sources import Source, student_source, teacher_source
 from distil.types import InputError
@@ -46,8 +46,9 @@ def load_teacher(config: ModelConfig, *, allow_network: bool = True) -> PreTrain
         return None
     kind = config.teacher.quantization
     model = _pretrained(source, config.teacher, allow_network, None if kind is None else TEACHER_KINDS[kind])
-    if kind is not None:
-        settle(model, f"model.teacher.quantization={kind}", "Take int8, or null.")
+    if is_packed(model):
+        label = source.label if kind is None else f"model.teacher.quantization={kind}"
+        settle(model, label, "Take int8, or null.")
     model.train(False)
     model.requires_grad_(False)
     return model
@@ -77,7 +78,7 @@ def load_student(
         untrained = _random(source, config, seed, allow_network)
         return LoadedStudent(untrained, None, base_print(untrained))
     model = _pretrained(source, config.student, allow_network, quantization)
-    if quantization is not None:
+    if is_packed(model):
         settle(model, source.label, "Take peft.bits=8, or peft=lora.")
     keep = config.student.keep_layers
     if keep is None:

@@ -36,6 +36,12 @@ def bits_and_bytes(keys: Mapping[str, Any], dtype: str) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(**given)  # type: ignore[no-untyped-call]  # theirs has no types
 
 
+def is_packed(model: PreTrainedModel) -> bool:
+    """Whether bitsandbytes holds weights of ``model``: quantised while loading, or saved so."""
+    method = getattr(model, "quantization_method", None)
+    return getattr(method, "value", method) == "bitsandbytes"
+
+
 def settle(model: PreTrainedModel, label: str, way_out: str) -> None:
     """Make a freshly loaded quantised model safe to train beside and to generate with.
 

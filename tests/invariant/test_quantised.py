@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from distil.adapters.base import ADAPTERS
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.head import score
 from distil.models import load_teacher
 from distil.rollouts import generate
-from tests.adapters import frozen_state, load, save_bases, stir, trained_state
+from tests.adapters import frozen_state, load, peft_config, save_bases, stir, trained_state
 from tests.training import EOS, FAMILIES, VOCABULARY, Setup, build_method, losses, random_rows
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -192,3 +193,23 @@ def test_a_quantised_teacher(kind: str, family: str, bases: Path, tmp_path: Path
     assert not any(p.requires_grad for p in quantised.parameters())
     trainer = Setup(build_method("kd"), tmp_path, family, steps=2, teacher=lambda _: quantised).train()
     assert len(losses(trainer)) == 2
+
+
+def test_a_folder_that_is_in_4_bits_already_is_safe_too(bases: Path, tmp_path: Path) -> None:
+    """Its gradients beside a LoRA do not change after an evaluation (trap 62)."""
+    from distil.models import load_student
+
+    packed = load_teacher(
+        ModelConfig("x", TeacherConfig(path=str(bases / "llama"), quantization="nf4"), StudentConfig())
+    )
+    assert packed is not None
+    packed.save_pretrained(tmp_path)
+    loaded = load_student(ModelConfig("x", TeacherConfig(), StudentConfig(path=str(tmp_path))), 0)
+    model = ADAPTERS.get("lora").factory(peft_config("lora")).wrap(loaded.model)
+    stir(model)
+    before = gradients(model)
+    with torch.no_grad():
+        model.eval()(input_ids=torch.tensor([[5, 9, 31]]))
+    after = gradients(model.train())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
