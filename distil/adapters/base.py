@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from distil.adapters.targets import names_of_linear, shown
+from distil.adapters.targets import check_saved, names_of_linear, shown
 from distil.config.schema import PeftConfig
 from distil.registry import Registry
 from distil.types import InputError
@@ -72,24 +73,27 @@ class Adapter(ABC, Generic[C]):
         return {k: v for k, v in asdict(self.config).items() if k not in left_out and v is not None}
 
 
-def peft_model(student: PreTrainedModel, config: Any) -> PreTrainedModel:
-    """``get_peft_model``, with what it refuses as an InputError. The base is frozen."""
+def peft_model(student: PreTrainedModel, kind: Callable[..., Any], **keys: Any) -> PreTrainedModel:
+    """``get_peft_model(student, kind(**keys))``, with what either refuses as an InputError.
+
+    ``kind``: a config class of PEFT. The base is frozen.
+    """
     from peft import get_peft_model
 
     student.requires_grad_(False)
+    check_saved(student, keys.get("modules_to_save"))
     linear = names_of_linear(student)
-    config.task_type = "CAUSAL_LM"
     try:
         with warnings.catch_warnings():
             # It asks transformers about gradient checkpointing by an old name: nobody's concern here.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            wrapped: PreTrainedModel = get_peft_model(student, config)
-    except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-        text = " ".join(str(error).split())
-        targets = getattr(config, "target_modules", None)
+            wrapped: PreTrainedModel = get_peft_model(student, kind(task_type="CAUSAL_LM", **keys))
+    except (ValueError, TypeError, KeyError, NotImplementedError, re.error) as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        targets = keys.get("target_modules")
         key = "peft" if targets is None else f"peft.target_modules={shown(targets)}"
         raise InputError(
-            f"{key}: {type(config).__name__} does not fit {type(student).__name__}: {text[:400]}. Its linear "
+            f"{key}: {kind.__name__} does not fit {type(student).__name__}: {text[:400]}. Its linear "
             f"modules: {', '.join(linear)}."
         ) from error
     return wrapped

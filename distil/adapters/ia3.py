@@ -59,10 +59,11 @@ class Ia3(Adapter[Ia3Config]):
             targets, inner = KNOWN[kind], INNER[kind]
         targets = resolve(student, targets, {})
         keys = self.keys("target_modules", "feedforward_modules")
-        config = peft.IA3Config(
+        return peft_model(
+            student,
+            peft.IA3Config,
             target_modules=targets,
             feedforward_modules=inner,
             fan_in_fan_out=has_conv1d(student),
             **keys,
         )
-        return peft_model(student, config)

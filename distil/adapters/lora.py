@@ -83,7 +83,7 @@ class LoraFamily(Adapter[L]):
         targets = resolve(student, self.config.target_modules, KNOWN)
         keys = self.keys("target_modules", *self.own_keys) | self.peft_keys()
         return peft_model(
-            student, peft.LoraConfig(target_modules=targets, fan_in_fan_out=has_conv1d(student), **keys)
+            student, peft.LoraConfig, target_modules=targets, fan_in_fan_out=has_conv1d(student), **keys
         )
 
     def peft_keys(self) -> dict[str, Any]:

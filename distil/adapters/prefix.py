@@ -56,4 +56,4 @@ class Prefix(PromptLearning[PrefixConfig]):
         keys = self.keys()
         if self.config.prefix_projection:
             keys.setdefault("encoder_hidden_size", student.config.get_text_config().hidden_size)
-        return peft_model(student, peft.PrefixTuningConfig(**keys))
+        return peft_model(student, peft.PrefixTuningConfig, **keys)

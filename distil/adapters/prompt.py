@@ -46,8 +46,8 @@ class Prompt(PromptLearning[PromptConfig]):
 
         self.check_context(student)
         # Started below: PEFT would load a tokenizer by a path that it keeps in the product.
-        config = peft.PromptTuningConfig(num_virtual_tokens=self.config.num_virtual_tokens)
-        wrapped = peft_model(student, config)
+        tokens = self.config.num_virtual_tokens
+        wrapped = peft_model(student, peft.PromptTuningConfig, num_virtual_tokens=tokens)
         if self.config.prompt_tuning_init != "RANDOM":
             self._start_at_tokens(wrapped, student, tokenizer)
         return wrapped

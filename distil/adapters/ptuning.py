@@ -57,4 +57,4 @@ class Ptuning(PromptLearning[PtuningConfig]):
         keys.setdefault("encoder_hidden_size", student.config.get_text_config().hidden_size)
         if self.config.encoder_reparameterization_type == "MLP":  # the others are the LSTM's, and PEFT warns
             del keys["encoder_num_layers"], keys["encoder_dropout"]
-        return peft_model(student, peft.PromptEncoderConfig(**keys))
+        return peft_model(student, peft.PromptEncoderConfig, **keys)

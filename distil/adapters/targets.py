@@ -46,6 +46,19 @@ def resolve(student: PreTrainedModel, chosen: Any, known: Mapping[str, Any]) -> 
     return list(chosen) if isinstance(chosen, (list, tuple)) else chosen
 
 
+def check_saved(student: PreTrainedModel, chosen: Sequence[str] | None) -> None:
+    """Raise InputError for a name in ``modules_to_save`` that no module has, which PEFT passes over."""
+    names = [name for name, _ in student.named_modules()]
+    for wanted in chosen or ():
+        if not any(name.endswith(wanted) for name in names):
+            there = dict.fromkeys(name.rpartition(".")[2] for name in names)
+            words = ", ".join(name for name in there if name and not name.isdigit())
+            raise InputError(
+                f"peft.modules_to_save={shown(chosen)}: {type(student).__name__} has no module {wanted}. "
+                f"Its modules: {words}."
+            )
+
+
 def names_of_linear(student: PreTrainedModel) -> list[str]:
     """Last names of the linear modules (Conv1D and quantised ones too), each once, the head left out."""
     from torch import nn
@@ -72,7 +85,10 @@ def _matches(student: PreTrainedModel, chosen: str | Sequence[str]) -> bool:
 
     names = [name for name, _ in student.named_modules() if name]
     if isinstance(chosen, str):
-        return any(re.fullmatch(chosen, name) for name in names)
+        try:
+            return any(re.fullmatch(chosen, name) for name in names)
+        except re.error as error:
+            raise InputError(f"peft.target_modules={chosen} is no pattern: {error}.") from error
     return any(name == wanted or name.endswith(f".{wanted}") for name in names for wanted in chosen)
 
 

@@ -10,6 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from distil.adapters.base import Adapter
+from distil.adapters.ia3 import Ia3, Ia3Config
 from distil.adapters.lora import Lora, LoraConfig
 from distil.adapters.targets import names_of_linear
 from distil.types import InputError
@@ -89,6 +91,34 @@ def test_targets_that_match_nothing(chosen: Any) -> None:
     for name in ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"):
         assert name in str(refused.value)
     assert "lm_head" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        (
+            Lora(LoraConfig(target_modules="all-linear", layers_to_transform=[0])),
+            ["peft.target_modules=all-linear", "layers_to_transform"],
+        ),
+        (Lora(LoraConfig(target_modules="[q")), ["peft.target_modules=[q", "no pattern"]),
+        (Lora(LoraConfig(exclude_modules="[q")), ["peft.target_modules=[q_proj,v_proj]", "unterminated"]),
+        (
+            Ia3(Ia3Config(target_modules=["k_proj"], feedforward_modules=["down_proj"])),
+            ["peft.target_modules=[k_proj]", "feedforward_modules", "subset"],
+        ),
+        (
+            Lora(LoraConfig(modules_to_save=["lm_head", "haed"])),
+            ["peft.modules_to_save=[haed,lm_head]", "no module haed", "lm_head", "embed_tokens"],
+        ),
+        (Ia3(Ia3Config(modules_to_save=["wte"])), ["peft.modules_to_save=[wte]", "no module wte"]),
+    ],
+)
+def test_keys_that_do_not_fit_together_or_the_student(adapter: Adapter[Any], said: list[str]) -> None:
+    """Refused by their key, wherever PEFT sees it; and what PEFT passes over, too."""
+    with pytest.raises(InputError) as refused:
+        adapter.wrap(build("Llama"))
+    for words in said:
+        assert words in str(refused.value)
 
 
 def test_names_of_linear() -> None:
