@@ -34,6 +34,10 @@ SHAPE = (
 )
 """Keys of PEFT's configs in which an adapter and the one asked for must agree."""
 
+START = "init_lora_weights"
+KEEP_BASE = (True, False, None, "gaussian", "orthogonal", "eva")
+"""Its values that leave the base alone; the others (PiSSA, OLoRA, …) move part of it into the adapter."""
+
 FINISHED = {"P_TUNING": "PROMPT_TUNING"}
 """What is saved of the one kind is all that the other is: a prompt, without the network that wrote it."""
 
@@ -72,7 +76,8 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
     note = _check_base(folder, stored, base_name, base_print)
     _check_shape(folder, stored, ours)
     try:
-        result: Any = set_peft_model_state_dict(wrapped, load_peft_weights(str(folder), device="cpu"))
+        weights = load_peft_weights(str(folder), device="cpu")
+        result: Any = set_peft_model_state_dict(wrapped, weights)
     except SafetensorError as error:
         raise InputError(f"{KEY}={folder}: {WEIGHTS} is damaged ({error}). Copy it again.") from error
     except RuntimeError as error:  # sizes that no config key tells: another base
@@ -81,6 +86,15 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
             f"{KEY}={folder} was trained on {stored.get('base_model_name_or_path')}; it does not fit "
             f"{base_name}: {text[:300]}"
         ) from error
+    except KeyError as error:  # a prompt that is not there
+        raise InputError(f"{KEY}={folder}: {WEIGHTS} lacks {error}. Copy it again.") from error
+    trained = {name for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
+    lacking = [] if "prompt_embeddings" in weights else sorted(trained.intersection(result.missing_keys))
+    if lacking:
+        raise InputError(
+            f"{KEY}={folder}: {WEIGHTS} lacks {', '.join(lacking[:3])} ({len(lacking)} in all), which would "
+            "start afresh. Copy it again, or give the peft.* keys that it was made with."
+        )
     # A prompt has been taken by its encoder, and is reported all the same.
     homeless = [key for key in result.unexpected_keys if key != "prompt_embeddings"]
     if homeless:
@@ -127,10 +141,22 @@ def _check_shape(folder: Path, stored: Mapping[str, Any], ours: Mapping[str, Any
     for key in SHAPE:
         if key in stored and key in ours and _plain(stored[key]) != _plain(ours[key]):
             theirs = _shown(stored[key])
+            way_out = f"Give peft.{key}={theirs}"
+            if key == "use_dora":  # no key of ours, but a kind
+                way_out = f"Take {'peft=dora' if stored[key] else 'peft=lora'}"
             raise InputError(
-                f"{KEY}={folder} has {key}={theirs}, but peft.{key} is {_shown(ours[key])}. Give "
-                f"peft.{key}={theirs}."
+                f"{KEY}={folder} has {key}={theirs}, but peft.{key} is {_shown(ours[key])}. {way_out}."
             )
+    _check_start(folder, stored.get(START, True), ours.get(START, True))
+
+
+def _check_start(folder: Path, theirs: Any, ours: Any) -> None:
+    """An adapter that took part of its base goes on a base that lacks that part, and no other does."""
+    if theirs != ours and not (theirs in KEEP_BASE and ours in KEEP_BASE):
+        raise InputError(
+            f"{KEY}={folder} has {START}={theirs}, but peft.{START} is {ours}: the base under it would be "
+            f"another. Give peft.{START}={str(theirs).lower()}."
+        )
 
 
 def _plain(value: Any) -> Any:

@@ -78,6 +78,37 @@ def test_modules_trained_whole_go_on_too(bases: Path, tmp_path: Path) -> None:
     assert torch.equal(say(student), expected)
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_what_took_part_of_the_base_goes_on_beside_the_rest_of_it(
+    start: str, bases: Path, tmp_path: Path
+) -> None:
+    """Said again at the second start; without, it is refused (below): the base would be the whole one."""
+    expected = save(bases / "llama", tmp_path, "lora", init_lora_weights=start)
+    adapter = {"adapter": str(tmp_path / "student")}
+    student = load(bases / "llama", "lora", seed=4, student=adapter, init_lora_weights=start)
+    assert torch.allclose(say(student), expected, atol=1e-5)
+
+
+def test_another_start_that_leaves_the_base_alone_goes_on(bases: Path, tmp_path: Path) -> None:
+    expected = save(bases / "llama", tmp_path, "lora", init_lora_weights="gaussian")
+    student = load(bases / "llama", "lora", student={"adapter": str(tmp_path / "student")})
+    assert torch.equal(say(student), expected)
+
+
+@pytest.mark.parametrize("case", ["lora", "ia3", "prompt", "prefix"])
+def test_weights_that_are_not_all_there(case: str, bases: Path, tmp_path: Path) -> None:
+    """A whole file that holds one tensor less: said, not filled up with fresh ones."""
+    from safetensors.torch import load_file, save_file
+
+    save(bases / "llama", tmp_path, case)
+    file = tmp_path / "student" / "adapter_model.safetensors"
+    weights = load_file(file)
+    absent = sorted(weights)[-1]
+    save_file({k: v for k, v in weights.items() if k != absent}, file, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors lacks"):
+        load(bases / "llama", case, student={"adapter": str(tmp_path / "student")})
+
+
 @pytest.mark.parametrize("kind", ["MLP", "LSTM"])
 def test_a_prompt_written_by_a_network_goes_on_as_a_prompt(kind: str, bases: Path, tmp_path: Path) -> None:
     """peft=ptuning cannot go on, and says what can."""
@@ -105,7 +136,18 @@ def test_a_projected_prefix_goes_on_as_a_prefix(bases: Path, tmp_path: Path) -> 
     [
         (("lora", {"r": 4}), ("lora", {}), ("r=4", "peft.r is 8", "peft.r=4")),
         (("lora", {}), ("lora", {"lora_alpha": 32}), ("lora_alpha=16", "peft.lora_alpha is 32")),
-        (("lora", {}), ("dora", {}), ("use_dora=False", "True")),
+        (("lora", {}), ("dora", {}), ("use_dora=False", "True", "Take peft=lora.")),
+        (("dora", {}), ("lora", {}), ("use_dora=True", "Take peft=dora.")),
+        (
+            ("lora", {"init_lora_weights": "pissa"}),
+            ("lora", {}),
+            ("init_lora_weights=pissa", "is True", "peft.init_lora_weights=pissa"),
+        ),
+        (
+            ("lora", {"init_lora_weights": False}),
+            ("lora", {"init_lora_weights": "olora"}),
+            ("init_lora_weights=False", "is olora", "peft.init_lora_weights=false"),
+        ),
         (("lora", {}), ("prefix", {}), ("of the kind LORA", "PREFIX_TUNING")),
         (("ia3", {}), ("lora", {}), ("of the kind IA3", "LORA")),
         (("prompt", {}), ("prompt", {"num_virtual_tokens": 9}), ("num_virtual_tokens=6", "is 9")),
