@@ -26,6 +26,7 @@ from distil.models import (
     needs_calibration,
     shared_vocabulary,
 )
+from distil.models.sources import student_source
 from distil.self_teacher import adapter_off
 from distil.types import InputError
 
@@ -89,6 +90,10 @@ def load_adapted_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = adapter.wrap(loaded.model, tokenizer)
+    if adapter.adapts:
+        untyped: Any = student
+        # So that who loads the base by the name in the adapter's files gets the same version of it.
+        untyped.peft_config[untyped.active_adapter].revision = student_source(config.model).revision
     existing = config.model.student.adapter
     if existing is not None:
         note = load_existing(student, Path(existing).expanduser(), loaded.name, loaded.base_print)

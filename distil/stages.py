@@ -30,6 +30,7 @@ from distil.files import read_json, write_json
 from distil.methods.base import Method
 from distil.metrics.base import Generation
 from distil.models import LoadedStudent
+from distil.models.sources import student_source
 from distil.parts import Parts, load_parts
 from distil.progress import Progress
 from distil.self_teacher import adapter_off
@@ -146,7 +147,8 @@ def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]
     """How the model under an adapter is made, for whoever loads the adapter: what the config says, the layers
     that were kept, and what tells its weights from others."""
     model = asdict(config.model.student)
-    model["path"] = base.name
+    source = student_source(config.model)  # the teacher's, where the student is made from it
+    model |= {"path": base.name, "revision": source.revision, "gguf_file": source.gguf_file}
     del model["adapter"]
     return {
         "peft": config.peft.name,

@@ -179,10 +179,14 @@ def _pretrained(
             "which would start at random. Give a whole causal language model, or model.student.init=random."
         )
     loaded: PreTrainedModel = model
-    # What an adapter's files will name as their base: no place on this machine where there is a better name.
-    named_folder = Path(source.name).expanduser().is_dir()
-    loaded.name_or_path = source.location if named_folder else source.name
+    loaded.name_or_path = _name(source)
     return loaded
+
+
+def _name(source: Source) -> str:
+    """What an adapter's files name as their base: no place on this machine where there is a better name."""
+    named_folder = Path(source.name).expanduser().is_dir()
+    return source.location if named_folder else source.name
 
 
 def _random(source: Source, config: ModelConfig, seed: int, allow_network: bool) -> PreTrainedModel:
@@ -200,5 +204,6 @@ def _random(source: Source, config: ModelConfig, seed: int, allow_network: bool)
         torch.manual_seed(seed)
         build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
         model = build(changed, **options)
+    model.name_or_path = _name(source)
     model.train(False)
     return model
