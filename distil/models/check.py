@@ -40,10 +40,11 @@ def check_models(config: ModelConfig, *, allow_network: bool) -> None:
 
 
 def check_quantized(config: ModelConfig, peft: str, adapts: bool, quantizes: bool) -> None:
-    """Raise InputError where a student's files are quantised already and ``peft`` cannot take them so.
+    """Raise InputError where files are quantised already, and the config would quantise or train them.
 
     ``adapts``: whether an adapter is trained, not the weights; ``quantizes``: whether ``peft`` quantises.
     """
+    _check_quantized_teacher(config)
     source = student_source(config)
     given = None if source.gguf_file is not None else _read_config(source).get("quantization_config")
     if quantizes and source.gguf_file is not None:
@@ -58,6 +59,24 @@ def check_quantized(config: ModelConfig, peft: str, adapts: bool, quantizes: boo
         raise InputError(f"{how}, so {peft} cannot quantise them. Take peft=lora, or the plain weights.")
     if not adapts:
         raise InputError(f"{how}, so they cannot be trained. Take peft=lora, or the plain weights.")
+
+
+def _check_quantized_teacher(config: ModelConfig) -> None:
+    source, kind = teacher_source(config), config.teacher.quantization
+    if source is None or kind is None:
+        return
+    key = f"model.teacher.quantization={kind}"
+    if source.gguf_file is not None:
+        raise InputError(
+            f"{key} with model.teacher.gguf_file={source.gguf_file}: the weights would be quantised twice. "
+            "Convert the file to a folder first (save_pretrained), or leave the quantization null."
+        )
+    given = _read_config(source).get("quantization_config")
+    if given is not None:
+        raise InputError(
+            f"{key}: the weights of {source.label} are quantised already "
+            f"({given.get('quant_method', 'unknown')}). Leave the quantization null."
+        )
 
 
 def _check_source(source: Source, weights: bool, allow_network: bool) -> None:

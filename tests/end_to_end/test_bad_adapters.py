@@ -192,6 +192,22 @@ def test_a_student_quantised_already(
     check_nothing_left(done, tmp_path / "out", f"model.student.path={folder}", "gptq", "peft=lora")
 
 
+@pytest.mark.slow
+def test_a_teacher_quantised_already(
+    small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """Its config.json says so: it is not quantised again, nor is the key passed over."""
+    folder = tmp_path / "packed"
+    shutil.copytree(small_pair / "teacher", folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    arguments = replaced(small_arguments, "model.teacher.path", folder)
+    key = "model.teacher.quantization=nf4"
+    done = run_command(*arguments, key, f"output_dir={tmp_path / 'out'}")
+    check_nothing_left(done, tmp_path / "out", key, f"model.teacher.path={folder}", "awq", "null")
+
+
 # ---- answered when the student is there
 
 
