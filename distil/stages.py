@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from distil import checkpoints, environment, results
 from distil.advice import advice
-from distil.anatomy import virtual_tokens
+from distil.anatomy import is_adapted, virtual_tokens
 from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge, pad_id, score_rows
@@ -132,15 +132,21 @@ def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
         if model is not None and not hasattr(model, "hf_device_map"):
             torch.nn.Module.to(model, arguments.device)
     if arguments.save_strategy != "no":
-        whole = sum(p.numel() * p.element_size() for p in parts.student.parameters())
-        trained = sum(p.numel() * p.element_size() for p in parts.student.parameters() if p.requires_grad)
+        saved, trained = saved_and_trained_bytes(parts.student)
         keep = arguments.save_total_limit or 2  # null: all, however many those will be
-        needed = checkpoints.space_needed(whole, trained, keep)
+        needed = checkpoints.space_needed(saved, trained, keep)
         # What a run that goes on has already written needs no room again.
         there = sum(
             path.stat().st_size for path in Path(arguments.output_dir or "").rglob("*") if path.is_file()
         )
         checkpoints.ensure_space(output, needed - there)
+
+
+def saved_and_trained_bytes(student: PreTrainedModel) -> tuple[int, int]:
+    """Bytes of the weights that a checkpoint holds, and of those that train: behind an adapter, the same."""
+    trained = sum(p.numel() * p.element_size() for p in student.parameters() if p.requires_grad)
+    whole = sum(p.numel() * p.element_size() for p in student.parameters())
+    return trained if is_adapted(student) else whole, trained
 
 
 def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]:
