@@ -89,7 +89,7 @@ def row(pair: Pair, adapter: str, rate: str, folder: Path, full: Path) -> list[o
     return [
         LABELS.get(adapter, adapter),
         rate,
-        f"{counted['trainable']:,} ({100 * counted['trainable'] / counted['student']:.2g} %)",
+        f"{counted['trainable']:,} ({100 * counted['trainable'] / counted['student']:.3g} %)",
         *(f"{after[m]:.3f}" for m in pair.metrics),
         f"{spent['cpu_seconds_per_step']:.3g}",
         f"{spent['cpu_seconds_per_step'] / whole['cpu_seconds_per_step']:.2f}",

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from distil import environment, identity
 from distil.adapters.base import ADAPTERS
-from distil.adapters.existing import check_folder
+from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_folder
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
@@ -124,8 +124,10 @@ def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
             paths[f"data.{key}"] = Path(value).expanduser()
     adapter = config.model.student.adapter
     if adapter is not None:
-        check_folder(Path(adapter).expanduser())
-        paths["model.student.adapter"] = Path(adapter).expanduser()
+        saved = Path(adapter).expanduser()
+        check_folder(saved)
+        # Not its model card, which holds a command: what weights are and how they are put on, no more.
+        paths |= {"model.student.adapter": saved / WEIGHTS, "adapter_config": saved / ADAPTER_CONFIG}
     paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}
     return {key: identity.fingerprint_path(path) for key, path in paths.items()}
 

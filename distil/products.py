@@ -202,7 +202,8 @@ def _placed(model: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
     """``model`` on the device that the run used, or would use here."""
     import torch
 
-    if run.config.trainer.use_cpu or not torch.accelerator.is_available() or hasattr(model, "hf_device_map"):
+    placed = getattr(model, "hf_device_map", None) is not None
+    if run.config.trainer.use_cpu or not torch.accelerator.is_available() or placed:
         return model
     torch.nn.Module.to(model, torch.accelerator.current_accelerator())
     return model

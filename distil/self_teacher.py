@@ -39,6 +39,11 @@ class AdapterOff(nn.Module):
         return self.get_base_model().config
 
     @property
+    def hf_device_map(self) -> Any:
+        """Where the base lies, if it was placed while loading; else None."""
+        return getattr(self.get_base_model(), "hf_device_map", None)
+
+    @property
     def generation_config(self) -> Any:
         """Of the base."""
         return self.get_base_model().generation_config

@@ -129,7 +129,7 @@ def _write_cost(
 def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
     """Models to the device, and room for the checkpoints on the disk."""
     for model in (parts.student, parts.teacher):
-        if model is not None and not hasattr(model, "hf_device_map"):
+        if model is not None and getattr(model, "hf_device_map", None) is None:
             torch.nn.Module.to(model, arguments.device)
     if arguments.save_strategy != "no":
         saved, trained = saved_and_trained_bytes(parts.student)

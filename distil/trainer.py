@@ -108,7 +108,7 @@ class DistillationTrainer(CheckpointedTrainer):
         self.tally = Tally()
         self._student_forward: Forward | None = None
         self._teacher_forward = None if teacher is None else Forward(teacher)
-        if teacher is not None:
+        if teacher is not None and getattr(teacher, "hf_device_map", None) is None:
             nn.Module.to(teacher, args.device)
 
     # ---- draw and count

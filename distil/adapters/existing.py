@@ -117,7 +117,8 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
         if theirs_print != base_print:
             raise InputError(
                 f"{KEY}={folder} was trained on {theirs}; the student is {base_name}, whose weights are "
-                f"others. Give model.student.path={theirs} (and the keep_layers that {SIDECAR} there names)."
+                f"others. Give model.student.path={theirs} (and the keep_layers and dtype that {SIDECAR} "
+                "there names: float16 rounds weights to others)."
             )
         return None
     if Path(theirs).name == Path(base_name).name:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 KEEP_BASE = (True, False, "gaussian", "orthogonal")
 """Values of ``init_lora_weights`` that leave the base's own weights alone."""
 REWRITE_BASE = ("pissa", "olora")
-"""Those that take part of the base into the adapter (``pissa_niter_16`` too)."""
+"""Those that take part of the base into the adapter, the same part each time."""
 
 
 @dataclass
@@ -54,9 +54,9 @@ class LoraConfig(PeftConfig):
         check_choice("peft.bias", self.bias, ("none", "all", "lora_only"))
         init = self.init_lora_weights
         check(
-            init in KEEP_BASE or (isinstance(init, str) and init.startswith(REWRITE_BASE)),
+            init in (*KEEP_BASE, *REWRITE_BASE),
             f"peft.init_lora_weights={init} is unknown. Known: true, false, gaussian, orthogonal, pissa, "
-            "pissa_niter_N, olora.",
+            "olora. (pissa_niter_N splits the base by chance, so nobody could load the adapter again.)",
         )
         check(
             init != "orthogonal" or self.r % 2 == 0,

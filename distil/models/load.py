@@ -48,7 +48,7 @@ def load_teacher(config: ModelConfig, *, allow_network: bool = True) -> PreTrain
     model = _pretrained(source, config.teacher, allow_network, None if kind is None else TEACHER_KINDS[kind])
     if is_packed(model):
         label = source.label if kind is None else f"model.teacher.quantization={kind}"
-        settle(model, label, "Take int8, or null.")
+        settle(model, label, "Take the plain weights." if kind is None else "Take int8, or null.")
     model.train(False)
     model.requires_grad_(False)
     return model
@@ -79,7 +79,8 @@ def load_student(
         return LoadedStudent(untrained, None, base_print(untrained))
     model = _pretrained(source, config.student, allow_network, quantization)
     if is_packed(model):
-        settle(model, source.label, "Take peft.bits=8, or peft=lora.")
+        way_out = "Take peft.bits=8, or peft=lora." if quantization else "Take the plain weights."
+        settle(model, source.label, way_out)
     keep = config.student.keep_layers
     if keep is None:
         return LoadedStudent(model, None, base_print(model))

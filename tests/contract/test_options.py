@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from distil.cli import _compose
 from distil.config.command_line import expand
@@ -28,6 +29,16 @@ NEEDED = {
     "model=custom": ["model.teacher.path=T", "model.student.path=S"],
 }
 """Keys without which an option cannot be used."""
+
+
+def needed(choice: str) -> list[str]:
+    """Those keys; of a preset that sweeps, the first value of each key that it sweeps."""
+    group, _, name = choice.partition("=")
+    content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+    swept = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    first = [f"{key}={str(values).split(',')[0]}" for key, values in swept.items()]
+    return [*NEEDED.get(choice, ()), *first]
+
 
 GUIDE = {
     "num_train_epochs": 3,
@@ -55,7 +66,7 @@ def compose(*overrides: str) -> ExperimentConfig:
 
 @pytest.mark.parametrize("choice", OPTIONS)
 def test_every_option_composes(choice: str) -> None:
-    config = compose(choice, *NEEDED.get(choice, ()))
+    config = compose(choice, *needed(choice))
     group, _, name = choice.partition("=")
     for key in REGISTRIES:
         part = getattr(config, key)
@@ -84,6 +95,17 @@ def test_every_recipe_belongs_to_an_option() -> None:
         assert (CONF / "model" / file.name).is_file()
     for file in (CONF / "recipe" / "data").glob("*.yaml"):
         assert (CONF / "data" / file.name).is_file()
+
+
+def test_every_tuned_rate_belongs_to_a_pair_and_an_adapter() -> None:
+    files = list((CONF / "tuned_adapter").glob("*.yaml"))
+    assert files
+    for file in files:
+        model, _, peft = file.stem.rpartition("_")
+        assert (CONF / "model" / f"{model}.yaml").is_file()
+        assert (CONF / "peft" / f"{peft}.yaml").is_file()
+        own = compose(f"model={model}", f"peft={peft}").trainer.learning_rate
+        assert own != compose(f"model={model}").trainer.learning_rate
 
 
 @pytest.mark.parametrize(
@@ -180,7 +202,7 @@ for line in sys.stdin.read().splitlines():
 
 
 def test_every_option_composes_with_torch_blocked() -> None:
-    lines = ["\t".join([choice, *NEEDED.get(choice, ())]) for choice in OPTIONS]
+    lines = ["\t".join([choice, *needed(choice)]) for choice in OPTIONS]
     result = subprocess.run(
         [sys.executable, "-c", BLOCKED],
         input="\n".join(lines),

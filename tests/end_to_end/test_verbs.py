@@ -28,7 +28,7 @@ MERGED: dict[str, list[str]] = {
     "lora-head": ["peft=lora", "peft.target_modules=[q_proj,lm_head]"],
     "lora-embedding": ["peft=lora", "peft.target_modules=[q_proj,embed_tokens]"],
     "lora-saved-head": ["peft=lora", "peft.modules_to_save=[lm_head]"],
-    "pissa": ["peft=lora", "peft.init_lora_weights=pissa_niter_4", "peft.r=4"],
+    "pissa": ["peft=lora", "peft.init_lora_weights=pissa", "peft.r=4"],
     "dora": ["peft=dora"],
     "ia3": ["peft=ia3"],
     "qlora-4": ["peft=qlora"],

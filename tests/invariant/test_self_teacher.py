@@ -142,7 +142,7 @@ def test_training_is_that_with_a_copy_as_teacher(case: str, method: str, bases: 
     ("case", "keys"),
     [
         ("lora", {"init_lora_weights": "pissa"}),
-        ("dora", {"init_lora_weights": "pissa_niter_4"}),
+        ("dora", {"init_lora_weights": "pissa"}),
         ("lora", {"init_lora_weights": "olora"}),
         ("lora", {"bias": "all"}),
         ("qlora-4", {"bias": "lora_only"}),
