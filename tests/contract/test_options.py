@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -31,13 +32,17 @@ NEEDED = {
 """Keys without which an option cannot be used."""
 
 
-def needed(choice: str) -> list[str]:
-    """Those keys; of a preset that sweeps, the first value of each key that it sweeps."""
+def swept(choice: str) -> list[list[str]]:
+    """The values of each key that ``choice`` sweeps, as overrides; none for an option that is no sweep."""
     group, _, name = choice.partition("=")
     content = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8")) or {}
-    swept = content.get("hydra", {}).get("sweeper", {}).get("params", {})
-    first = [f"{key}={str(values).split(',')[0]}" for key, values in swept.items()]
-    return [*NEEDED.get(choice, ()), *first]
+    params = content.get("hydra", {}).get("sweeper", {}).get("params", {})
+    return [[f"{key}={value}" for value in str(values).split(",")] for key, values in params.items()]
+
+
+def needed(choice: str) -> list[str]:
+    """Those keys; of a preset that sweeps, the first value of each key that it sweeps."""
+    return [*NEEDED.get(choice, ()), *(values[0] for values in swept(choice))]
 
 
 GUIDE = {
@@ -73,6 +78,13 @@ def test_every_option_composes(choice: str) -> None:
         assert type(part) is REGISTRIES[key].get(part.name).config
     if group in ("method", "data", "peft", "model", "tracker"):
         assert getattr(config, group).name == name
+
+
+@pytest.mark.parametrize("choice", [choice for choice in OPTIONS if swept(choice)])
+def test_every_job_of_a_sweep_composes(choice: str) -> None:
+    """And no two of its jobs are the same."""
+    jobs = [compose(choice, *job) for job in itertools.product(*swept(choice))]
+    assert len({str(job) for job in jobs}) == len(jobs) > 1
 
 
 @pytest.mark.parametrize("group", list(REGISTRIES))
