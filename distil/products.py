@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.adapters.base import ADAPTERS, Adapter
-from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, WEIGHTS
+from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, WEIGHTS, same_base
 from distil.config.saved import saved_config
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.validate import check_packages
@@ -127,7 +127,7 @@ def load_base(run: FinishedRun) -> PreTrainedModel:
             model, run.config.seed, None, quantization=run.adapter.quantization, allow_network=network
         )
     wanted = run.sidecar["base_print"]
-    if loaded.base_print != wanted:
+    if not same_base(wanted, loaded.base_print):
         raise InputError(
             f"{run.student} was trained on other weights (fingerprint {wanted}) than {loaded.name} has now "
             f"({loaded.base_print}): the model at that path was changed since. Put the original back there."

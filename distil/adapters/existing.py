@@ -105,6 +105,12 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
     return note
 
 
+def same_base(one: str, other: str) -> bool:
+    """Whether two prints (``models.base_print``) may be of one base: what both could see is equal."""
+    (kept, linear), (their_kept, their_linear) = (x.partition(".")[::2] for x in (one, other))
+    return kept == their_kept and (linear == their_linear or "packed" in (linear, their_linear))
+
+
 def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_print: str) -> str | None:
     theirs = str(stored.get("base_model_name_or_path"))
     if (folder / SIDECAR).is_file():
@@ -114,7 +120,7 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
             raise InputError(
                 f"{KEY}={folder}: {SIDECAR} is damaged ({type(error).__name__}: {error}). Copy it again."
             ) from error
-        if theirs_print != base_print:
+        if not same_base(str(theirs_print), base_print):
             raise InputError(
                 f"{KEY}={folder} was trained on {theirs}; the student is {base_name}, whose weights are "
                 f"others. Give model.student.path={theirs} (and the keep_layers and dtype that {SIDECAR} "

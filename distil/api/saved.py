@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing
+from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing, same_base
 from distil.api.errors import ArgumentError, require
 from distil.files import read_json, write_json, write_text
 from distil.types import InputError
@@ -108,7 +108,10 @@ def _finished(folder: Path, where: str, student: PreTrainedModel, base_print: st
     from peft import PeftModel
 
     told = read_json(folder / SIDECAR)["base_print"] if (folder / SIDECAR).is_file() else base_print
-    require(told == base_print, f"{where}: its adapter was trained on another base than the student here.")
+    require(
+        same_base(told, base_print),
+        f"{where}: its adapter was trained on another base than the student here.",
+    )
     untyped: Any = student
     try:
         model: Any = PeftModel.from_pretrained(untyped.get_base_model(), str(folder))
