@@ -109,6 +109,7 @@ class WandbTracker(Tracker):
             resume="allow" if mode == "online" else None,
             mode=mode,
             dir=str(run_dir),
+            reinit="finish_previous",  # whoever left a run open in this process does not get our scalars
             config=redact(dict(run_config)),
             # Its metadata would hold the command line and the environment word for word.
             settings=wandb.Settings(console="off", x_disable_meta=True, disable_git=True, save_code=False),

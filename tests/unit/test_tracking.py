@@ -56,7 +56,10 @@ def wandb_records(folder: Path, kind: str) -> list[Any]:
 
 
 def test_wandb_offline_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
     monkeypatch.setattr("sys.argv", ["run.py", f"trainer.hub_token={SECRET}"])
+    wandb.init(project="somebody-elses", mode="offline", dir=str(tmp_path.parent))  # left open
     record("wandb", tmp_path)
     (run,) = wandb_records(tmp_path, "run")
     assert (run["run_id"], run["display_name"], run["project"]) == ("kd-s3-0123456789", "a run", "p")
