@@ -57,6 +57,10 @@ smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 
 bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--output outputs/benchmarks"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
 
+.PHONY: notebooks
+notebooks: $(INSTALLED) ## Run notebooks/*.py offline and keep their outputs: make notebooks ARGS=lora
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/make_notebooks.py $(ARGS)
+
 .PHONY: docs
 docs: $(INSTALLED) ## Build the documentation: site/index.html, which opens without a server
 	$(BIN)/python scripts/generate_config_reference.py
