@@ -6,6 +6,7 @@ import base64
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,18 @@ def test_the_example_of_three_methods_tells_them_apart_and_each_learns(tmp_path:
     assert sorted(p.name for p in (tmp_path / "out" / "students").iterdir()) == [
         "gkd", "kd", "revkd", "untouched",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_command_that_the_example_prints_ends_in_the_same_student(tmp_path: Path) -> None:
+    text = example("distill_dolly15k", tmp_path, "--local", "--rows", "64")
+    line = re.search(r"^equivalent command: python run\.py (.*)$", text, re.MULTILINE)
+    assert line is not None
+    command = [sys.executable, str(ROOT / "run.py"), *shlex.split(line[1])]
+    subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=280)
+    output = tmp_path / "outputs" / "distill_dolly15k"
+    (student,) = output.glob("**/student/model.safetensors")
+    assert student.read_bytes() == (output / "students" / "kd" / "model.safetensors").read_bytes()
 
 
 @pytest.mark.slow
