@@ -36,8 +36,9 @@ def run_job(
     number = next((i for i, job in enumerate(jobs, 1) if job.overrides == list(overrides)), None)
     job = jobs[number - 1] if number is not None else Job(list(overrides), " ".join(overrides))
     left = seconds_left(jobs, record.elapsed())
-    of = f"job {number} of {len(jobs)}" if number is not None else f"job {len(jobs) + 1}"
-    _say(f"{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
+    name = f"job {number or len(jobs) + 1}"
+    of = f" of {len(jobs)}" if number is not None else ""
+    _say(f"{name}{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
     job.status, job.reason = RUNNING, None
     record.report(job)
     began = time.monotonic()
@@ -47,7 +48,7 @@ def run_job(
             job.run = os.path.relpath(locate(experiment)[1], record.folder)
         folder = run(experiment, command=command, summary=False)
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
-        _say(f"  done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
+        _say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
     except (KeyboardInterrupt, RunInterrupted):
         job.status, job.reason = INTERRUPTED, "Ctrl-C"
         raise KeyboardInterrupt from None
@@ -60,7 +61,7 @@ def run_job(
         job.seconds = round(time.monotonic() - began, 2)
         if not known:
             traceback.print_exc()
-        _say(f"  failed: {job.reason}")
+        _say(f"  {name} failed: {job.reason}")
     finally:
         record.report(job)
         free_memory()

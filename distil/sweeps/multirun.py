@@ -26,9 +26,8 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from distil.config.command_line import plugin_paths
 from distil.config.schema import ExperimentConfig
-from distil.config.store import explained, prepared, register_schemas
+from distil.config.store import explained, prepared
 from distil.experiment import locate
 from distil.sweeps.end import finish
 from distil.sweeps.job import run_job
@@ -62,7 +61,6 @@ class Task:
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job. Its failure stands in the record: it is neither returned nor raised."""
-        register_schemas(plugin_paths([]))  # in a launcher's child nothing is registered yet
         overrides = list(HydraConfig.get().overrides.task)
         command = f"{self.program} {shlex.join(overrides)}".strip()
         run_job(SweepRecord(self.folder, self.key), overrides, lambda: prepared(config, overrides), command)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ FORMAT = 1
 """Version of the layout of ``sweep.json``."""
 NAME = "sweep.json"
 REPORTS = ".sweep"
-"""Hidden, so that nobody takes it for a run directory. Empty once a sweep has ended."""
+"""Hidden, so that nobody takes it for a run directory. Gone once a sweep has ended, but for logs."""
 
 PENDING, RUNNING, DONE, FAILED, INTERRUPTED = "pending", "running", "done", "failed", "interrupted"
 
@@ -109,12 +109,17 @@ class SweepRecord:
         return (datetime.now(UTC) - datetime.fromisoformat(self._plan()["asked"]["started"])).total_seconds()
 
     def end(self, status: str) -> list[Job]:
-        """Write how the sweep ended; the reports are in ``sweep.json`` then, and are removed."""
+        """Write how the sweep ended; the reports are in ``sweep.json`` then, and are removed.
+
+        What a launcher wrote beside them (its logs) stays.
+        """
         jobs = self.jobs()
         self._write(status)
         shutil.rmtree(self._reports, ignore_errors=True)
-        if not any((self.folder / REPORTS).iterdir()):
-            (self.folder / REPORTS).rmdir()
+        below = sorted((self.folder / REPORTS).rglob("*/"), reverse=True)
+        for empty in (*below, self.folder / REPORTS):
+            with suppress(OSError):  # not empty
+                empty.rmdir()
         return jobs
 
     def _plan(self) -> Any:

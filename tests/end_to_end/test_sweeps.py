@@ -82,6 +82,7 @@ def test_a_sweep_says_what_it_did(
     assert len(lines) == 2 * JOBS, "the job, and what it came to: no table, no samples"
     assert lines[0] == f"job 1 of {JOBS}: method=sft seed=0"
     assert lines[-2].startswith(f"job {JOBS} of {JOBS}, about ")
+    assert lines[-1].startswith(f"  job {JOBS} done in ")
     assert "nll" in lines[-1]
     assert "kl_to_teacher" in lines[-1]
 

@@ -40,6 +40,7 @@ def test_what_was_asked_and_what_each_job_came_to(tmp_path: Path) -> None:
     assert [job["overrides"] for job in whole["jobs"]] == [["seed=0"], ["seed=1"], ["seed=2"]]
     assert [job["status"] for job in whole["jobs"]] == [DONE, FAILED, PENDING]
     assert whole["jobs"][1]["reason"] == "the disk is full"
+    (tmp_path / ".sweep" / "launcher" / "0").mkdir(parents=True)
     record.end(FAILED)
     assert told(tmp_path)["status"] == FAILED
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"], "reports are folded in"
