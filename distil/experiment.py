@@ -21,7 +21,7 @@ from rich.console import Console
 
 from distil import environment, identity
 from distil.adapters.base import ADAPTERS
-from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_folder
+from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
@@ -88,6 +88,8 @@ def preflight(config: ExperimentConfig) -> None:
     check_quantized(
         config.model, f"peft={config.peft.name}", adapter.adapts, adapter.quantization is not None
     )
+    if config.model.student.adapter is not None:
+        check_stored(Path(config.model.student.adapter).expanduser(), adapter.shape())
     output = Path(config.output_dir)
     existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -125,7 +127,6 @@ def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
     adapter = config.model.student.adapter
     if adapter is not None:
         saved = Path(adapter).expanduser()
-        check_folder(saved)
         # Not its model card, which holds a command: what weights are and how they are put on, no more.
         paths |= {"model.student.adapter": saved / WEIGHTS, "adapter_config": saved / ADAPTER_CONFIG}
     paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}

@@ -23,13 +23,16 @@ def unpacked(model: nn.Module) -> Iterator[None]:
     packed: list[Any] = [m for m in model.modules() if _is_packed_on_cpu(m)]
     if sum(4 * m.in_features * m.out_features for m in packed) > MOST_BYTES:
         packed = []
+    earlier = [module.__dict__.get("forward") for module in packed]  # hooks of accelerate stand there
     try:
         for module in packed:
             module.forward = _product(module)
         yield
     finally:
-        for module in packed:
-            module.__dict__.pop("forward", None)
+        for module, forward in zip(packed, earlier, strict=True):
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 def _is_packed_on_cpu(module: Any) -> bool:

@@ -23,6 +23,8 @@ C = TypeVar("C", bound=PeftConfig)
 class Adapter(ABC, Generic[C]):
     """Turns a loaded student into the model that is trained. Nothing heavy is imported before ``wrap``."""
 
+    peft_type: ClassVar[str] = ""
+    """PEFT's word for the kind, as ``adapter_config.json`` has it."""
     packages: ClassVar[tuple[str, ...]] = ("peft",)
     """What it needs beside the core; all of them come with ``distil-runner[adapters]``."""
     gradient_checkpointing: ClassVar[bool] = True
@@ -66,6 +68,10 @@ class Adapter(ABC, Generic[C]):
     def no_resume(self) -> str | None:
         """Why training cannot start from its saved product, and what to do instead; None: it can."""
         return None
+
+    def shape(self) -> dict[str, Any]:
+        """What is known of ``adapter_config.json`` before there is a model."""
+        return {"peft_type": self.peft_type, **self.keys()}
 
     def keys(self, *without: str) -> dict[str, Any]:
         """The config's keys for PEFT's own config class; what is null is left to it."""

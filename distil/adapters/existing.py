@@ -61,6 +61,14 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return content
 
 
+def check_stored(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Raise InputError where ``folder`` holds no adapter, or one of another kind or shape than ``asked``.
+
+    ``asked``: ``Adapter.shape()``. Reads JSON alone; what the base decides waits for ``load_existing``.
+    """
+    _check_shape(folder, check_folder(folder), asked)
+
+
 def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_print: str) -> str | None:
     """Put the weights saved in ``folder`` into ``wrapped``, a student with a fresh adapter of the same shape.
 

@@ -39,6 +39,8 @@ class Ia3Config(PeftConfig):
 class Ia3(Adapter[Ia3Config]):
     """Learnt factors: hardly any parameters, no extra product."""
 
+    peft_type = "IA3"
+
     def wrap(
         self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedModel:

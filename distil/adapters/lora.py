@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.adapters.base import Adapter, peft_model, register_adapter
-from distil.adapters.targets import check_names, has_conv1d, resolve
+from distil.adapters.targets import check_names, check_patterns, has_conv1d, resolve
 from distil.config.schema import PeftConfig, check, check_choice
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ L = TypeVar("L", bound=LoraConfig)
 class LoraFamily(Adapter[L]):
     """What all adapters of PEFT's ``LoraConfig`` share."""
 
+    peft_type = "LORA"
     own_keys: tuple[str, ...] = ()
     """Keys of ours that are none of PEFT's."""
 
@@ -81,10 +82,16 @@ class LoraFamily(Adapter[L]):
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 
         targets = resolve(student, self.config.target_modules, KNOWN)
+        for key in ("rank_pattern", "alpha_pattern"):
+            check_patterns(student, f"peft.{key}", getattr(self.config, key))
         keys = self.keys("target_modules", *self.own_keys) | self.peft_keys()
         return peft_model(
             student, peft.LoraConfig, target_modules=targets, fan_in_fan_out=has_conv1d(student), **keys
         )
+
+    def shape(self) -> dict[str, Any]:
+        """Whether it is DoRA too."""
+        return {"use_dora": False, **super().shape(), **self.peft_keys()}
 
     def peft_keys(self) -> dict[str, Any]:
         """Keys of ``peft.LoraConfig`` that make the kind."""

@@ -38,6 +38,8 @@ class PrefixConfig(PromptLearningConfig):
 class Prefix(PromptLearning[PrefixConfig]):
     """Learnt keys and values in every block."""
 
+    peft_type = "PREFIX_TUNING"
+
     # PEFT: keys and values come as a cache, and checkpointing runs without one.
     gradient_checkpointing = False
 

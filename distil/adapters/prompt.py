@@ -38,6 +38,8 @@ class PromptConfig(PromptLearningConfig):
 class Prompt(PromptLearning[PromptConfig]):
     """Learnt embeddings, the fewest parameters of all."""
 
+    peft_type = "PROMPT_TUNING"
+
     def wrap(
         self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
     ) -> PreTrainedModel:

@@ -41,6 +41,8 @@ class PtuningConfig(PromptLearningConfig):
 class Ptuning(PromptLearning[PtuningConfig]):
     """A learnt prompt behind a network that is left out of the product."""
 
+    peft_type = "P_TUNING"
+
     @property
     def no_resume(self) -> str:
         """The network is left out."""

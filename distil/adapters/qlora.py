@@ -10,6 +10,8 @@ from distil.adapters.base import register_adapter
 from distil.adapters.lora import LoraConfig, LoraFamily
 from distil.config.schema import check, check_choice
 
+FOUR_BIT = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype")
+
 
 @dataclass
 class QloraConfig(LoraConfig):
@@ -31,6 +33,12 @@ class QloraConfig(LoraConfig):
         check_choice("peft.bnb_4bit_quant_type", self.bnb_4bit_quant_type, ("nf4", "fp4"))
         dtypes = ("auto", "float32", "bfloat16", "float16")
         check_choice("peft.bnb_4bit_compute_dtype", self.bnb_4bit_compute_dtype, dtypes)
+        given = [key for key in FOUR_BIT if getattr(self, key) != getattr(QloraConfig, key)]
+        check(
+            self.bits == 4 or not given,
+            f"peft.{given[0] if given else ''} says how 4-bit weights are held, and peft.bits=8. Leave it "
+            "out, or take peft.bits=4.",
+        )
         init = self.init_lora_weights
         check(
             not isinstance(init, str) or init == "gaussian",
@@ -44,12 +52,11 @@ class Qlora(LoraFamily[QloraConfig]):
     """LoRA on a quantised base."""
 
     packages = ("peft", "bitsandbytes")
-    own_keys = ("bits", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype")
+    own_keys = ("bits", *FOUR_BIT)
 
     @property
     def quantization(self) -> Mapping[str, Any]:
         """How bitsandbytes is to hold the base."""
         if self.config.bits == 8:
             return {"load_in_8bit": True}
-        four = {key: getattr(self.config, key) for key in self.own_keys if key != "bits"}
-        return {"load_in_4bit": True, **four}
+        return {"load_in_4bit": True, **{key: getattr(self.config, key) for key in FOUR_BIT}}

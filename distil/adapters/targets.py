@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,12 @@ def resolve(student: PreTrainedModel, chosen: Any, known: Mapping[str, Any]) -> 
     """
     if chosen is None:
         return known.get(family(student), ALL_LINEAR)
-    if chosen != ALL_LINEAR and not _matches(student, chosen):
+    homeless = [] if chosen == ALL_LINEAR else _homeless(student, chosen)
+    if homeless:
         there = ", ".join(names_of_linear(student)[:SHOWN])
+        lost = "" if isinstance(chosen, str) or len(homeless) == len(chosen) else f"{', '.join(homeless)} "
         raise InputError(
-            f"peft.target_modules={shown(chosen)} matches no module of {type(student).__name__}. "
+            f"peft.target_modules={shown(chosen)}: {lost}matches no module of {type(student).__name__}. "
             f"Its linear modules: {there}. null chooses by family, {ALL_LINEAR} takes all but the head."
         )
     return list(chosen) if isinstance(chosen, (list, tuple)) else chosen
@@ -80,16 +83,31 @@ def has_conv1d(student: PreTrainedModel) -> bool:
     return any(isinstance(module, Conv1D) for module in student.modules())
 
 
-def _matches(student: PreTrainedModel, chosen: str | Sequence[str]) -> bool:
-    import re
+def check_patterns(student: PreTrainedModel, key: str, patterns: Mapping[str, Any] | None) -> None:
+    """Raise InputError for one of ``patterns`` that no module has, which PEFT passes over."""
+    names = [name for name, _ in student.named_modules() if name]
+    for pattern in patterns or ():
+        try:
+            # As PEFT reads it.
+            found = any(re.match(rf"(.*\.)?({pattern})$", name) for name in names)
+        except re.error as error:
+            raise InputError(f"{key}: {pattern} is no pattern: {error}.") from error
+        if not found:
+            raise InputError(
+                f"{key}: {pattern} matches no module of {type(student).__name__}. Its linear modules: "
+                f"{', '.join(names_of_linear(student)[:SHOWN])}."
+            )
 
+
+def _homeless(student: PreTrainedModel, chosen: str | Sequence[str]) -> list[str]:
+    """Those among ``chosen`` that match no module."""
     names = [name for name, _ in student.named_modules() if name]
     if isinstance(chosen, str):
         try:
-            return any(re.fullmatch(chosen, name) for name in names)
+            return [] if any(re.fullmatch(chosen, name) for name in names) else [chosen]
         except re.error as error:
             raise InputError(f"peft.target_modules={chosen} is no pattern: {error}.") from error
-    return any(name == wanted or name.endswith(f".{wanted}") for name in names for wanted in chosen)
+    return [word for word in chosen if not any(f".{name}".endswith(f".{word}") for name in names)]
 
 
 def shown(chosen: Any) -> str:

@@ -64,6 +64,11 @@ def check_nothing_left(done: subprocess.CompletedProcess[str], output: Path, *sa
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            ["peft=qlora", "peft.bits=8", "peft.bnb_4bit_quant_type=fp4"],
+            ["peft.bnb_4bit_quant_type", "peft.bits=8", "peft.bits=4"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             ["peft=prompt", "peft.num_virtual_tokens=0"],
             ["peft.num_virtual_tokens", "at least 1"],
             marks=pytest.mark.slow,

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distil.adapters.existing import SIDECAR
+from distil.adapters.base import ADAPTERS
+from distil.adapters.existing import SIDECAR, check_stored
 from distil.config.schema import ExperimentConfig, TeacherConfig
 from distil.config.validate import validate
 from distil.parts import load_adapted_student
@@ -171,6 +172,9 @@ def test_another_kind_or_shape(
         load(bases / "llama", wanted[0], student={"adapter": str(folder)}, **wanted[1])
     for words in said:
         assert words in str(refused.value)
+    asked = ADAPTERS.get(wanted[0]).factory(peft_config(wanted[0], **wanted[1])).shape()
+    with pytest.raises(InputError, match=re.escape(str(refused.value))):  # and before anything loads
+        check_stored(folder, asked)
 
 
 @pytest.mark.parametrize("case", CONTINUED)

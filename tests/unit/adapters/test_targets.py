@@ -82,7 +82,7 @@ def test_patterns_names_and_exclusions() -> None:
     }
 
 
-@pytest.mark.parametrize("chosen", [["query"], "query", ["proj"], r"layers\.0"])
+@pytest.mark.parametrize("chosen", [["query"], "query", ["proj"], r"layers\.0", ["q_proj", "vproj"]])
 def test_targets_that_match_nothing(chosen: Any) -> None:
     """Names are whole names (or their ends after a dot), patterns match whole names: as PEFT takes them."""
     model = build("Llama")
@@ -110,6 +110,9 @@ def test_targets_that_match_nothing(chosen: Any) -> None:
             Lora(LoraConfig(modules_to_save=["lm_head", "haed"])),
             ["peft.modules_to_save=[haed,lm_head]", "no module haed", "lm_head", "embed_tokens"],
         ),
+        (Lora(LoraConfig(target_modules=["q_proj", "vproj"])), ["[q_proj,vproj]: vproj matches no module"]),
+        (Lora(LoraConfig(rank_pattern={"vproj": 4})), ["peft.rank_pattern: vproj matches", "v_proj"]),
+        (Lora(LoraConfig(alpha_pattern={"(q": 4})), ["peft.alpha_pattern: (q is no pattern"]),
         (Ia3(Ia3Config(modules_to_save=["wte"])), ["peft.modules_to_save=[wte]", "no module wte"]),
     ],
 )
@@ -123,3 +126,20 @@ def test_keys_that_do_not_fit_together_or_the_student(adapter: Adapter[Any], sai
 
 def test_names_of_linear() -> None:
     assert names_of_linear(build("GPT2")) == ["c_attn", "c_proj", "c_fc"]
+
+
+def test_patterns_of_rank_as_peft_reads_them() -> None:
+    wrapped: Any = Lora(LoraConfig(r=2, rank_pattern={"v_proj": 4, r"layers\.1\..*q_proj": 3})).wrap(
+        build("Llama")
+    )
+    ranks = {
+        name: module.r["default"]
+        for name, module in wrapped.get_base_model().named_modules()
+        if hasattr(module, "lora_A")
+    }
+    assert ranks == {
+        "model.layers.0.self_attn.q_proj": 2,
+        "model.layers.1.self_attn.q_proj": 3,
+        "model.layers.0.self_attn.v_proj": 4,
+        "model.layers.1.self_attn.v_proj": 4,
+    }
