@@ -31,6 +31,7 @@ class LoraConfig(PeftConfig):
     target_modules: Any = None
     """Module names, a pattern, or ``all-linear`` (every linear module but the head). null: by family."""
     exclude_modules: Any = None
+    """Module names, or a pattern, that get none although ``target_modules`` match them."""
     bias: str = "none"
     """Which biases of the base are trained too: ``none``, ``all``, ``lora_only``."""
     use_rslora: bool = False

@@ -15,6 +15,21 @@ from distil.registry import unknown_name
 Schemas = Mapping[str, type[Any]]
 """Dataclasses by their name below ``schema/``: ``method/kd``, ``trainer``, …; ``experiment`` is the root."""
 
+PEFT_SYNONYMS = {
+    "rank": "r",
+    "lora_r": "r",
+    "lora_rank": "r",
+    "alpha": "lora_alpha",
+    "dropout": "lora_dropout",
+    "targets": "target_modules",
+    "lora_target_modules": "target_modules",
+    "prompt_length": "num_virtual_tokens",
+    "prefix_length": "num_virtual_tokens",
+    "load_in_4bit": "bits",
+    "load_in_8bit": "bits",
+}
+"""What other tools call keys of ``peft``."""
+
 HYDRA_PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/ray": "hydra-ray-launcher",
@@ -146,6 +161,8 @@ def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -
     """What ``name`` may have been meant to be: a key beside it, or the same or a like key elsewhere."""
     if group in ("", "trainer") and name in SYNONYMS:
         return [f"trainer.{SYNONYMS[name]}"]
+    if group == "peft" and PEFT_SYNONYMS.get(name) in siblings:
+        return [f"peft.{PEFT_SYNONYMS[name]}"]
     beside = get_close_matches(name, siblings, n=1, cutoff=0.75)
     if beside:
         return [f"{group}.{beside[0]}".lstrip(".")]

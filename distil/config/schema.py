@@ -55,7 +55,9 @@ class LoadConfig:
     dtype: str = "float32"
     """``float32``, ``bfloat16``, ``float16`` or ``auto`` (as saved)."""
     attn_implementation: str | None = None
+    """``eager``, ``sdpa``, ``flash_attention_2``, …; null: the best that transformers finds."""
     device_map: str | None = None
+    """``auto`` spreads it over devices (accelerate), ``cpu`` holds it there; null: the run's one device."""
 
     def __post_init__(self) -> None:
         check_choice(f"{self.key}.dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
@@ -152,10 +154,13 @@ class RolloutConfig:
 
     name: str = "default"
     max_new_tokens: int = 128
+    """Tokens after the prompt at most; a sequence ends earlier at its EOS."""
     sampling_temperature: float = 1.0
+    """Divides the logits that are sampled from; 1: the student as it is."""
     top_k: int = 0
-    """0: all tokens."""
+    """Sample among the likeliest K. 0: all tokens."""
     top_p: float = 1.0
+    """Sample among the likeliest that hold this share of the probability. 1: all tokens."""
 
     def __post_init__(self) -> None:
         check(
@@ -238,17 +243,21 @@ class EvalConfig:
     teacher: bool = True
     """Judge the teacher too (KL and agreement need it). false saves memory where the method needs none."""
     batch_size: int = 16
+    """Rows judged at once; it changes no score."""
     generation_rows: int = 64
     """How many held-out rows are answered by generation; likelihoods use all of them. 0: none."""
     samples: int = 20
     """How many of those answers go into samples.jsonl."""
     max_new_tokens: int = 128
+    """Tokens of an answer at most."""
     do_sample: bool = False
     """false: greedy."""
     temperature: float = 1.0
     """Sampling temperature, with do_sample."""
     top_k: int = 0
+    """With do_sample: among the likeliest K. 0: all tokens."""
     top_p: float = 1.0
+    """With do_sample: among the likeliest that hold this share of the probability. 1: all tokens."""
     during_training_rows: int = 64
     """Rows of the cheap evaluation during training (validation split)."""
 
