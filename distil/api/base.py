@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
+from distil.api.calls import checked
 from distil.api.config import DistillationConfig
 from distil.api.errors import ArgumentError, library_words, require
+from distil.api.fields import idle_fields
 from distil.api.inputs import (
     check_config,
     check_length,
@@ -20,10 +23,13 @@ from distil.api.inputs import (
     half_precision,
     local_tokenizer,
     quantisation,
+    quantised_bits,
     shared_ids,
     token_ids,
 )
+from distil.api.past import Past
 from distil.api.rows import raw_rows, read_rows, score_of
+from distil.types import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -32,6 +38,8 @@ if TYPE_CHECKING:
     from distil.api.rows import RawRows
     from distil.config.schema import ExperimentConfig, MethodConfig
     from distil.methods.base import Method
+
+logger = logging.getLogger(__name__)
 
 FREED = "the student was freed. Give load_student(folder) a saved one, or make a new {name}."
 
@@ -74,6 +82,7 @@ class BaseDistillation:
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None: ...
 
+    @checked("")
     def __init__(
         self, teacher_model: Any, student_model: Any, config: Any, tokenizer: Any | None = None
     ) -> None:
@@ -97,6 +106,7 @@ class BaseDistillation:
         self.tokenizer: PreTrainedTokenizerBase | None = tokenizer
         self.history: list[dict[str, float]] = []
         """What the last training logged, one entry a logging step or evaluation, with its ``step``."""
+        self._past = Past()
         self._columns: list[str] = ["input_ids"]
         self._student: PreTrainedModel | None = None
         with library_words(config.peft_type):
@@ -110,6 +120,7 @@ class BaseDistillation:
             raise ArgumentError(FREED.format(name=type(self).__name__))
         return self._student
 
+    @checked("train")
     def train(
         self,
         train_dataset: Any,
@@ -140,6 +151,8 @@ class BaseDistillation:
         with library_words(self.config.peft_type):
             student = self.student
             check_trainable(student)
+            if idle := idle_fields(self.config):
+                logger.warning("use_peft=False: all of the student is trained, and %s waits.", idle)
             raw = raw_rows(train_dataset, "train_dataset", _limit(train_dataset, training_args))
             self._columns = raw.columns
             method = self._method()
@@ -156,9 +169,20 @@ class BaseDistillation:
                 pad_id=filling_id(self.tokenizer),
                 shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
             )
-            output, self.history = train(job, training_args, resume_from_checkpoint)
+            before = self._past
+            self._past = before.trains(
+                resumed=bool(resume_from_checkpoint),
+                own_arguments=training_args is not None,
+                bits=self._bits_untold(student),
+            )
+            try:
+                output, self.history = train(job, training_args, resume_from_checkpoint)
+            except InputError:  # nothing was trained
+                self._past = before
+                raise
         return output
 
+    @checked("evaluate")
     def evaluate(self, eval_dataset: Any) -> dict[str, float]:
         """Scores of the student on ``eval_dataset`` (as in ``train``), over all scored tokens together.
 
@@ -190,22 +214,33 @@ class BaseDistillation:
         }
         return {name: value for name, value in scores.items() if value is not None}
 
+    @checked("save_student")
     def save_student(self, output_dir: str | Path) -> None:
         """Save the student (of an adapted one the adapter alone), tokenizer, config and a model card.
 
         ``AutoModelForCausalLM.from_pretrained(output_dir)`` loads it, or ``load_student``.
         """
+        from distil.api.card import library_card
+        from distil.api.experiment import command_of
         from distil.api.saved import base_recipe, save
 
         with library_words(self.config.peft_type):
             tokenizer = self.tokenizer or self._local_tokenizer()
-            run, base = self.experiment(), None
+            run, base, student = self.experiment("DATA"), None, self.student
             if self._base_print:
                 base = base_recipe(
-                    asdict(run.model.student), run.peft.name, self._base_name, self._base_print, run.seed
+                    asdict(run.model.student),
+                    run.peft.name,
+                    self._base_name,
+                    self._base_print,
+                    run.seed,
+                    quantisation(student),
                 )
-            save(Path(output_dir), self.student, tokenizer, self.config, self.method, self.command(), base)
+            names = self.config.teacher_model_name, self.config.student_model_name
+            card = library_card(type(self).__name__, *names, self._past, command_of(run), base)
+            save(Path(output_dir), student, tokenizer, self.config, card, base)
 
+    @checked("load_student")
     def load_student(self, model_path: str | Path) -> PreTrainedModel:
         """Take the student of a folder: one that ``save_student`` wrote, ``student/`` of a run, or a model.
 
@@ -221,13 +256,19 @@ class BaseDistillation:
         with library_words(self.config.peft_type):
             resumable = adapter_of(self.experiment()).no_resume is None
             model = load(folder, self._student, self._base_name, self._base_print, resumable=resumable)
-            if (folder / ADAPTER_CONFIG).is_file():
+            adapter = (folder / ADAPTER_CONFIG).is_file()
+            if adapter:
                 self._student = model
                 model.train(False)
                 place(self.teacher, model)
             else:
                 check_same_tokens(self.teacher, model)
                 self._adopt(model)
+                if self._base_print:
+                    logger.warning(
+                        "%s is a whole model: it is the base now, and a new adapter goes onto it.", folder
+                    )
+            self._past = self._past.loaded(folder, adapter=adapter)
         return self.student
 
     def free_student(self) -> None:
@@ -245,6 +286,8 @@ class BaseDistillation:
         """
         from distil.api.experiment import command_of
 
+        for untold in self._past.untold:
+            logger.warning("The command does not say all of the last training: %s.", untold)
         return command_of(self.experiment("DATA" if data is None else data))
 
     # ---- parts
@@ -277,7 +320,10 @@ class BaseDistillation:
             self.method,
             data=data,
             score=score_of(self._columns),
-            models={"teacher": half_precision(self.teacher), "student": half_precision(student)},
+            models={
+                "teacher": half_precision(self.teacher),
+                "student": half_precision(student) | self._past.keys,
+            },
             peft=quantisation(student) if self.config.use_peft else {},
         )
 
@@ -295,6 +341,10 @@ class BaseDistillation:
         )
         check_length(rows, raw.name, length, self.student, self.teacher)
         return rows
+
+    def _bits_untold(self, student: PreTrainedModel) -> int | None:
+        """In how many bits the base is held, where no key of a run would say so."""
+        return None if self.config.peft_type.lower() == "qlora" else quantised_bits(student)
 
     def _local_tokenizer(self) -> PreTrainedTokenizerBase | None:
         return local_tokenizer(self._base_name, self.config.student_model_name)

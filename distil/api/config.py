@@ -2,72 +2,59 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from difflib import get_close_matches
-from numbers import Integral, Real
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from distil.api.calls import CallError, bound
 from distil.api.errors import ArgumentError, library_words, require
+from distil.api.fields import (
+    ALIASES,
+    LEFT_OPEN,
+    LEFT_TO_METHOD,
+    PARTNERS,
+    SHARES,
+    check_adapter_field,
+    check_share,
+    no_field,
+    rest,
+    same,
+    typed,
+)
+from distil.api.unset import Unset, plain, unset
 from distil.files import write_text
 
 if TYPE_CHECKING:
     from distil.config.schema import ExperimentConfig
 
 
-class Unset:
-    """Marks a value that nobody chose: a default, or what follows from another field."""
+def _noting_what_is_given(kind: type[Any]) -> type[Any]:
+    """Class decorator: ``__init__`` marks what was not given as such, and refuses what does not fit."""
+    make = kind.__init__
+    signature = inspect.signature(make)
+
+    @wraps(make)
+    def init(self: Any, *positional: Any, **named: Any) -> None:
+        for name in named:
+            if name not in signature.parameters:
+                raise CallError(no_field(name, [one.name for one in fields(kind)]))
+        given = bound(kind.__name__, signature, (self, *positional), named)
+        if "use_peft" not in given:
+            for name in given:
+                check_adapter_field(name, given[name], f" (or use_peft=False, and {name} waits)")
+        open_ = {name: unset(signature.parameters[name].default) for name in LEFT_OPEN if name not in given}
+        make(self, **given, **open_)
+
+    kind.__init__ = init
+    return kind
 
 
-class UnsetInt(Unset, int):
-    """A whole number that nobody chose."""
-
-
-class UnsetFloat(Unset, float):
-    """A number that nobody chose."""
-
-
-ALIASES = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
-"""Two names of one value."""
-
-SHARES = ("beta_gkd", "lambda_gkd")
-"""Two fields that add up to 1."""
-
-LEFT_TO_METHOD = "left_to_method"
-"""Key of ``to_dict`` that lists the fields (``temperature``) which the user left to each method."""
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _rest(share: float) -> float:
-    """1 - share, without the noise of the last digits."""
-    return round(1 - share, 12)
-
-
-PARTNERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    **{short: (long, _same) for short, long in ALIASES.items()},
-    **{long: (short, _same) for short, long in ALIASES.items()},
-    "lambda_gkd": ("beta_gkd", _rest),
-    "beta_gkd": ("lambda_gkd", _rest),
-}
-"""The field that each of these says, and how."""
-
-_NUMBERS: dict[str, tuple[type, str]] = {"int": (Integral, "a whole number"), "float": (Real, "a number")}
-_OTHERS: dict[str, tuple[tuple[type, ...], str]] = {
-    "bool": ((bool,), "True or False"),
-    "str": ((str,), "a text"),
-    "str | None": ((str, type(None)), "a text or None"),
-    "int | None": ((int, type(None)), "a whole number or None"),
-    "list[str] | str | None": ((list, tuple, str, type(None)), "a list of module names, a pattern or None"),
-    "list[str] | None": ((list, tuple, type(None)), "a list of module names or None"),
-}
-
-
+@_noting_what_is_given
 @dataclass
 class DistillationConfig:
     """All settings of a distillation: models, objective, training, adapter.
@@ -83,19 +70,19 @@ class DistillationConfig:
     teacher_model_name: str
     student_model_name: str
 
-    temperature: float = UnsetFloat(2.0)
+    temperature: float = 2.0
     """Softens both distributions of every divergence. Not set, KD and RevKD take 2 and GKD takes 1."""
     kd_loss_weight: float = 0.5
     """alpha: weight of the divergence; 1 - alpha is that of cross-entropy. GKD has no cross-entropy."""
 
-    lambda_gkd: float = UnsetFloat(0.5)
+    lambda_gkd: float = 0.5
     """GKD: share of the data set's sequences. 1 is all off-policy, 0 all on-policy (the GKD paper and TRL
     count theirs the other way round)."""
-    beta_gkd: float = UnsetFloat(0.5)
+    beta_gkd: float = 0.5
     """GKD: share of the student's own sequences, always 1 - ``lambda_gkd``. Setting one sets the other."""
 
-    num_train_epochs: int = UnsetInt(3)
-    per_device_train_batch_size: int = UnsetInt(8)
+    num_train_epochs: int = 3
+    per_device_train_batch_size: int = 8
     per_device_eval_batch_size: int = 8
     learning_rate: float = 5e-5
     weight_decay: float = 0.01
@@ -116,9 +103,9 @@ class DistillationConfig:
     fp16: bool = False
     seed: int = 42
 
-    epochs: int = UnsetInt(3)
+    epochs: int = field(default=3, repr=False)
     """Another name of ``num_train_epochs``."""
-    batch_size: int = UnsetInt(8)
+    batch_size: int = field(default=8, repr=False)
     """Another name of ``per_device_train_batch_size``."""
 
     use_peft: bool = False
@@ -153,10 +140,10 @@ class DistillationConfig:
 
     def __post_init__(self) -> None:
         for short, long in ALIASES.items():
-            self._settle(short, long, _same, "are two names of one value")
+            self._settle(short, long, same, "are two names of one value")
         for share in SHARES:
-            _check_share(share, getattr(self, share))
-        self._settle(*SHARES, _rest, "must add up to 1")
+            check_share(share, getattr(self, share))
+        self._settle(*SHARES, rest, "must add up to 1")
         object.__setattr__(self, "_ready", True)
         self.validate()
 
@@ -172,20 +159,22 @@ class DistillationConfig:
             second = convert(first)
         elif not math.isclose(convert(first), second, abs_tol=1e-9):
             raise ArgumentError(f"{one}={first} and {other}={second}: they {rule}. Give one of them.")
-        object.__setattr__(self, one, _unset(first))
-        object.__setattr__(self, other, _unset(second))
+        object.__setattr__(self, one, unset(first))
+        object.__setattr__(self, other, unset(second))
 
     def __setattr__(self, name: str, value: Any) -> None:
         types = {field.name: str(field.type) for field in fields(self)}
         if name not in types:
-            raise ArgumentError(_no_field(name, types))
-        value = _typed(name, value, types[name])
+            raise ArgumentError(no_field(name, types))
+        if self._ready and not self.use_peft:
+            check_adapter_field(name, value)
+        value = typed(name, value, types[name])
         if self._ready and name in PARTNERS:
             partner, convert = PARTNERS[name]
             if partner in SHARES:
-                _check_share(name, value)
-            object.__setattr__(self, partner, _unset(convert(value)))
-            value = _unset(value)
+                check_share(name, value)
+            object.__setattr__(self, partner, unset(convert(value)))
+            value = unset(value)
         object.__setattr__(self, name, value)
 
     def validate(self) -> None:
@@ -210,7 +199,7 @@ class DistillationConfig:
         left = values.pop(LEFT_TO_METHOD, [])
         known = {f.name: f.default for f in fields(cls)}
         for key in values:
-            require(key in known, _no_field(str(key), known))
+            require(key in known, no_field(str(key), known))
         for key in left:
             if key in known and values.get(key) == known[key]:
                 del values[key]
@@ -251,44 +240,3 @@ class DistillationConfig:
         from distil.api.experiment import command_of
 
         return command_of(self.experiment(method, "DATA" if data is None else data))
-
-
-def _unset(value: Any) -> Any:
-    return UnsetInt(value) if isinstance(value, int) else UnsetFloat(value)
-
-
-def _no_field(name: str, known: Iterable[str]) -> str:
-    near = get_close_matches(name, list(known), n=1)
-    hint = f"Did you mean {near[0]}?" if near else f"Its fields: {', '.join(known)}."
-    return f"DistillationConfig has no field {name!r}. {hint}"
-
-
-def plain(value: Any) -> Any:
-    """``value`` as python's own number or list, whether anybody chose it or not."""
-    if isinstance(value, UnsetInt):
-        return int(value)
-    if isinstance(value, UnsetFloat):
-        return float(value)
-    return list(value) if isinstance(value, (list, tuple)) else value
-
-
-def _check_share(name: str, value: float) -> None:
-    require(0 <= value <= 1, f"{name} must lie in [0, 1], got {value}.")
-
-
-def _typed(name: str, value: Any, kind: str) -> Any:
-    """``value`` if it is of the field's kind (numbers as python's own), else ArgumentError."""
-    if isinstance(value, Unset):
-        return value
-    if kind in _NUMBERS:
-        wanted, words = _NUMBERS[kind]
-        if isinstance(value, wanted) and not isinstance(value, bool):
-            number: Any = value
-            return int(number) if kind == "int" else float(number)
-    else:
-        allowed, words = _OTHERS[kind]
-        if kind == "str" and isinstance(value, Path):
-            return str(value)
-        if isinstance(value, allowed) and not (kind == "int | None" and isinstance(value, bool)):
-            return value
-    raise ArgumentError(f"{name}={value!r} is a {type(value).__name__}: give {words}.")

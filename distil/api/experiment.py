@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.adapters.base import ADAPTERS
 from distil.api.errors import require
+from distil.api.unset import Unset, plain
 from distil.config.schema import (
     EvalConfig,
     ExperimentConfig,
@@ -63,13 +64,12 @@ def to_experiment(
 
     Args:
         score: ``data.score``: ``all`` for tokenised rows without labels, where every token is scored.
-        models: further keys of ``model.teacher`` and ``model.student`` (``dtype``).
+        models: further keys of ``model.teacher`` and ``model.student`` (``dtype``; a ``path`` goes before
+            the name).
         peft: further keys of the adapter's config (``bits``).
 
     Raises InputError for a value out of range.
     """
-    from distil.api.config import Unset, plain
-
     entry = METHODS.get(method)
     assert entry.config is not None
     flat = {field.name: getattr(config, field.name) for field in fields(config)}
@@ -85,8 +85,8 @@ def to_experiment(
         method=entry.config(**of_method),
         model=ModelConfig(
             "custom",
-            TeacherConfig(path=config.teacher_model_name, **more.get("teacher", {})),
-            StudentConfig(path=config.student_model_name, **more.get("student", {})),
+            TeacherConfig(**({"path": config.teacher_model_name} | dict(more.get("teacher", {})))),
+            StudentConfig(**({"path": config.student_model_name} | dict(more.get("student", {})))),
         ),
         peft=_peft(config, peft or {}),
         rollouts=RolloutConfig(max_new_tokens=config.max_new_tokens),
@@ -179,8 +179,13 @@ def _override(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_override, value))}]"
     text = str(value)
-    plain = re.fullmatch(r"[A-Za-z./_][\w./@+-]*", text, re.ASCII) and text.lower() not in (
-        "null", "true", "false", "nan", "inf",
-    )  # fmt: skip
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", text).replace("'", "\\'")
-    return text if plain else f"'{escaped}'"
+    if UNQUOTED.fullmatch(text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    # In double quotes, which the shell's single ones hold as they are.
+    quote = "'" if '"' in text and "'" not in text else '"'
+    escaped = re.sub(rf"(\\+)(?={quote}|$)", r"\1\1", text).replace(quote, f"\\{quote}")
+    return f"{quote}{escaped}{quote}"
+
+
+UNQUOTED = re.compile(r"[A-Za-z./_][\w./@+:%-]*( [\w./@+:%-]+)*", re.ASCII)
+"""Texts that Hydra's grammar takes as they are."""

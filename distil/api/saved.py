@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing, same_base
+from distil.api.card import CONFIG
 from distil.api.errors import ArgumentError, require
 from distil.files import read_json, write_json, write_text
 from distil.types import InputError
@@ -16,22 +17,17 @@ if TYPE_CHECKING:
 
     from distil.api.config import DistillationConfig
 
-CONFIG = "distillation_config.json"
-"""Beside a saved student: the DistillationConfig that made it."""
-
 
 def save(
     folder: Path,
     student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase | None,
     config: DistillationConfig,
-    method: str,
-    command: str,
+    card: str,
     base: Mapping[str, Any] | None,
 ) -> None:
     """Write the student as a plain folder. ``base``: what its adapter stands on; None: all of it is saved."""
     from distil.anatomy import is_adapted
-    from distil.results import model_card
 
     require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
     untyped: Any = student
@@ -46,16 +42,21 @@ def save(
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         config.save(folder / CONFIG)
-        title = f"{method} student of {config.teacher_model_name}"
-        write_text(folder / "README.md", model_card(title, command, base))
+        write_text(folder / "README.md", card)
     except OSError as error:
         raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
 
 
 def base_recipe(
-    model: Mapping[str, Any], peft_type: str, base_name: str, base_print: str, seed: int
+    model: Mapping[str, Any],
+    peft_type: str,
+    base_name: str,
+    base_print: str,
+    seed: int,
+    held: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """What an adapter stands on, as the product of a run says it. ``model``: keys of ``model.student``."""
+    """What an adapter stands on, as the product of a run says it. ``model``: keys of ``model.student``;
+    ``held``: in how many bits, as keys of ``peft=qlora`` (empty: whole)."""
     keys = {key: value for key, value in model.items() if key != "adapter"}
     return {
         "peft": peft_type,
@@ -63,6 +64,7 @@ def base_recipe(
         "seed": seed,
         "kept_layers": None,
         "base_print": base_print,
+        "held": dict(held),
     }
 
 

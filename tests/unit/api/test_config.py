@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shlex
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from distil.adapters.base import ADAPTERS
 from distil.api.config import DistillationConfig
+from distil.api.errors import ArgumentError
 from distil.config.command_line import expand
 from distil.config.help import conf_folder
 from distil.config.schema import ExperimentConfig
@@ -150,6 +152,72 @@ def test_unknown_keys_name_the_nearest() -> None:
         DistillationConfig.from_dict({"student_model_name": "gpt2"})
 
 
+@pytest.mark.parametrize(
+    ("positional", "keys", "said"),
+    [
+        (("a", "b"), {"temprature": 1.0}, "no field 'temprature'. Did you mean temperature?"),
+        (("a", "b"), {"alpha": 1.0}, "Did you mean kd_loss_weight?"),
+        (("a", "b"), {"bf16": True}, "training_args=TrainingArguments(bf16=…)"),
+        (("a", "b"), {"nothing_like_it": 1}, "There are: teacher_model_name, "),
+        (("a",), {}, "lacks student_model_name: a hub name or a folder"),
+        ((), {"temperature": 2.0}, "lacks teacher_model_name and student_model_name"),
+        (("a", "b"), {"student_model_name": "c"}, "multiple values for argument 'student_model_name'"),
+    ],
+)
+def test_calls_that_do_not_fit_say_so(positional: tuple[str, ...], keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        DistillationConfig(*positional, **keys)
+    assert said in str(caught.value)
+    assert isinstance(caught.value, (ValueError, TypeError))
+    assert isinstance(caught.value, TypeError), "as Python's own: who catches that still does"
+
+
+ADAPTER_VALUES: dict[str, Any] = {
+    "peft_type": "prefix",
+    "lora_r": 8,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "lora_target_modules": ["c_attn"],
+    "lora_bias": "all",
+    "num_virtual_tokens": 4,
+    "prefix_projection": True,
+    "encoder_hidden_size": 8,
+    "prompt_tuning_init": "RANDOM",
+    "prompt_tuning_init_text": "Hello",
+    "ia3_target_modules": ["k"],
+    "ia3_feedforward_modules": ["k"],
+}
+
+
+def test_every_field_of_an_adapter_wants_use_peft() -> None:
+    """All fields that only adapters read: none is set and then not heeded, without a word."""
+    names = [field.name for field in fields(DistillationConfig)]
+    assert names[names.index("use_peft") + 1 :] == list(ADAPTER_VALUES)
+    made = config()
+    for name, value in ADAPTER_VALUES.items():
+        with pytest.raises(ArgumentError, match=f"{name}=.*Give use_peft=True"):
+            config(**{name: value})
+        with pytest.raises(ArgumentError, match=f"{name}=.*Give use_peft=True"):
+            DistillationConfig.from_dict(NAMES | {name: value})
+        with pytest.raises(ArgumentError, match=f"{name}=.*Give use_peft=True first"):
+            setattr(made, name, value)
+        assert getattr(config(use_peft=False, **{name: value}), name) == value, "said outright: it waits"
+    made.use_peft = True
+    made.lora_r = 4
+    assert made.experiment().peft.r == 4  # type: ignore[attr-defined]
+    assert replace(made, use_peft=False).experiment().peft.name == "none"
+
+
+def test_a_config_shows_each_value_once() -> None:
+    shown = repr(config(epochs=5, temperature=3.0, use_peft=True))
+    for field in fields(DistillationConfig):
+        assert len(re.findall(rf"\b{field.name}=", shown)) == (field.name not in ("epochs", "batch_size")), (
+            field.name
+        )
+    assert "num_train_epochs=5, " in shown
+    assert eval(shown) == config(epochs=5, temperature=3.0, use_peft=True)
+
+
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"absent\.json cannot be read"):
         DistillationConfig.load(tmp_path / "absent.json")
@@ -181,7 +249,7 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
         ({"epochs": 1.5}, "epochs=1.5 is a float: give a whole number"),
         ({"fp16": 1}, "fp16=1 is a int: give True or False"),
         ({"teacher_model_name": None}, "teacher_model_name=None is a NoneType: give a text"),
-        ({"peft_type": "lorra"}, "peft_type=lorra is unknown. Did you mean lora?"),
+        ({"use_peft": True, "peft_type": "lorra"}, "peft_type=lorra is unknown. Did you mean lora?"),
         ({"use_peft": True, "lora_r": 0}, "lora_r must be at least 1, got 0"),
         ({"use_peft": True, "lora_dropout": 1.0}, "lora_dropout must lie in [0, 1), got 1.0"),
         ({"use_peft": True, "lora_bias": "some"}, "lora_bias=some is unknown"),
@@ -236,7 +304,8 @@ def test_the_command_composes_to_the_same_experiment(method: str, kind: str | No
 @pytest.mark.parametrize(
     "text",
     ["it's", "a b", "a,b", "a=b", "{x}", "[1]", "null", "true", "12", "1e-3", "", "C:\\x\\", "é", "$a",
-     "x: y", "\\'", "(a)", "~/x", "a#b", "../up"],
+     "x: y", "\\'", "(a)", "~/x", "a#b", "../up",
+     'a "b"', """it's "b" """, '\\"', "distil:a/b", "a  b", " a", "null x"],
 )  # fmt: skip
 def test_any_text_survives_shell_and_hydra(text: str) -> None:
     made = config(
@@ -248,6 +317,18 @@ def test_any_text_survives_shell_and_hydra(text: str) -> None:
         prompt_tuning_init_text=text,
     )
     assert composed(made.command("kd", data=f"d{text}")) == made.experiment("kd", f"d{text}")
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("distil:embedded/teacher", "distil:embedded/teacher"),  # nothing that shell or Hydra would misread
+        ("my models/a", "'output_dir=my models/a'"),  # the shell alone
+        ("a,b", "'output_dir=\"a,b\"'"),  # both
+    ],
+)
+def test_the_command_quotes_no_more_than_it_must(path: str, said: str) -> None:
+    assert f"{said} " in config(output_dir=path).command("kd")
 
 
 def test_the_command_is_short_where_nothing_was_changed() -> None:

@@ -119,7 +119,7 @@ from llm_distil.utils import get_tokenizer, get_vocab_size
 
 
 def distil(teacher: PreTrainedModel, student: PreTrainedModel, rows: Dataset) -> float:
-    config = DistillationConfig("gpt2-medium", "gpt2", epochs=3, lora_target_modules=["c_attn"])
+    config = DistillationConfig("gpt2-medium", "gpt2", epochs=3, use_peft=True, lora_r=4)
     config.lambda_gkd = 0.3
     learns = KnowledgeDistillation(teacher, student, config)
     output = learns.train(rows, rows, TrainingArguments(output_dir="out"))

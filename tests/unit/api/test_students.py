@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,113 @@ def test_a_saved_student_is_a_plain_model_folder(
     assert other.load_student(str(tmp_path / "saved")) is other.student
     assert other.evaluate(rows) == learns.evaluate(rows)
     assert other.train(rows).global_step == 4
+
+
+def card_of(folder: Path) -> str:
+    return (folder / "README.md").read_text("utf-8")
+
+
+def test_the_card_says_how_a_product_of_the_library_was_made(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    """No run, no results.json: the config beside it, and the command where one says the same."""
+    learns = KnowledgeDistillation(teacher, student, make())
+    learns.save_student(tmp_path / "untouched")
+    assert "Not trained by distil-runner here" in card_of(tmp_path / "untouched")
+    learns.train(rows)
+    learns.save_student(tmp_path / "once")
+    once = card_of(tmp_path / "once")
+    assert f"\n{learns.command()}\n" in once
+    assert "KnowledgeDistillation(teacher, student, config, tokenizer).train(train_dataset)" in once
+    assert "results.json" not in once
+    for block in re.findall(r"^```python\n(.*?)^```", once, re.MULTILINE | re.DOTALL):
+        compile(block, "card", "exec")
+    learns.train(rows)
+    learns.save_student(tmp_path / "twice")
+    assert "No command line says the same: it went on from an earlier training" in card_of(tmp_path / "twice")
+    learns.load_student(tmp_path / "once")
+    learns.train(rows, training_args=TrainingArguments(output_dir=str(tmp_path / "own"), max_steps=1))
+    learns.save_student(tmp_path / "own")
+    assert "TrainingArguments were the caller's own" in card_of(tmp_path / "own")
+    assert "python run.py" not in card_of(tmp_path / "own")
+    learns.load_student(tmp_path / "once")
+    learns.save_student(tmp_path / "copy")
+    assert f"it is what was loaded from {tmp_path / 'once'}" in card_of(tmp_path / "copy")
+
+
+def test_the_command_starts_where_the_student_did(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    """A student that was loaded is where a training starts, whatever the config calls the first one."""
+    learns = KnowledgeDistillation(teacher, student, make())
+    first = f" model.student.path={learns.config.student_model_name} "
+    learns.train(rows)
+    learns.save_student(tmp_path / "saved")
+    learns.load_student(tmp_path / "saved")
+    assert first in learns.command(), "how the student in hand was made"
+    learns.train(rows)
+    assert f" model.student.path={tmp_path / 'saved'} " in learns.command()
+    assert learns.experiment().model.student.path == str(tmp_path / "saved")
+
+
+def test_a_whole_model_becomes_the_base_of_an_adapter_and_says_so(
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    whole = KnowledgeDistillation(teacher, load("gpt2"), make())
+    whole.train(rows)
+    whole.save_student(tmp_path / "whole")
+    learns = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True, learning_rate=1e-2))
+    learns.load_student(tmp_path / "whole")
+    assert f"{tmp_path / 'whole'} is a whole model: it is the base now" in caplog.text
+    assert learns.evaluate(rows) == pytest.approx(whole.evaluate(rows)), "a new adapter changes nothing yet"
+    assert f" model.student.path={tmp_path / 'whole'} " in learns.command()
+    learns.train(rows)
+    learns.save_student(tmp_path / "adapter")
+    assert f"An adapter (lora) on {tmp_path / 'whole'}:" in card_of(tmp_path / "adapter")
+    elsewhere = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True))
+    assert "whose weights are others" in refused(lambda: elsewhere.load_student(tmp_path / "adapter"))
+    learns.load_student(tmp_path / "adapter")
+    learns.train(rows)
+    words = shlex.split(learns.command())
+    assert f"model.student.path={tmp_path / 'whole'}" in words
+    assert f"model.student.adapter={tmp_path / 'adapter'}" in words
+
+
+def test_a_waiting_adapter_is_told_when_training_begins(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = replace(make(), lora_r=4)
+    KnowledgeDistillation(teacher, student, config).train(rows)
+    assert "use_peft=False: all of the student is trained, and lora_r=4 waits." in caplog.text
+
+
+def test_calls_that_do_not_fit_name_the_nearest(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset
+) -> None:
+    learns: Any = KnowledgeDistillation(teacher, student, make())
+    for kind in (KnowledgeDistillation, GeneralizedKnowledgeDistillation):
+        wrong: Any = kind
+        said = refused(lambda wrong=wrong: wrong(teacher=teacher, student_model=student, config=make()))
+        assert said == f"{kind.__name__} takes no 'teacher'. Did you mean teacher_model?"
+        assert "lacks config" in refused(lambda wrong=wrong: wrong(teacher, student))
+    for call, words in (
+        (lambda: learns.train(rows, args=None), "train takes no 'args'"),
+        (lambda: learns.train(rows, eval_datasets=rows), "Did you mean eval_dataset?"),
+        (lambda: learns.train(), "train lacks train_dataset"),
+        (lambda: learns.train(rows, rows, None, True), "train: too many positional arguments"),
+        (lambda: learns.evaluate(rows, batch_size=1), "evaluate takes no 'batch_size'"),
+        (lambda: learns.save_student(folder="x"), "save_student takes no 'folder'"),
+    ):
+        assert words in refused(call)
 
 
 @pytest.mark.parametrize("kind", ADAPTED)

@@ -1,0 +1,89 @@
+"""The README beside a student that the library saved: what it is, how it was made, how to load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from distil.api.past import Past
+
+CONFIG = "distillation_config.json"
+"""Beside a saved student: the DistillationConfig that made it."""
+
+
+def library_card(
+    kind: str, teacher: str, student: str, past: Past, command: str, base: Mapping[str, Any] | None
+) -> str:
+    """The card.
+
+    Args:
+        kind: the class of the library, such as ``KnowledgeDistillation``.
+        teacher: what the config calls it.
+        student: the same, of the student before training.
+        past: what became of the student.
+        command: the equivalent command line, for where there is one.
+        base: what an adapter stands on; None: all of a model is here.
+    """
+    return f"""---
+library_name: {"transformers" if base is None else "peft"}
+pipeline_tag: text-generation
+tags: [distillation]
+---
+# {student}, a student of {teacher}
+
+{_made(kind, past, command)}
+
+## How to load it
+
+{_loading(base)}"""
+
+
+def _made(kind: str, past: Past, command: str) -> str:
+    if not past.trained:
+        place = next(iter(past.came.values()), None)
+        where = "the model that was given" if place is None else f"what was loaded from {place}"
+        return f"Not trained by distil-runner here: saved by `llm_distil.{kind}`, it is {where}."
+    start = f", from {past.keys['adapter' if 'adapter' in past.keys else 'path']} on" if past.keys else ""
+    told = f"""Distilled with the library of distil-runner{start}. `{CONFIG}` beside this holds its settings:
+
+```python
+from llm_distil import DistillationConfig, {kind}
+
+config = DistillationConfig.load("{CONFIG}")
+{kind}(teacher, student, config, tokenizer).train(train_dataset)
+```
+"""
+    if past.untold:
+        return f"{told}\nNo command line says the same: {'; '.join(past.untold)}."
+    return f"""{told}
+The same on the command line, where DATA is a folder that `DatasetDict.save_to_disk` wrote, or a hub name:
+
+```bash
+{command}
+```"""
+
+
+def _loading(base: Mapping[str, Any] | None) -> str:
+    if base is None:
+        return """```python
+from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained(FOLDER)
+```
+"""
+    path = base["model"]["path"]
+    return f"""An adapter ({base["peft"]}) on {path}:
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{path}"), FOLDER)
+```
+
+As one plain model, where its kind can be merged:
+
+```bash
+distil merge FOLDER --output MERGED
+```
+"""
