@@ -23,6 +23,7 @@ from distil import cli
 from distil.config.command_line import check_arguments, expand, flag_value, flags_first, is_sweep
 from distil.config.help import conf_folder
 from distil.config.store import prepared, register_schemas
+from distil.report.comparison import command as comparing
 from distil.types import InputError
 from tests.end_to_end.test_report_browser import CHROMIUM, Browser
 from tests.guide.world import build, supply
@@ -196,6 +197,8 @@ def read(words: list[str]) -> None:
             composed(rest)
         case ["distil", "report", _]:
             pass
+        case ["distil", "compare", *rest]:
+            assert comparing.parser().parse_args(rest).folders
         case ["distil", verb, *rest]:
             with pytest.raises(
                 InputError, match=r"RUN|--data"
