@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.pytorch_utils import Conv1D
 
 from distil.files import sync_folder, write_text
+from distil.library_products import SavedStudent
 from distil.models.load import quiet
 from distil.products import FinishedRun, load_base, load_tokenizer, put_on, quiet_loading
 from distil.results import model_card
@@ -240,10 +241,11 @@ def _apart(one_BTV: Tensor, other_BTV: Tensor) -> float:
 
 
 def _card(run: FinishedRun, command: str, base_only: bool) -> str:
-    config, made = run.config, f"{run.record.command}\n{command}"
-    title = f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
+    config, made = run.config, f"{run.command}\n{command}".strip()
+    if isinstance(run, SavedStudent):
+        return _card_of_saved(run, command, base_only)
     if not base_only:
-        return model_card(title, made, None)
+        return model_card(run.title, made, None)
     layers = run.sidecar["kept_layers"]
     kept = "" if layers is None else f", of which the layers {', '.join(map(str, layers))} are kept"
     source = config.model.student.path or config.model.teacher.path
@@ -259,5 +261,30 @@ The commands that made it:
 
 ```
 {made}
+```
+"""
+
+
+def _card_of_saved(run: SavedStudent, command: str, base_only: bool) -> str:
+    base, kind = run.config.model.student.path, run.config.peft.name
+    title = f"The base under an adapter: {base}" if base_only else run.title
+    what = (
+        f"Untouched by distillation. The adapter ({kind}) goes on it:\n"
+        "`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(THIS_FOLDER), ADAPTER_FOLDER)`."
+        if base_only
+        else f"An adapter ({kind}) that the library of distil-runner trained, merged into its base, {base}. "
+        "How it was trained is in the README of the adapter."
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [distillation]
+---
+# {title}
+
+{what} The command that wrote this folder:
+
+```
+{command}
 ```
 """

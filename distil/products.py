@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -40,6 +40,27 @@ class FinishedRun:
     def student(self) -> Path:
         """The folder of its product."""
         return self.folder / "student"
+
+    @property
+    def command(self) -> str:
+        """The command line that made it."""
+        return self.record.command
+
+    @property
+    def recipe(self) -> Path:
+        """The file that names its models."""
+        return self.folder / "config.yaml"
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        config = self.config
+        return f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """Keys of ``BitsAndBytesConfig`` by which the base under the adapter was held; None: it was whole."""
+        return self.adapter.quantization
 
     @property
     def adapter(self) -> Adapter[Any]:
@@ -124,7 +145,7 @@ def load_base(run: FinishedRun) -> PreTrainedModel:
     with _named(run), quiet_loading():
         check_models(model, allow_network=network)
         loaded = load_student(
-            model, run.config.seed, None, quantization=run.adapter.quantization, allow_network=network
+            model, run.config.seed, None, quantization=run.quantization, allow_network=network
         )
     wanted = run.sidecar["base_print"]
     if not same_base(wanted, loaded.base_print):
@@ -230,5 +251,5 @@ def _named(run: FinishedRun) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(
-            f"{error} ({run.folder / 'config.yaml'} names it; a relative path starts where the run did.)"
+            f"{error} ({run.recipe} names it; a relative path starts where the run did.)"
         ) from error

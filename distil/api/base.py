@@ -235,6 +235,7 @@ class BaseDistillation:
                     self._base_print,
                     run.seed,
                     quantisation(student),
+                    (self.method, self.config.teacher_model_name),
                 )
             names = self.config.teacher_model_name, self.config.student_model_name
             card = library_card(type(self).__name__, *names, self._past, command_of(run), base)

@@ -54,9 +54,10 @@ def base_recipe(
     base_print: str,
     seed: int,
     held: Mapping[str, Any],
+    title: tuple[str, str],
 ) -> dict[str, Any]:
     """What an adapter stands on, as the product of a run says it. ``model``: keys of ``model.student``;
-    ``held``: in how many bits, as keys of ``peft=qlora`` (empty: whole)."""
+    ``held``: in how many bits, as keys of ``peft=qlora`` (empty: whole); ``title``: method and teacher."""
     keys = {key: value for key, value in model.items() if key != "adapter"}
     return {
         "peft": peft_type,
@@ -65,6 +66,8 @@ def base_recipe(
         "kept_layers": None,
         "base_print": base_print,
         "held": dict(held),
+        "method": title[0],
+        "teacher": title[1],
     }
 
 

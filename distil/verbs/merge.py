@@ -19,12 +19,15 @@ def main(arguments: Sequence[str]) -> int:
     """Merge, and say what was written and how exact it is."""
     parser = Parser(
         "merge",
-        "Write base and adapter of a finished run as one plain model, which loads with\n"
+        "Write base and adapter of a finished run, or of a folder that save_student of the\n"
+        "library wrote, as one plain model, which loads with\n"
         "AutoModelForCausalLM.from_pretrained(DIR) and needs neither PEFT nor bitsandbytes.\n"
         "Of a base in 4 or 8 bits the weights are unpacked first. What is written is loaded\n"
         "again and compared with the unmerged student before it takes its name.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"
+    )
     parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="an absent or empty folder")
     parser.add_argument(
         "--base-only",
@@ -34,9 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.read(arguments)
     if given is None:
         return 0
-    from distil.products import open_run
+    from distil.library_products import open_product
 
-    run = open_run(given.run)
+    run = open_product(given.run)
     _check(run, given.base_only)
     from distil.merging import merge
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,6 +27,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from distil.cli import main
 from distil.types import InputError
 from llm_distil import (
     ArgumentError,
@@ -471,3 +473,67 @@ def test_text_prompts_start_from_a_text(
     ).student  # its tokenizer is beside the model
     ids = tokenizer("Tell me a story", add_special_tokens=False)["input_ids"][:3]
     assert torch.equal(wrapped.prompt_encoder[wrapped.active_adapter].embedding.weight, embedding[ids])
+
+
+# ---- merged
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"), [("lora", None), ("dora", None), ("ia3", None), ("qlora", 4), ("lora", 8)]
+)
+def test_a_saved_adapter_is_merged_by_the_command_into_what_peft_says(
+    kind: str,
+    bits: int | None,
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    tmp_path: Path,
+) -> None:
+    """`distil merge FOLDER`, and the three lines of PEFT: one model."""
+    keys: dict[str, Any] = {}
+    if bits is not None:
+        how: Any = {"load_in_4bit": True} if bits == 4 else {"load_in_8bit": True}
+        keys["quantization_config"] = BitsAndBytesConfig(**how)
+    config = make(use_peft=True, peft_type=kind, learning_rate=1e-2)
+    learns: Any = KnowledgeDistillation(teacher, load("gpt2", **keys), config)
+    learns.train(rows)
+    learns.save_student(tmp_path / "adapter")
+    assert main(["merge", str(tmp_path / "adapter"), "--output", str(tmp_path / "merged")]) == 0
+
+    base: Any = load("gpt2", **keys)
+    if bits is not None:
+        base = base.dequantize()
+    plain = PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    ids = torch.tensor([rows[0]["input_ids"][:32]])
+    with torch.no_grad():
+        wanted, untouched = plain(ids).logits, load("gpt2")(ids).logits
+        assert torch.allclose(merged(ids).logits, wanted, atol=1e-4)
+        assert (wanted - untouched).abs().max() > 1e-2, "training moved it, or nothing was shown"
+    card = card_of(tmp_path / "merged")
+    assert f"kd student of {config.teacher_model_name}" in card
+    assert f"distil merge {tmp_path / 'adapter'} --output {tmp_path / 'merged'}" in card
+    assert "distil merge FOLDER" in card_of(tmp_path / "adapter")
+
+
+def test_what_the_library_saved_and_cannot_be_merged_says_why(
+    teacher: PreTrainedModel, load: Load, make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(folder: str, *more: str) -> str:
+        capsys.readouterr()
+        assert main(["merge", str(tmp_path / folder), "--output", str(tmp_path / "out"), *more]) == 2
+        return capsys.readouterr().err
+
+    KnowledgeDistillation(teacher, load("gpt2"), make()).save_student(tmp_path / "whole")
+    assert "plain model already" in said("whole")
+    prefix = make(use_peft=True, peft_type="prefix", num_virtual_tokens=4)
+    KnowledgeDistillation(teacher, load("gpt2"), prefix).save_student(tmp_path / "prefix")
+    assert "nothing to merge" in said("prefix")
+    assert main(["merge", str(tmp_path / "prefix"), "--output", str(tmp_path / "base"), "--base-only"]) == 0
+    assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "base"), load("gpt2")) == 0
+    (tmp_path / "prefix" / "distil.json").write_text("{}", encoding="utf-8")
+    assert "distil.json is damaged" in said("prefix")
+    (tmp_path / "prefix" / "distil.json").unlink()
+    assert "PeftModel.from_pretrained(base, FOLDER).merge_and_unload()" in said("prefix")
+    assert "no such folder" in said("absent")

@@ -1,0 +1,105 @@
+"""Adapters that the library saved: a folder of ``save_student``, with no run around it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, check_folder
+from distil.config.schema import (
+    DataConfig,
+    ExperimentConfig,
+    MethodConfig,
+    ModelConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from distil.config.validate import check_packages
+from distil.files import read_json
+from distil.products import FinishedRun, open_run
+from distil.report.run_directory import RunRecord
+from distil.types import InputError
+
+
+@dataclass(frozen=True)
+class SavedStudent(FinishedRun):
+    """An adapter that ``save_student`` of the library wrote: a folder with no run around it."""
+
+    told: Mapping[str, Any]
+    """What ``distil.json`` says."""
+
+    @property
+    def student(self) -> Path:
+        """The folder itself."""
+        return self.folder
+
+    @property
+    def recipe(self) -> Path:
+        """The file that names its base."""
+        return self.folder / SIDECAR
+
+    @property
+    def title(self) -> str:
+        """What it is, in a few words."""
+        return f"{self.told.get('method', 'distilled')} student of {self.told.get('teacher', 'a teacher')}"
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """How the caller's base was held, which LoRA itself does not say."""
+        held = self.told.get("held")
+        if not held:
+            return None
+        entry = ADAPTERS.get("qlora")
+        assert entry.config is not None
+        adapter: Adapter[Any] = entry.factory(entry.config(**held))
+        return adapter.quantization
+
+
+def open_product(folder: Path) -> FinishedRun:
+    """The finished run in ``folder``, or the adapter that the library saved there.
+
+    Raises InputError as ``open_run`` does, and for a folder that holds a whole model already.
+    """
+    if (folder / "config.yaml").is_file() or (folder / "status.json").is_file():
+        return open_run(folder)
+    if folder.name == "student" and (folder.parent / "config.yaml").is_file():
+        return open_run(folder.parent)
+    if not (folder / ADAPTER_CONFIG).is_file():
+        if (folder / "config.json").is_file():
+            raise InputError(
+                f"{folder} is a plain model already: there is nothing to merge. Copy that folder."
+            )
+        return open_run(folder)  # which says what is missing
+    if not (folder / SIDECAR).is_file():
+        raise InputError(
+            f"{folder} holds an adapter but no {SIDECAR}, which says on which base it stands. PEFT merges "
+            "it: PeftModel.from_pretrained(base, FOLDER).merge_and_unload()."
+        )
+    return _saved_student(folder)
+
+
+def _saved_student(folder: Path) -> SavedStudent:
+    try:
+        told = read_json(folder / SIDECAR)
+        entry = ADAPTERS.get(told["peft"])
+        model = StudentConfig(**told["model"])
+        seed, _ = int(told["seed"]), (told["kept_layers"], told["base_print"])
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise InputError(
+            f"{folder / SIDECAR} is damaged ({type(error).__name__}: {error}). Save the student again."
+        ) from error
+    check_folder(folder)
+    assert entry.config is not None
+    config = ExperimentConfig(
+        seed=seed,
+        method=MethodConfig(),
+        model=ModelConfig("custom", TeacherConfig(), model),
+        peft=entry.config(),
+        data=DataConfig(),
+    )
+    check_packages(config)
+    record = RunRecord(folder, "done", "", "", "", "", {}, "", {}, None, None)
+    return SavedStudent(folder, config, record, told)
