@@ -104,9 +104,7 @@ def _row(results: Results, metric: Metric, show: Show) -> Iterator[Text]:
 
 
 def _remarks(results: Results) -> Iterator[str]:
-    yield "↑ higher is better, ↓ lower is better." + (
-        " floor: what nobody can beat." if results.floor else ""
-    )
+    yield "↑ higher is better, ↓ lower is better." + (f" {words.FLOOR}." if results.floor else "")
     if judged := words.judged_on(results):
         yield judged
     for note in words.notes(results):

@@ -11,6 +11,8 @@ from distil.report import palette
 from distil.report.run_directory import Metric, Results, Sample, mapping, number
 
 NOTHING = "–"
+FLOOR = "floor: the entropy of the source on these rows; nobody beats it but by chance, on few rows"
+"""What the word means, where a table has one."""
 """Stands for a number that is not there."""
 
 

@@ -43,8 +43,10 @@ def parser() -> argparse.ArgumentParser:
         "folders", nargs="+", type=Path, metavar="FOLDER", help="run directories, or folders that hold them"
     )
     arguments.add_argument(
-        "--baseline", metavar="NAME", help="method or group to hold the others against (sft, if it is there)"
-    )
+        "--baseline", metavar="NAME",
+        help="group, method or adapter to hold the others against (sft among methods, none among adapters, "
+        "the group of both where both were swept; else what was asked first)",
+    )  # fmt: skip
     arguments.add_argument(
         "--budget", choices=KINDS, help="read the validation curves where all runs have spent the same"
     )

@@ -13,12 +13,13 @@ from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budg
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
 from distil.report.comparison.keys import Config, config_of, group_names, same, sort_keys
-from distil.report.comparison.runs import LeftOut, read_runs, seed_of
+from distil.report.comparison.runs import LeftOut, asked_order, read_runs, seed_of
 from distil.report.comparison.table import Column, column
 from distil.report.run_directory import Metric, RunRecord, Scores
 from distil.types import InputError
 
-DEFAULT_BASELINE = "sft"
+DEFAULTS = {"method.name": "sft", "peft.name": "none"}
+"""What a comparison is held against: no teacher, and all of the student trained."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,7 @@ def compare(
 
     Args:
         folders: run directories, or folders that hold them.
-        baseline: the method or group that the others are held against; None: ``sft`` where it is there, else
-            the first group.
+        baseline: the group, method or adapter that the others are held against; None: see ``_usual``.
         budget: ``steps``, ``tokens`` or ``seconds``: read the curves where all runs have spent the same.
         force: show runs that cannot be ranked side by side, unranked.
         declared: config keys that were tuned for each group by the same search: no confounds.
@@ -107,7 +107,7 @@ def compare(
             + "\n--force shows them side by side, unranked."
         )
     groups, older = _groups(runs, configs, labels, keys.swept)
-    groups, baselines = _against(groups, baseline)
+    groups, baselines = _against(groups, keys.swept, baseline)
     folded = {group.label: group.runs for group in groups}
     kept = [run for each in folded.values() for run in each]
     against = {} if unranked else baselines
@@ -176,24 +176,47 @@ def _natural(value: Any) -> tuple[int, float, list[tuple[int, float, str]]]:
     return (1, 0.0, [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts])
 
 
-def _against(groups: tuple[Group, ...], asked: str | None) -> tuple[tuple[Group, ...], dict[str, str | None]]:
+def _against(
+    groups: tuple[Group, ...], swept: Sequence[str], asked: str | None
+) -> tuple[tuple[Group, ...], dict[str, str | None]]:
     """The baseline of each group, and the groups with the baselines first.
 
-    A baseline named by its method is, for each group, the run of that method with the same other choices.
+    Where several groups are baselines, each other group is held against the one with the same other choices.
     """
-    wanted = asked or DEFAULT_BASELINE
-    bases = [group for group in groups if group.label == wanted] or [g for g in groups if g.method == wanted]
-    if len(bases) == len(groups) > 1:  # one method alone: its name picks no group
-        bases = []
-    if not bases and asked is not None:
-        known = ", ".join(group.label for group in groups)
-        raise InputError(f"baseline={asked}: no such method or group among {known}.")
-    bases = bases or [groups[0]]
+    bases = _usual(groups, swept) if asked is None else _named(groups, asked)
     names = {group.label for group in bases}
     ordered = (*bases, *(group for group in groups if group.label not in names))
     return ordered, {
         group.label: None if group.label in names else _nearest(group, bases) for group in ordered
     }
+
+
+def _usual(groups: Sequence[Group], swept: Sequence[str]) -> Sequence[Group]:
+    """Where methods were swept ``sft``, where adapters were ``none``, where both were the group of both.
+
+    Of a sweep that has no such group: ``sft`` or ``none`` where either is there; else what was asked first.
+    """
+    keys = [key for key in DEFAULTS if key in swept]
+    for wanted in (keys, *([key] for key in keys)):
+        found = [g for g in groups if wanted and all(g.choices.get(key) == DEFAULTS[key] for key in wanted)]
+        if found:
+            return found
+    order = asked_order([run for group in groups for run in group.runs])
+    return [min(groups, key=lambda group: min(order.get(run.path, len(order)) for run in group.runs))]
+
+
+def _named(groups: Sequence[Group], asked: str) -> Sequence[Group]:
+    """The group of that name; else those of that method or adapter. Raises InputError where it picks none."""
+    if exact := [
+        group for group in groups if asked == group.label or (len(groups) == 1 and asked == group.method)
+    ]:
+        return exact
+    for key in DEFAULTS:
+        found = [group for group in groups if group.choices.get(key) == asked]
+        if found:
+            return found
+    known = ", ".join(group.label for group in groups)
+    raise InputError(f"baseline={asked}: no such method, adapter or group among {known}.")
 
 
 def _nearest(group: Group, bases: Sequence[Group]) -> str | None:
@@ -273,7 +296,9 @@ def _notes(groups: Sequence[Group], left_out: Sequence[LeftOut], unranked: bool)
         seeds = {group.seeds for group in groups}
         if all(len(group.runs) == 1 for group in groups):
             said.append("One seed a group: no interval, so nothing can be told apart. Run more: seed=0,1,2.")
-        elif len(seeds) > 1:
+        elif max(map(len, seeds)) == 2:
+            said.append("Two seeds a group: intervals are wide; a third makes them 3.6 times as narrow.")
+        if len(seeds) > 1:
             told = "; ".join(f"{group.label}: {', '.join(map(str, group.seeds))}" for group in groups)
             said.append(f"The groups do not have the same seeds ({told}). Differences are over common seeds.")
     if left_out:

@@ -1,8 +1,8 @@
 """Which config keys the runs differ in, and what each difference is: swept, a choice's own, or a confound.
 
 A key is swept if it varies while the other swept keys stand still. A key that only follows them says nothing
-of its own: it is either part of the choice (GKD's own temperature), declared (a learning rate tuned for each
-method), or it confounds the comparison.
+of its own: it is part of the choice (GKD's own temperature, a group of keys that only GKD uses), or declared
+(a learning rate tuned for each method or adapter), or it confounds the comparison.
 """
 
 from __future__ import annotations
@@ -28,8 +28,17 @@ COSMETIC = (
 )  # fmt: skip
 """Keys (patterns) that change no score: those that the identity of a run leaves out, and which are taken."""
 
-TUNED = "trainer.learning_rate"
-"""The key that a pair's ``tuned`` file sets for each method."""
+TUNED = (
+    "trainer.learning_rate", "trainer.weight_decay",
+    "trainer.warmup_steps", "trainer.warmup_ratio",
+    "trainer.lr_scheduler_type", "trainer.lr_scheduler_kwargs",
+    "trainer.optim", "trainer.optim_args", "trainer.adam_beta1", "trainer.adam_beta2", "trainer.adam_epsilon",
+    "trainer.max_grad_norm",
+)  # fmt: skip
+"""What a pair's ``tuned`` file may set for each method, its ``tuned_adapter`` file for each adapter: how
+steps are taken. How many, and of how many rows, is budget: a file that sets those confounds."""
+CHOOSES_TUNED = ("method.name", "model.name", "peft.name")
+"""What those files are chosen by."""
 ABSENT = "no such key"
 """Stands for the value of a key that a run's config does not have."""
 
@@ -98,7 +107,8 @@ def sort_keys(runs: Sequence[RunRecord], configs: Sequence[Config], declared: Co
     names = list(dict.fromkeys(key for config in configs for key in config))
     columns = {key: [same(config.get(key, ABSENT)) for config in configs] for key in names}
     differing = [key for key in names if len(set(columns[key])) > 1 and key != SEED]
-    swept = [key for key in differing if key.endswith(".name")]
+    partial = _partial_groups(differing, columns)
+    swept = [key for key in differing if key.endswith(".name") and key not in partial]
     asked = [key for key in differing if any(key in command for command in commands)]
     rest = [key for key in dict.fromkeys((*asked, *differing)) if key not in swept]
     kinds: dict[str, str] = {}
@@ -110,10 +120,10 @@ def sort_keys(runs: Sequence[RunRecord], configs: Sequence[Config], declared: Co
                 kinds[key] = "with_seed"
             else:
                 swept.append(key)
-        elif _is_own(key, swept, columns, by_hand=key in asked or not one_preset):
+        elif _is_own(key, (*swept, *partial), columns, by_hand=key in asked or not one_preset):
             kinds[key] = "own"
         elif key in declared or (
-            key == TUNED and key not in asked and one_preset and _by_choice(key, columns)
+            key in TUNED and key not in asked and one_preset and _by_choice(key, columns)
         ):
             kinds[key] = "declared"
         else:
@@ -136,9 +146,19 @@ def _follows(column: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
 
 
 def _by_choice(key: str, columns: Mapping[str, Sequence[str]]) -> bool:
-    """Whether ``key`` follows the method and the pair: what a ``tuned`` file is chosen by."""
-    return _follows(
-        columns[key], [columns[name] for name in ("method.name", "model.name") if name in columns]
+    """Whether ``key`` follows method, pair and adapter: what a file of tuned keys is chosen by."""
+    return _follows(columns[key], [columns[name] for name in CHOOSES_TUNED if name in columns])
+
+
+def _partial_groups(differing: Sequence[str], columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Names of config groups that only some runs use, all of them with one option: nobody chose among two.
+
+    Sampling (``rollouts.name``) is there where the method samples, and absent elsewhere.
+    """
+    return tuple(
+        key
+        for key in differing
+        if key.endswith(".name") and ABSENT in columns[key] and len(set(columns[key])) == 2
     )
 
 
@@ -195,8 +215,8 @@ def _name(config: Config, swept: Sequence[str], names: Mapping[str, str], whole:
     parts = []
     for key in swept:
         if key in config:
-            bare = key in ("method.name", "peft.name")
             value = shown(config[key], whole)
+            bare = key in ("method.name", "peft.name") and value != "none"  # "best: none" would mislead
             parts.append(value if bare else f"{names[key]}={value}")
     return " ".join(parts) or str(config.get("method.name", "all runs"))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distil.files import read_json
 from distil.report.run_directory import RunRecord, mapping, read_run
 from distil.types import InputError
 
@@ -85,6 +86,27 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
 def seed_of(run: RunRecord) -> int:
     """The seed of a run that ``read_runs`` returned."""
     return int(run.config["seed"])
+
+
+def asked_order(runs: Sequence[RunRecord]) -> dict[Path, int]:
+    """The place of each run in the sweep that it is a job of, where its folder says so: ``sweep.json``."""
+    order: dict[Path, int] = {}
+    for folder in sorted({run.path.resolve().parent for run in runs}):
+        places = {name: place for place, name in enumerate(_jobs_of(folder))}
+        for run in runs:
+            resolved = run.path.resolve()
+            if resolved.parent == folder and resolved.name in places:
+                order[run.path] = places[resolved.name]
+    return order
+
+
+def _jobs_of(folder: Path) -> list[str]:
+    """The run directories that ``sweep.json`` of ``folder`` names, in the order that was asked for."""
+    try:
+        jobs = mapping(read_json(folder / "sweep.json")).get("jobs")
+    except (OSError, ValueError):
+        return []
+    return [str(mapping(job).get("run")) for job in jobs] if isinstance(jobs, list) else []
 
 
 def _flaw(run: RunRecord) -> str:

@@ -14,10 +14,11 @@ from distil.report import words as run_words
 from distil.report.comparison import words
 from distil.report.comparison.compare import Comparison
 from distil.report.comparison.style import group_hues
-from distil.report.comparison.table import BETTER, WORSE, Column
+from distil.report.comparison.table import BETTER, EITHER, WORSE, Column
 from distil.report.terminal import Show, cut, fitted
 
 VERDICTS = {BETTER: "green", WORSE: "red"}
+ALIKE = "≈"
 MANY = 24
 """Groups shown in the terminal; the files hold all."""
 FEW = 4
@@ -44,7 +45,7 @@ def print_comparison(comparison: Comparison, console: Console, folder: Path | No
         for chunk in _chunks(comparison, columns, console.width, show):
             console.print(_table(comparison, chunk, show, references=columns is comparison.columns))
             console.print()
-    say(words.explanation(comparison), "dim")
+    say(words.explanation(comparison) + ("" if comparison.unranked else f" {ALIKE}: {EITHER}."), "dim")
     if len(comparison.groups) > MANY:
         say(f"{len(comparison.groups) - MANY} more groups are in the files.", "dim")
     for sentence in words.verdicts(comparison) if comparison.budget is None else ():
@@ -67,13 +68,22 @@ def _first(comparison: Comparison) -> Iterator[tuple[str, str]]:
     for kind, what in _KINDS.items():
         told = [each for each in comparison.differences if each.kind == kind]
         if len(told) > FEW:
-            yield f"{what}  {cut(', '.join(each.key for each in told))}", "dim"
+            yield f"{what}  {cut(', '.join(_folded([each.key for each in told])))}", "dim"
         else:
             yield from ((f"{what}  {cut(each.text)}", "dim") for each in told)
     if line := words.held_line(comparison):
         yield line, ""
     for left in comparison.left_out:
         yield f"Left out  {left.run}: {cut(left.why)}", "yellow"
+
+
+def _folded(keys: Sequence[str]) -> Iterator[str]:
+    """``keys``, those of one group together where there are many: ``peft.* (13 keys)``."""
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(key.partition(".")[0], []).append(key)
+    for group, inside in groups.items():
+        yield from inside if len(inside) <= FEW else [f"{group}.* ({len(inside)} keys)"]
 
 
 _KINDS = {"declared": "tuned, declared", "own": "its own", "seed": "moves with the seed"}
@@ -112,7 +122,7 @@ def _texts(column: Column) -> Iterator[str]:
 
 def _sign(verdict: str) -> str:
     """A verdict in the width of one word."""
-    return {BETTER: "better", WORSE: "worse"}.get(verdict, "≈" if verdict else "")
+    return {BETTER: "better", WORSE: "worse"}.get(verdict, ALIKE if verdict else "")
 
 
 def _table(comparison: Comparison, columns: Sequence[Column], show: Show, references: bool) -> Table:
@@ -127,6 +137,8 @@ def _table(comparison: Comparison, columns: Sequence[Column], show: Show, refere
     if references:
         for who, scores in comparison.references.items():
             values = [scores.get(column.metric.name) for column in columns]
+            if not any(value is not None for value in values):
+                continue
             cells = [
                 "" if value is None else run_words.score(value, column.metric)
                 for value, column in zip(values, columns, strict=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from distil.report import words
 from distil.report.comparison.budget import EqualBudget, Held
@@ -15,6 +16,8 @@ from distil.report.run_directory import Metric
 
 MARK = "★"
 MOST_DIGITS = 7
+LISTED = 4
+"""Metrics that tell nothing apart and are still named."""
 COST_NAMES = {
     "train_seconds": "training",
     "total_seconds": "in all",
@@ -144,8 +147,8 @@ def budget_line(table: EqualBudget) -> str:
     return f"{told}, the most that every run reached.{early if table.early else ''}{unread}"
 
 
-def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[str, list[str]]]]]:
-    """(group, baseline, [(verdict, metrics)]) of each group that is held against another."""
+def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """(group, baseline, [(verdict, in what)]) of each group that is held against another."""
     for group in comparison.groups:
         base = comparison.baselines.get(group.label)
         if base is None or comparison.unranked:
@@ -155,26 +158,37 @@ def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple
             if verdict := column.cells[group.label].verdict:
                 told[verdict].append(column.metric.name)
         if parts := [(verdict, names) for verdict, names in told.items() if names]:
-            yield group.label, base, parts
+            yield group.label, base, [(verdict, _listed(verdict, names, parts)) for verdict, names in parts]
+
+
+def _listed(verdict: str, names: Sequence[str], parts: Sequence[Any]) -> str:
+    """The metrics of a verdict; of many that say nothing only how many they are."""
+    if verdict != EITHER or len(names) <= LISTED:
+        return ", ".join(names)
+    return f"the other {len(names)} metrics" if len(parts) > 1 else f"any of {len(names)} metrics"
 
 
 def verdicts(comparison: Comparison) -> Iterator[str]:
     """One sentence a group: where it is better, worse, or not to be told from its baseline."""
     for group, base, parts in verdict_parts(comparison):
-        told = (f"{verdict} in {', '.join(names)}" for verdict, names in parts)
+        told = (f"{verdict} in {what}" for verdict, what in parts)
         yield f"{group} against {base}: {'; '.join(told)}."
 
 
 def explanation(comparison: Comparison) -> str:
     """How to read the table."""
     if comparison.unranked:
-        return "Mean ± 95 % interval over seeds. Nothing is ranked."
+        return f"Mean ± 95 % interval over seeds. Nothing is ranked.{_floor(comparison)}"
     return (
         "↑ higher is better, ↓ lower is better. Mean ± 95 % interval of Student's t over seeds; below it the"
         f" paired difference from the baseline over common seeds. {MARK} best: its paired interval to every"
         " other group leaves zero out. Intervals are over seeds, on one set of rows, not corrected for the"
-        " number of columns."
+        f" number of columns.{_floor(comparison)}"
     )
+
+
+def _floor(comparison: Comparison) -> str:
+    return f" {words.FLOOR.capitalize()}." if "floor" in comparison.references else ""
 
 
 def columns_of(comparison: Comparison) -> tuple[Column, ...]:

@@ -83,7 +83,7 @@ def write_job(
         "python": "3.11.9", "git": {"revision": "9f31c2d5a7be", "dirty": None}, **(environment or {}),
     })  # fmt: skip
     write(run, "results.json", {
-        "metrics": {metric: METRICS[metric] for metric in scores},
+        "metrics": {metric: METRICS.get(metric, METRICS["accuracy"]) for metric in scores},
         "teacher": dict.fromkeys(scores, 0.2),
         "student_before": dict.fromkeys(scores, before),
         "student_after": dict(scores),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,7 @@ class TestBadInput:
 
     def test_unknown_baseline_and_budget(self, tmp_path: Path) -> None:
         write_sweep(tmp_path, {"sft": SFT, "kd": KD})
-        with pytest.raises(InputError, match="baseline=gkd: no such method or group among kd, sft"):
+        with pytest.raises(InputError, match="baseline=gkd: no such method, adapter or group among kd, sft"):
             compare([tmp_path], baseline="gkd")
         with pytest.raises(InputError, match="budget=money"):
             compare([tmp_path], budget="money")
@@ -278,15 +279,69 @@ def test_the_order_of_folders_does_not_matter(tmp_path: Path) -> None:
     assert [group.label for group in one.groups] == [group.label for group in other.groups]
 
 
-def test_baseline_of_the_same_other_choices(tmp_path: Path) -> None:
-    for peft in ("none", "lora"):
-        for method, by_seed in (("sft", SFT), ("kd", KD)):
-            for seed, value in by_seed.items():
-                write_job(tmp_path, method, seed, {"nll": value}, changes={"peft.name": peft})
-    comparison = compare([tmp_path])
-    assert comparison.baselines == {
-        "sft lora": None, "sft none": None, "kd lora": "sft lora", "kd none": "sft none",
-    }  # fmt: skip
+def grid(folder: Path, jobs: list[tuple[str, dict[str, Any]]]) -> Path:
+    """A run for each (method, changes) and each of two seeds."""
+    for method, changes in jobs:
+        for seed in (0, 1):
+            write_job(folder, method, seed, {"nll": 0.5 + seed / 100}, changes=changes)
+    return folder
+
+
+def adapters(*names: str, **others: Any) -> list[tuple[str, dict[str, Any]]]:
+    return [("kd", {"peft.name": name, **others}) for name in names]
+
+
+class TestBaseline:
+    def test_of_adapters_is_full_training(self, tmp_path: Path) -> None:
+        comparison = compare([grid(tmp_path, adapters("dora", "none", "ia3"))])
+        assert comparison.baselines == {"peft=none": None, "dora": "peft=none", "ia3": "peft=none"}
+        assert next(iter(comparison.baselines)) == "peft=none"
+        asked = compare([tmp_path], baseline="dora")
+        assert asked.baselines == {"dora": None, "peft=none": "dora", "ia3": "dora"}
+
+    def test_of_methods_and_adapters_is_the_group_of_both(self, tmp_path: Path) -> None:
+        jobs = [(m, {"peft.name": p}) for m in ("kd", "sft") for p in ("lora", "none")]
+        comparison = compare([grid(tmp_path, jobs)])
+        assert comparison.baselines == {
+            "sft peft=none": None,
+            **dict.fromkeys(("kd lora", "kd peft=none", "sft lora"), "sft peft=none"),
+        }  # fmt: skip
+        # Named by one choice, the other choices stand still.
+        assert compare([tmp_path], baseline="sft").baselines == {
+            "sft lora": None, "sft peft=none": None, "kd lora": "sft lora", "kd peft=none": "sft peft=none",
+        }  # fmt: skip
+        assert compare([tmp_path], baseline="lora").baselines == {
+            "kd lora": None, "sft lora": None, "kd peft=none": "kd lora", "sft peft=none": "sft lora",
+        }  # fmt: skip
+        assert compare([tmp_path], baseline="kd peft=none").baselines["sft lora"] == "kd peft=none"
+
+    def test_without_the_group_of_both_one_of_them_does(self, tmp_path: Path) -> None:
+        jobs = [("kd", {"peft.name": "none"}), ("revkd", {"peft.name": "lora"})]
+        comparison = compare([grid(tmp_path, jobs)])
+        assert list(comparison.baselines.values()).count(None) == 1
+        assert comparison.baselines["revkd lora"] == "kd peft=none"
+
+    def test_other_choices_stand_still(self, tmp_path: Path) -> None:
+        jobs = [j for t in (1.0, 2.0) for j in adapters("none", "lora", **{"method.temperature": t})]
+        comparison = compare([grid(tmp_path, jobs)])
+        assert comparison.baselines["lora temperature=2"] == "peft=none temperature=2"
+        assert comparison.baselines["peft=none temperature=1"] is None
+
+    def test_else_it_is_what_the_sweep_was_asked_for_first(self, tmp_path: Path) -> None:
+        grid(tmp_path, [(method, {}) for method in ("gkd", "kd", "revkd")])
+        assert compare([tmp_path]).baselines["kd"] == "gkd"  # nobody said an order
+        runs = sorted(run.name for run in tmp_path.iterdir())
+        jobs = [{"run": name} for name in sorted(runs, reverse=True)]
+        (tmp_path / "sweep.json").write_text(json.dumps({"jobs": jobs}), encoding="utf-8")
+        comparison = compare([tmp_path])
+        assert comparison.baselines == {"revkd": None, "gkd": "revkd", "kd": "revkd"}
+        assert compare(sorted(tmp_path.glob("*-s*"))).baselines == comparison.baselines
+
+    @pytest.mark.parametrize("content", ["", "[]", '{"jobs": 3}', '{"jobs": [1, {"run": null}]}'])
+    def test_a_damaged_record_of_the_sweep_costs_no_comparison(self, tmp_path: Path, content: str) -> None:
+        grid(tmp_path, [("kd", {}), ("revkd", {})])
+        (tmp_path / "sweep.json").write_text(content, encoding="utf-8")
+        assert compare([tmp_path]).baselines == {"kd": None, "revkd": "kd"}
 
 
 def test_without_the_usual_baseline_the_first_group_is_it(tmp_path: Path) -> None:

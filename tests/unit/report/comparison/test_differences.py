@@ -101,6 +101,52 @@ def test_a_tuned_learning_rate_is_declared_by_its_file_and_not_by_hand(tmp_path:
     assert kinds(said)["trainer.learning_rate"] == "declared"
 
 
+@pytest.mark.parametrize("key", ["learning_rate", "warmup_steps", "weight_decay", "lr_scheduler_type"])
+def test_what_a_file_tunes_for_each_adapter_is_declared(tmp_path: Path, key: str) -> None:
+    """Whether methods are swept beside it or not; and a budget is never declared."""
+    for folder, methods in (("one", ("kd",)), ("mixed", ("kd", "sft"))):
+        for peft, value in (("none", 1), ("lora", 2), ("ia3", 3)):
+            changes = {"peft.name": peft, f"trainer.{key}": value}
+            grid(tmp_path / folder, [(method, changes) for method in methods])
+        comparison = compare([tmp_path / folder])
+        assert kinds(comparison)[f"trainer.{key}"] == "declared"
+        assert not comparison.confounds
+    for peft, value in (("none", 100), ("lora", 300)):
+        grid(tmp_path / "steps", [("kd", {"peft.name": peft, "trainer.max_steps": value})])
+    assert [each.key for each in compare([tmp_path / "steps"]).confounds] == ["trainer.max_steps"]
+
+
+def test_a_rate_set_by_hand_for_one_adapter_is_a_confound(tmp_path: Path) -> None:
+    grid(tmp_path, [("kd", {"peft.name": "none"})])
+    grid(
+        tmp_path,
+        [("kd", {"peft.name": "lora", "trainer.learning_rate": 1.0})],
+        by_hand="peft=lora trainer.learning_rate=1",
+    )
+    assert [each.key for each in compare([tmp_path]).confounds] == ["trainer.learning_rate"]
+
+
+def test_a_group_of_keys_that_only_one_method_uses_names_nobody(tmp_path: Path) -> None:
+    sampling = {"rollouts.name": "default", "rollouts.max_new_tokens": 64}
+    grid(tmp_path, [("sft", {}), ("kd", {}), ("gkd", sampling)])
+    comparison = compare([tmp_path])
+    assert labels(comparison) == ["sft", "gkd", "kd"]
+    assert comparison.swept == ("method.name",)
+    assert {key: kinds(comparison)[key] for key in sampling} == dict.fromkeys(sampling, "own")
+    assert not comparison.confounds
+
+
+def test_sampling_that_was_chosen_among_two_names_its_groups(tmp_path: Path) -> None:
+    grid(tmp_path, [("kd", {})])
+    grid(tmp_path, [("gkd", {"rollouts.name": name}) for name in ("default", "hot")])
+    assert labels(compare([tmp_path])) == ["gkd rollouts=default", "gkd rollouts=hot", "kd"]
+    grid(tmp_path / "keys", [("kd", {})])
+    tokens = [{"rollouts.name": "default", "rollouts.max_new_tokens": n} for n in (8, 64)]
+    grid(tmp_path / "keys", [("gkd", each) for each in tokens])
+    told = compare([tmp_path / "keys"])
+    assert labels(told) == ["gkd max_new_tokens=8", "gkd max_new_tokens=64", "kd"]
+
+
 def test_two_presets_declare_nothing(tmp_path: Path) -> None:
     grid(tmp_path, [("sft", {"trainer.learning_rate": 1e-3})], by_hand="experiment=one")
     grid(tmp_path, [("kd", {})], by_hand="experiment=other")
@@ -111,7 +157,7 @@ def test_keys_of_an_adapter_belong_to_it(tmp_path: Path) -> None:
     lora = {"peft.name": "lora", "peft.r": 8, "peft.lora_alpha": 16}
     grid(tmp_path, [("kd", lora), ("kd", {})])
     comparison = compare([tmp_path])
-    assert labels(comparison) == ["lora", "none"]
+    assert labels(comparison) == ["peft=none", "lora"]
     assert {key for key, kind in kinds(comparison).items() if kind == "own"} == {"peft.r", "peft.lora_alpha"}
 
 

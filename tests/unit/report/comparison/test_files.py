@@ -136,6 +136,29 @@ def test_the_terminal_says_what_differs_before_any_number(sweep: Path, width: in
     assert "not separable" in text  # kd and gkd score the same
 
 
+def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
+    """The floor is explained where there is one; rows and lists that say nothing are not shown."""
+    names = ["nll", *(f"ranked_{number}" for number in range(5))]
+    for method in ("sft", "kd"):
+        for seed in (0, 1):
+            scores = dict.fromkeys(names, 0.5 + seed * (method == "kd"))
+            write_job(tmp_path, method, seed, scores)
+    comparison = compare([tmp_path])
+    file = io.StringIO()
+    print_comparison(comparison, Console(file=file, width=60))
+    text = " ".join(file.getvalue().split())
+    assert "nobody beats it but by chance, on few rows." in text
+    assert "≈: not separable." in text
+    assert file.getvalue().count("\nfloor") == 1  # of all tables, that of the metric which has one
+    assert "Note: Two seeds a group" in text
+    assert "kd against sft: not separable in any of 6 metrics." in text
+    write_comparison(comparison, tmp_path)
+    for page in ("comparison.md", "comparison.html"):
+        written = (tmp_path / page).read_text(encoding="utf-8")
+        assert "nobody beats it" in written
+        assert "not separable in any of 6 metrics." in written
+
+
 def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(sweep), "--budget", "steps"]) == 0
     out = capsys.readouterr().out
