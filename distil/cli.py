@@ -244,3 +244,9 @@ def _config_dirs(arguments: Sequence[str]) -> list[Path]:
         if flag in ("--config-dir", "-cd"):
             found.append(Path(value or following))
     return [folder for folder in found if folder.is_dir()]
+
+
+if (
+    __name__ == "__main__"
+):  # python -m distil.cli; what is pickled for other processes must not be of __main__
+    sys.exit(importlib.import_module("distil.cli").main())

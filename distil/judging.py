@@ -14,12 +14,19 @@ from distil.data.base import ColumnsConfig
 from distil.data.encode import stop_ids
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
+from distil.data.prompting import ending_of
 from distil.data.splits import encode_rows, load_splits
 from distil.methods.base import METHODS
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
 from distil.parts import ending_ids
-from distil.products import FinishedRun, load_product, load_run_teacher, load_tokenizer
+from distil.products import (
+    FinishedRun,
+    load_product,
+    load_run_teacher,
+    load_tokenizer,
+    teacher_ends,
+)
 from distil.results import rows_digest
 from distil.types import InputError
 
@@ -50,6 +57,8 @@ def load_pair(run: FinishedRun, *, teacher: bool) -> Pair:
     student = load_product(run)
     theirs = load_run_teacher(run, student) if teacher else None
     stops = ending_ids(stop_ids(run.config.data, tokenizer), theirs, student)
+    if theirs is None and loads_teacher(run):  # the run ended its answers where the teacher would, too
+        stops = tuple(sorted({*stops, *teacher_ends(run)}))
     return Pair(tokenizer, student, theirs, stops, shared_vocabulary(theirs, student, tokenizer))
 
 
@@ -81,7 +90,8 @@ def rows_of_file(
     tokenizer: PreTrainedTokenizerBase,
     longest: int,
 ) -> tuple[Dataset, list[str]]:
-    """All rows of ``file`` that can be scored, encoded as the run's are, and a note on those that cannot.
+    """All rows of ``file`` that can be scored, encoded as the run's are (prompts that are written as they are
+    end with the line break that those of the run have), and a note on those that cannot.
 
     ``named``: columns by config key. Where none is named, the run's own names count if the file has them all.
     """
@@ -103,7 +113,8 @@ def rows_of_file(
         **keys,
     )
     try:
-        rows, dropped = encode_rows(config, raw, tokenizer, where)
+        ending = ending_of([sample.prompt for sample in run.record.samples])
+        rows, dropped = encode_rows(config, raw, tokenizer, where, ending)
     except InputError as error:
         text = str(error).replace(" (or data.prompt_template)", "")
         for key in COLUMNS:

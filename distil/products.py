@@ -219,6 +219,28 @@ def load_run_teacher(run: FinishedRun, student: PreTrainedModel) -> PreTrainedMo
     return None if teacher is None else _placed(teacher, run)
 
 
+def teacher_ends(run: FinishedRun) -> tuple[int, ...]:
+    """The ids at which the run's teacher ends its answers, from its files; none where those are gone."""
+    from transformers import AutoConfig, GenerationConfig
+
+    from distil.models.load import from_source
+    from distil.models.sources import teacher_source
+
+    network = run.config.run.allow_network
+    try:
+        source = teacher_source(run.config.model)
+        if source is None:
+            return ()
+        try:
+            settings: Any = from_source(GenerationConfig.from_pretrained, source, network)
+        except InputError:  # as transformers does where a model has no such file
+            settings = from_source(AutoConfig.from_pretrained, source, network).get_text_config()
+    except InputError:
+        return ()
+    eos = settings.eos_token_id
+    return tuple(i for i in (eos if isinstance(eos, list) else [eos]) if i is not None)
+
+
 def _placed(model: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
     """``model`` on the device that the run used, or would use here."""
     import torch

@@ -98,5 +98,9 @@ def help_text(program: str, folders: list[Path]) -> str:
 def _option(name: str, text: str, default: bool) -> str:
     label = f"  {'*' if default else ' '} {name}"
     return textwrap.fill(
-        text or name, WIDTH, initial_indent=f"{label:<20}", subsequent_indent=" " * 20, break_on_hyphens=False
+        text or name,
+        WIDTH,
+        initial_indent=f"{label:<19} ",
+        subsequent_indent=" " * 20,
+        break_on_hyphens=False,
     )

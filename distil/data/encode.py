@@ -69,17 +69,33 @@ def shorten(row: Encoded, max_length: int, truncation: str) -> Encoded | Dropped
     return replace(row, ids=ids, labels=labels, prompt=min(row.prompt, max_length))
 
 
+def closed(prompt: str, ending: str) -> str:
+    """``prompt`` with ``ending``, of which it may have the beginning already."""
+    there = next(n for n in range(len(ending), -1, -1) if prompt.endswith(ending[:n]))
+    return prompt + ending[there:]
+
+
 class Encoder:
-    """Turns batches of raw rows of one shape into tokens."""
+    """Turns batches of raw rows of one shape into tokens.
+
+    ``ending``: blanks and line breaks that close prompts which are written as they are, where they lack them.
+    """
 
     def __init__(
-        self, config: ColumnsConfig, shape: Shape, tokenizer: PreTrainedTokenizerBase, where: str
+        self,
+        config: ColumnsConfig,
+        shape: Shape,
+        tokenizer: PreTrainedTokenizerBase,
+        where: str,
+        ending: str = "",
     ) -> None:
         self.config = config
         self.shape = shape
         self.where = where
         self.codec = Codec(tokenizer)
         self.chat = chat_of(config, self.codec)
+        as_it_is = self.chat is None and shape.prompt == "prompt" and shape.template is None
+        self.ending = ending if as_it_is else ""
         if shape.kind is Kind.MESSAGES and self.chat is None:
             off = config.chat_template is False
             raise InputError(
@@ -130,7 +146,7 @@ class Encoder:
             (prompt_of(row, shape, chat is not None, where), as_text(row.get(column), column, where))
             for row, where in zip(rows, wheres, strict=True)
         ]
-        good = [(prompt, response) for prompt, response in pairs if prompt.strip() and response.strip()]
+        good = [(closed(p, self.ending), response) for p, response in pairs if p.strip() and response.strip()]
         if chat is not None:
             encoded = self._turns([([{"role": "user", "content": p}], p, r) for p, r in good])
         else:

@@ -75,9 +75,7 @@ def prompt_rows(
             f"({', '.join(fields)}), and --prompt is one text. Judge a file with those columns instead: "
             "distil evaluate RUN --data FILE."
         )
-    encoder = Encoder(config, shape, tokenizer, "--prompt")
-    if encoder.chat is None and shape.prompt == "prompt" and not fields:
-        prompts = [prompt if prompt.endswith(ending) else prompt + ending for prompt in prompts]
+    encoder = Encoder(config, shape, tokenizer, "--prompt", ending)
     rows = [_raw(shape, fields, prompt) for prompt in prompts]
     found = []
     for prompt, encoded in zip(prompts, encoder.encode(rows, range(len(rows))), strict=True):

@@ -91,11 +91,14 @@ def load_splits(
 
 
 def encode_rows(
-    config: ColumnsConfig, rows: RawRows, tokenizer: PreTrainedTokenizerBase, where: str
+    config: ColumnsConfig, rows: RawRows, tokenizer: PreTrainedTokenizerBase, where: str, ending: str = ""
 ) -> tuple[Dataset, dict[str, int]]:
-    """All of ``rows`` that can be used, and how many were dropped for which reason."""
+    """All of ``rows`` that can be used, and how many were dropped for which reason.
+
+    ``ending`` closes prompts that are written as they are, where they lack it.
+    """
     dropped: Counter[str] = Counter()
-    encoder = Encoder(config, detect(config, columns_of(rows), where), tokenizer, where)
+    encoder = Encoder(config, detect(config, columns_of(rows), where), tokenizer, where, ending)
     encoded = _Part("test", rows, range(len(rows)), encoder, None).encode(dropped, None)
     return encoded, dict(sorted(dropped.items()))
 

@@ -61,7 +61,8 @@ def _parser() -> Parser:
         "--data",
         metavar="FILE",
         type=Path,
-        help="rows of your own: JSON Lines, JSON, CSV or Parquet; all of them are judged",
+        help="rows of your own: JSON Lines, JSON, CSV or Parquet; all of them are judged, prompts\n"
+        "written as in the run's training (chat template, headings, closing line break)",
     )
     for key in _COLUMNS:
         parser.add_argument(f"--{key.replace('_', '-')}", metavar="NAME", help="a column of FILE by name")

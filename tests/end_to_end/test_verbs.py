@@ -130,6 +130,16 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.parametrize("module", ["distil", "distil.cli"])
+def test_the_modules_are_the_command_too(module: str) -> None:
+    command = [sys.executable, "-m", module]
+    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert "usage: distil VERB" in shown
+    wrong = subprocess.run([*command, "rnu"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "Did you mean run?" in wrong.stderr
+
+
 # ---- evaluate
 
 
@@ -245,6 +255,34 @@ def test_generate_beside_the_teacher(
         for sample in (first, second):
             for text in (sample["prompt"], sample["teacher"], sample["student_after"]):
                 assert text in shown
+
+
+def test_generate_ends_where_the_run_did(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the ends of text that the run's teacher knows, too, though that one is not loaded."""
+    long = samples_of(runs.run("none"))[0]
+    word = long["student_after"].split()[1]
+    teacher = Path(shutil.copytree(runs.teachers / "llama", tmp_path / "teacher"))
+    config = json.loads((teacher / "generation_config.json").read_text(encoding="utf-8"))
+    ends = [config["eos_token_id"], word_tokenizer().convert_tokens_to_ids(word)]
+    for name in ("generation_config.json", "config.json"):  # of the first; without it, of the second
+        file = teacher / name
+        told = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps(told | {"eos_token_id": ends}), encoding="utf-8")
+    arguments = [*runs.arguments(tmp_path / "out"), f"model.teacher.path={teacher}"]
+    assert main(["run", *arguments]) == 0
+    (run,) = (tmp_path / "out" / "default").iterdir()
+    short = samples_of(run)[0]
+    assert long["student_after"].startswith(short["student_after"])
+    assert len(short["student_after"]) < len(long["student_after"])
+    for file in (teacher / "absent", teacher / "generation_config.json"):
+        file.unlink(missing_ok=True)
+        capsys.readouterr()
+        assert main(["generate", str(run), "--prompt", short["prompt"]]) == 0
+        assert capsys.readouterr().out == short["student_after"] + "\n"
+    shutil.rmtree(teacher)
+    assert main(["generate", str(run), "--prompt", short["prompt"]]) == 0, "the student needs no teacher"
 
 
 def test_generate_draws_from_its_seed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:

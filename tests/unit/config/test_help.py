@@ -54,7 +54,7 @@ def test_help_names_every_option_and_marks_the_defaults() -> None:
         section = text[text.index(f"\n  {group}\n") :]
         for name, line in found.items():
             mark = "*" if chosen.get(group) == name else " "
-            assert f"\n  {mark} {name}" in section
+            assert f"\n  {mark} {name} " in section, "a space after the longest name too"
             assert line.split()[0] in section
 
 

@@ -8,6 +8,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
+from distil.data.columns import Kind, Shape
 from distil.data.jsonl import JsonlConfig
 from distil.data.prompting import ending_of, prompt_rows, shape_of
 from distil.data.splits import encode_rows, load_splits
@@ -76,6 +77,22 @@ def test_a_closing_line_break_is_added_where_all_rows_have_one(gpt2: PreTrainedT
     shape = shape_of(config, ["a\n"], allow_network=False)
     with_it, without = prompt_rows(config, shape, gpt2, ["Say a.\n", "Say a."], "\n")
     assert with_it["prompt_ids"] == without["prompt_ids"] == gpt2("Say a.\n")["input_ids"]
+
+
+def test_rows_of_a_file_are_closed_as_typed_prompts_are(gpt2: PreTrainedTokenizerBase) -> None:
+    """One owner for ``generate`` and ``evaluate --data``: rows of a file and prompts become the same ids."""
+    prompts = ["Say a.", "Say a.\n", "Say a.\n\n", "a\n b"]
+    for name in ("prompt", "instruction"):  # the second has headings, which say where it ends
+        rows = [{name: prompt, "response": "a"} for prompt in prompts]
+        config = JsonlConfig(train_file="nowhere.jsonl", score="response")
+        encoded, _ = encode_rows(config, rows, gpt2, "rows", "\n\n")
+        shape = Shape(Kind.PAIR, name, "response")
+        typed = prompt_rows(config, shape, gpt2, prompts, "\n\n")
+        assert [row["prompt_ids"] for row in encoded] == [row["prompt_ids"] for row in typed]
+        assert (typed[0] == typed[1] | {"prompt": typed[0]["prompt"]}) == (name == "prompt")
+        assert [row["prompt_ids"] == gpt2("Say a.\n\n")["input_ids"] for row in typed] == [
+            name == "prompt"
+        ] * 3 + [False]
 
 
 def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:
