@@ -36,7 +36,7 @@ from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from transformers.utils.logging import disable_progress_bar
 
-from distil.report.palette import AFTER, BEFORE, HUES, REFERENCE, TEACHER
+from distil.report.palette import AFTER, BEFORE, HUES, REFERENCE
 from llm_distil import DistillationConfig, KnowledgeDistillation, compute_perplexity, get_tokenizer
 
 LOCAL = os.environ.get("DISTIL_LOCAL") == "1"  # or simply True: no network
@@ -217,7 +217,7 @@ print(f"perplexity {results['LoRA r=8']['perplexity']:.3f}")
 # ## 6. What each trains
 
 # %%
-COLOURS = {"untouched": BEFORE.light, "full": TEACHER.light, "LoRA r=8": AFTER.light}
+COLOURS = {"untouched": BEFORE.light, "full": HUES[0].light, "LoRA r=8": AFTER.light}
 
 
 def bars(values, title, unit, text):
@@ -313,7 +313,7 @@ table["trained parameters"] = table["trained parameters"].map("{:,.0f}".format)
 table[["trained parameters", "share", "perplexity", "KL to teacher", "saved", "seconds"]].round(3)
 
 # %%
-FAMILIES = {"full": TEACHER.light, "LoRA": AFTER.light, "DoRA": HUES[3].light, "QLoRA": HUES[5].light}
+FAMILIES = {"full": HUES[0].light, "LoRA": AFTER.light, "DoRA": HUES[3].light, "QLoRA": HUES[5].light}
 FAMILIES |= {"IA3": HUES[1].light, "prefix": HUES[4].light, "prompt": HUES[4].light}
 _, axes = plt.subplots(figsize=(8, 4.2))
 labels = []  # (x, y, names): what lies together is named together

@@ -22,13 +22,13 @@ class Role:
 
 
 REFERENCE = Role("reference", "reference", "#6B6B6B", "#A8A8A8", "#808080")
-TEACHER = Role("teacher", "teacher", "#0072B2", "#56B4E9", "#3A93D0")
+TEACHER = Role("teacher", "teacher", "#6D28D9", "#9061FF", "#8B5CF6")
 BEFORE = Role("before", "student before", "#E69F00", "#F0B429", "#C98500")
 AFTER = Role("after", "student after", "#009E73", "#2CC99B", "#0FA37B")
 
 ROLES = (REFERENCE, TEACHER, BEFORE, AFTER)
 MODELS = (TEACHER, BEFORE, AFTER)
-"""The three that are judged, in the order of every table."""
+"""The three that are judged, in the order of every table. The teacher's colour is no method's."""
 
 
 @dataclass(frozen=True)

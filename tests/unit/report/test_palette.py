@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distil.report.palette import HUES
+from distil.report.palette import HUES, METHODS, MODELS, TEACHER
 
 # Viénot, Brettel and Mollon 1999: what protanopes and deuteranopes see, in linear RGB.
 EYES = (
@@ -42,3 +42,18 @@ def test_hues_stand_out_and_stay_apart(page: str, theme: str) -> None:
         assert (other + 0.05) / (one + 0.05) >= CONTRAST
     for a, b in combinations(colours, 2):
         assert min(float(np.linalg.norm(lab(eye @ a) - lab(eye @ b))) for eye in EYES) >= APART
+
+
+PAGES = [("#ffffff", "light"), ("#15181c", "dark"), ("#ffffff", "terminal"), ("#15181c", "terminal")]
+
+
+@pytest.mark.parametrize(("page", "theme"), PAGES)
+def test_the_teacher_is_no_method_and_no_group(page: str, theme: str) -> None:
+    """Nor one of the students: whoever is shown beside the teacher is told from it, by every eye."""
+    teacher = linear(getattr(TEACHER, theme))
+    one, other = sorted(float((XYZ @ each)[1]) for each in (teacher, linear(page)))
+    assert (other + 0.05) / (one + 0.05) >= CONTRAST
+    assert set(METHODS.values()) <= set(HUES)
+    for shown in (*HUES, *MODELS[1:]):
+        colour = linear(getattr(shown, theme))
+        assert min(float(np.linalg.norm(lab(eye @ teacher) - lab(eye @ colour))) for eye in EYES) >= APART
