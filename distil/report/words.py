@@ -11,9 +11,9 @@ from distil.report import palette
 from distil.report.run_directory import Metric, Results, Sample, mapping, number
 
 NOTHING = "–"
+"""Stands for a number that is not there."""
 FLOOR = "floor: the entropy of the source on these rows; nobody beats it but by chance, on few rows"
 """What the word means, where a table has one."""
-"""Stands for a number that is not there."""
 
 
 @dataclass(frozen=True)
