@@ -20,8 +20,11 @@ from distil.files import write_text
 
 logger = logging.getLogger(__name__)
 
-LogScalars = Callable[[dict[str, float], int], None]
-"""Hands scalars of one step to a tracker."""
+LogScalars = Callable[[dict[str, float], int, float], None]
+"""Hands scalars of one step to a tracker, with the seconds since they were measured."""
+
+AXES = ("seconds", "tokens")
+"""What training had spent by a step."""
 
 END_OF_TRAINING = "train_runtime"
 """Trainer's own closing record carries this key; it holds costs, which go to cost.json and run.log."""
@@ -52,7 +55,8 @@ class Spent(NamedTuple):
 class MetricsLog(TrainerCallback):
     """Writes ``metrics.jsonl``, one line a logging step, and hands the same scalars to the tracker.
 
-    A resumed run cuts the file back to its checkpoint's step, so that no step stands in it twice.
+    A resumed run cuts the file back to its checkpoint's step, so that no step stands in it twice, and hands
+    the tracker the lines that are left: those of its earlier sessions.
     """
 
     def __init__(self, path: Path, log_scalars: LogScalars, tokens: Callable[[], int]) -> None:
@@ -69,6 +73,7 @@ class MetricsLog(TrainerCallback):
         """Keep the lines up to the step training goes on from."""
         lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         kept = []
+        records = []
         for line in lines:
             try:
                 record = json.loads(line)
@@ -76,8 +81,11 @@ class MetricsLog(TrainerCallback):
                 break
             if record["step"] <= state.global_step:
                 kept.append(line)
+                records.append(record)
                 self._before = Spent(record["seconds"], record["cpu_seconds"])
         write_text(self.path, "".join(f"{line}\n" for line in kept))
+        for record in records:
+            self._tell(record, self._before.seconds - record["seconds"])
         self._began, self._ended = Spent.now(), None
 
     def on_train_end(
@@ -117,7 +125,13 @@ class MetricsLog(TrainerCallback):
         }
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
-        self.log_scalars(scalars, state.global_step)
+        self._tell(record, 0.0)
+
+    def _tell(self, record: dict[str, Any], ago: float) -> None:
+        """Hand one line of the file to the tracker; seconds and tokens are axes to draw the others over."""
+        scalars = {key: value for key, value in record.items() if "/" in key}
+        axes = {f"train/{axis}": record[axis] for axis in AXES if axis in record}
+        self.log_scalars(scalars | axes, record["step"], ago)
 
 
 class ProgressBar(TrainerCallback):

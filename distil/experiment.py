@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.terminal import print_summary
-from distil.tracking import start_tracker
+from distil.tracking import Tracker, check_tracker, how_to_see, start_tracker
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
     """
     name, folder = locate(config)
+    command = redact(command)
     console = Console(quiet=not summary)
     if status_of(folder) == "done":
         console.print(
@@ -57,14 +58,30 @@ def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path
         return folder
     method = METHODS.get(config.method.name).factory(config.method)
     _open_folder(folder, config, command)
-    with _reported(folder), _log_file(folder / "run.log"), _kept_status(folder, name, command):
-        from distil.stages import run_stages
+    with _reported(folder), _log_file(folder / "run.log"):
+        with _kept_status(folder, name, command), ExitStack() as started:
+            from distil.stages import run_stages
 
-        plain = _without_secrets(config)
-        with start_tracker(config.tracker, folder, plain, folder.name, folder.name) as tracker:
+            plain = _without_secrets(config)
+            tracker = start_tracker(config.tracker, folder, plain, folder.name, folder.name)
+            started.enter_context(tracker)
             run_stages(config, method, folder, tracker, Console(stderr=True), command)
+            started.pop_all()  # it stays open: the report that it may keep is that of a run that is done
+        with tracker:
+            _keep_files(tracker, folder)
     print_summary(read_run(folder), console)
+    for line in how_to_see([folder]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return folder
+
+
+def _keep_files(tracker: Tracker, folder: Path) -> None:
+    """Hand the tracker the files of a run that is done. The run stays done whatever becomes of them."""
+    try:
+        write_report(folder)
+        tracker.files(folder)
+    except Exception as error:
+        logger.warning("The tracker did not get its files: %s: %s", type(error).__name__, error)
 
 
 def locate(config: ExperimentConfig) -> tuple[str, Path]:
@@ -82,6 +99,7 @@ def preflight(config: ExperimentConfig) -> None:
             "the same files. Start it without torchrun."
         )
     check_packages(config)
+    check_tracker(config.tracker)
     check_data(config.data, config.run.allow_network)
     adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
     check_models(config.model, allow_network=config.run.allow_network)
@@ -179,16 +197,24 @@ def _reported(folder: Path) -> Iterator[None]:
     write_report(folder)
 
 
+class _Redacted(logging.Formatter):
+    """Libraries log addresses and paths as they were given, secrets and all."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text: str = redact(super().format(record))
+        return text
+
+
 @contextmanager
 def _log_file(path: Path) -> Iterator[None]:
     """Everything the project and its libraries log goes to ``run.log`` as well."""
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, ours = logging.getLogger(), logging.getLogger("distil")
     level = ours.level
     shown = logging.StreamHandler()  # our own warnings are for the person at the terminal too
     shown.setLevel(logging.WARNING)
-    shown.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     root.addHandler(handler)
     ours.addHandler(shown)
     ours.setLevel(logging.INFO)
@@ -208,7 +234,7 @@ def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
 
     def write(state: str, reason: str | None = None) -> None:
         finished = None if state == "running" else _now()
-        told = status | {"status": state, "reason": reason, "finished": finished, "command": command}
+        told = status | {"status": state, "reason": redact(reason), "finished": finished, "command": command}
         try:
             write_json(folder / STATUS, told)
         except OSError as error:

@@ -33,6 +33,7 @@ from distil.models import LoadedStudent
 from distil.models.sources import student_source
 from distil.parts import Parts, load_parts
 from distil.progress import Progress
+from distil.redact import redact
 from distil.self_teacher import adapter_off
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
@@ -98,7 +99,7 @@ def run_stages(
     samples = results.write_samples(folder, judgements, config.eval.samples)
     _write_cost(folder, trainer, log, clock, parts)
     tracker.samples(samples)
-    tracker.summary(after.scores)
+    tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
 
 
 def _quiet_libraries() -> None:
@@ -166,7 +167,10 @@ def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]
 
 
 def _title(config: ExperimentConfig) -> str:
-    return f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
+    title: str = redact(
+        f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
+    )
+    return title
 
 
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:

@@ -57,6 +57,8 @@ IMPLIED = {
 NO_PATH = ("self", "null")
 """Values of those keys that name no model of one's own."""
 
+_INNER_KEY = re.compile(r"[{,]\s*['\"]?([\w.-]+)['\"]?\s*:")
+"""Keys of a mapping in a value: ``{hub_token: x}``."""
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -116,10 +118,11 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"{flag} wants a value after it. See --help.")
         if flag.startswith("-") and flag not in HYDRA_FLAGS and not re.fullmatch(r"-\d.*", flag):
             raise InputError(_unknown_flag(flag))
-        pair = split_override(argument)
-        if pair and (is_secret(pair[0]) or holds_secret(pair[1])):
+        name, value = split_override(argument) or (flag, argument)
+        if holds_secret(argument) or any(map(is_secret, (name, *_INNER_KEY.findall(value)))):
+            shown = "…" if holds_secret(name) else f"{name}=…"
             raise InputError(
-                f"{pair[0]}=… is a secret, and command lines are logged. Set it in the environment instead: "
+                f"{shown} is a secret, and command lines are logged. Set it in the environment instead: "
                 "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."
             )
 

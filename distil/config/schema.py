@@ -272,13 +272,25 @@ class EvalConfig:
 
 @dataclass
 class TrackerConfig:
-    """Where scalars and samples go besides the run directory."""
+    """Where scalars, samples and results go besides the run directory. All keys but ``name`` are W&B's."""
 
     name: str = MISSING
     project: str = "distil"
     entity: str | None = None
+    """User or team that the project belongs to. null: the key's own."""
     group: str | None = None
+    """Runs that are shown as one. null: the run's ``name``, which the jobs of a sweep share."""
+    job_type: str = "distil"
     tags: list[str] = field(default_factory=list)
+    """Beside ``method=…``, ``model=…`` and ``peft=…``, which every run has. At most 64 characters each."""
+    log_report: bool = True
+    """Keep report.html as an artifact."""
+    log_student: bool = False
+    """Keep the distilled student as an artifact: all of its weights."""
+
+    def __post_init__(self) -> None:
+        for tag in self.tags:
+            check(1 <= len(tag) <= 64, f"tracker.tags: {tag!r}: a tag has 1 to 64 characters.")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from rich.console import Console
 from distil.report.comparison import compare, print_comparison, write_comparison
 from distil.sweeps.plan import ending
 from distil.sweeps.record import DONE, FAILED, SweepRecord
+from distil.tracking import how_to_see
 from distil.types import InputError
 
 
@@ -27,5 +28,7 @@ def finish(record: SweepRecord, command: str) -> None:
             print(f"No comparison: {refused}", file=sys.stderr)
         else:
             print_comparison(comparison, Console(), record.folder)
+    for line in how_to_see(runs, parent=record.folder):
+        print(line)
     if error is not None:
         raise error

@@ -14,6 +14,7 @@ from pathlib import Path
 from distil.config.schema import ExperimentConfig
 from distil.experiment import locate, run
 from distil.metrics.base import METRICS
+from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.terminal import cut
 from distil.report.words import duration, score
@@ -91,7 +92,8 @@ def free_memory() -> None:
 
 
 def _one_line(text: str) -> str:
-    return cut(text, 500)
+    told: str = redact(text)
+    return cut(told, 500)
 
 
 def _say(text: str) -> None:

@@ -26,6 +26,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.experiment import locate
@@ -116,6 +117,7 @@ def _planned(master: DictConfig, folder: Path) -> list[Job] | None:
         return None
     words = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     words += master.hydra.overrides.task
+    check_arguments(words)  # a sweep's parameters may come from a file, and each becomes a job's command
     with explained(words):
         loader = GlobalHydra.instance().config_loader()
         parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)

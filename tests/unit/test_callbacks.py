@@ -24,7 +24,7 @@ def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: P
     path = tmp_path / "metrics.jsonl"
     lines = [{"step": step, "seconds": 100.0 * step, "cpu_seconds": 50.0 * step} for step in (1, 9)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    log = MetricsLog(path, lambda scalars, step: None, lambda: 0)
+    log = MetricsLog(path, lambda scalars, step, ago: None, lambda: 0)
     state, control = TrainerState(global_step=1), TrainerControl()
     log.on_train_begin(arguments, state, control)
     log.on_train_end(arguments, state, control)
@@ -39,7 +39,7 @@ def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: P
 def test_a_killed_runs_last_line_is_cut(arguments: TrainingArguments, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "seconds": 1.0, "cpu_seconds": 1.0}\n{"step": 2, "sec', encoding="utf-8")
-    log = MetricsLog(path, lambda scalars, step: None, lambda: 7)
+    log = MetricsLog(path, lambda scalars, step, ago: None, lambda: 7)
     state, control = TrainerState(global_step=2), TrainerControl()
     log.on_train_begin(arguments, state, control)
     log.on_log(arguments, state, control, logs={"loss": 0.5})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from distil.redact import HIDDEN, is_secret, redact
+from distil.redact import HIDDEN, holds_secret, is_secret, redact
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz0123"
 
@@ -65,3 +67,27 @@ def test_nothing_to_hide_stays_visible() -> None:
 def test_credentials_in_a_url() -> None:
     assert redact("https://me:pass@host/x") == f"https://{HIDDEN}@host/x"
     assert redact("https://host:8000/x@y") == "https://host:8000/x@y"
+
+
+def test_a_key_in_the_query_of_a_url() -> None:
+    assert redact("https://h/x?a=1&token=abc&b=2#end") == f"https://h/x?a=1&token={HIDDEN}&b=2#end"
+    assert redact("s3://b/x?X-Amz-Signature=0f0f") == f"s3://b/x?X-Amz-Signature={HIDDEN}"
+    assert redact(f"https://{'a' * 24}@host/x") == f"https://{HIDDEN}@host/x"
+    assert redact("https://h/x?page=2&sort=key") == "https://h/x?page=2&sort=key"
+    assert redact("eos_token=</s>") == "eos_token=</s>"
+
+
+def test_the_environments_secrets_are_hidden_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SOME_SERVICE_TOKEN", "correct-horse-battery")
+    monkeypatch.setenv("WANDB_API_KEY", "correct-horse-battery-staple")
+    monkeypatch.setenv("OTHER_TOKEN", "word")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    shown = redact(
+        {"note": ["a correct-horse-battery b", "correct-horse-battery-staple"], "path": str(tmp_path)}
+    )
+    assert shown == {"note": [f"a {HIDDEN} b", HIDDEN], "path": str(tmp_path)}
+    assert redact("a word") == "a word", "too short to be told from one"
+    assert holds_secret("x/correct-horse-battery")
+    assert not holds_secret(str(tmp_path))

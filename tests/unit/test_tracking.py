@@ -14,12 +14,43 @@ from typing import Any
 import pytest
 
 from distil.config.schema import TrackerConfig
-from distil.tracking import check_tracker, reachable, start_tracker
+from distil.redact import redact
+from distil.tracking import check_tracker, how_to_see, start_tracker
+from distil.tracking.network import reachable
 from distil.types import InputError, RunInterrupted
 
 SECRET = "hf_abcdefghijklmnopqrstuvwxyz0123"
-CONFIG = {"seed": 3, "method": {"name": "kd", "temperature": 2.0}, "trainer": {"hub_token": SECRET}}
-RESULTS = {"student_after": {"nll": 1.25}, "teacher": None, "notes": ["text"]}
+CONFIG = {
+    "name": "sweep",
+    "seed": 3,
+    "method": {"name": "kd", "temperature": 2.0},
+    "model": {"name": "embedded"},
+    "peft": {"name": "lora", "r": 8, "target_modules": ["q", "v"]},
+    "trainer": {"hub_token": SECRET, "learning_rate": 1e-3, "max_steps": 5, "run_name": None},
+}
+RESULTS = {
+    "metrics": {
+        "nll": {"unit": "nats/token", "higher_is_better": False},
+        "length_ratio": {"unit": "", "higher_is_better": None},
+    },
+    "teacher": None,
+    "student_before": {"nll": 2.5, "length_ratio": None},
+    "student_after": {"nll": 1.25, "length_ratio": 0.5},
+    "notes": ["text"],
+}
+COST = {"steps": 2, "seconds": {"train": 1.5}, "parameters": {"teacher": None, "trainable": 7}}
+NUMBERS = {
+    "student_before/nll": 2.5,
+    "student_after/nll": 1.25,
+    "student_after/length_ratio": 0.5,
+    "cost/steps": 2.0,
+    "cost/seconds/train": 1.5,
+    "cost/parameters/trainable": 7.0,
+}
+TABLE = [
+    ["nll", "nats/token", "lower", None, 2.5, 1.25],
+    ["length_ratio", "", "", None, None, 0.5],
+]
 ROWS = [{"prompt": "<b>a | b</b>", "reference": "x\ny", "teacher": None}]
 
 
@@ -31,7 +62,7 @@ def record(name: str, folder: Path, error: BaseException | None = None) -> None:
         if error is not None:
             raise error
         tracker.samples(ROWS)
-        tracker.summary(RESULTS)
+        tracker.summary(RESULTS, COST)
 
 
 def no_secret_below(folder: Path) -> None:
@@ -55,6 +86,12 @@ def wandb_records(folder: Path, kind: str) -> list[Any]:
     return [item[kind] for item in records if item["type"] == kind]
 
 
+def wandb_table(folder: Path, name: str) -> tuple[list[str], list[list[Any]]]:
+    (file,) = folder.glob(f"wandb/offline-run-*/files/media/table/{name}_*.table.json")
+    table = json.loads(file.read_text(encoding="utf-8"))
+    return table["columns"], table["data"]
+
+
 def test_wandb_offline_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import wandb
 
@@ -63,21 +100,70 @@ def test_wandb_offline_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     record("wandb", tmp_path)
     (run,) = wandb_records(tmp_path, "run")
     assert (run["run_id"], run["display_name"], run["project"]) == ("kd-s3-0123456789", "a run", "p")
-    assert run["tags"] == ["t"]
-    assert run["config"]["update"]["method"] == CONFIG["method"]
+    assert (run["run_group"], run["job_type"]) == ("sweep", "distil")
+    assert set(run["tags"]) == {"method=kd", "model=embedded", "peft=lora", "t"}
+    assert not run.get("resume"), "the log is whole: it takes the place of what was synced before"
+    told = run["config"]["update"]
+    assert {key: told[key] for key in CONFIG} == redact(CONFIG)
+    assert told["units"]["train/loss"].startswith("nats per scored token")
     rows = [item["item"] for item in wandb_records(tmp_path, "history")]
     scalars = [(row["_step"], row["train/forward_kl_per_token"]) for row in rows if "train/loss" in row]
     assert scalars == [(1, 0.5), (2, 0.25)]
-    (table,) = tmp_path.glob("wandb/offline-run-*/files/media/table/samples_*.table.json")
-    shown = json.loads(table.read_text(encoding="utf-8"))
-    assert shown["columns"] == list(ROWS[0])
-    assert shown["data"] == [list(ROWS[0].values())]
+    assert wandb_table(tmp_path, "samples") == (list(ROWS[0]), [list(ROWS[0].values())])
+    columns = ["metric", "unit", "better", "teacher", "student_before", "student_after"]
+    assert wandb_table(tmp_path, "results") == (columns, TABLE)
     summary: dict[str, Any] = {}
     for item in wandb_records(tmp_path, "summary"):
         summary |= item["update"]
-    assert summary["student_after/nll"] == 1.25
+    assert {key: summary[key] for key in NUMBERS} == NUMBERS
     assert [item.get("exit_code", 0) for item in wandb_records(tmp_path, "exit")] == [0]
     no_secret_below(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_a_second_session_takes_the_place_of_the_first(name: str, tmp_path: Path) -> None:
+    """What a killed session logged beyond its checkpoint, and what both logged, stands there once."""
+    config, run = TrackerConfig(name=name), "kd-s3-0123456789"
+    killed = start_tracker(config, tmp_path, CONFIG, "a run", run)
+    for step in (1, 2, 3):
+        killed.log({"train/loss": float(step)}, step)
+    killed.finish(1)
+    before = time.time()
+    with start_tracker(config, tmp_path, CONFIG, "a run", run) as tracker:
+        tracker.log({"train/loss": 1.0}, 1, ago=100.0)
+        tracker.log({"train/loss": 2.0}, 2, ago=50.0)
+        tracker.log({"train/loss": 2.5}, 3)
+    if name == "wandb":
+        rows = [item["item"] for item in wandb_records(tmp_path, "history")]
+        told = [(row["_step"], row["train/loss"], row["_timestamp"]) for row in rows]
+    else:
+        told = [(e.step, e.value, e.wall_time) for e in events_of(tmp_path).Scalars("train/loss")]
+    assert [point[:2] for point in told] == [(1, 1.0), (2, 2.0), (3, 2.5)]
+    ages = [before - when for _, _, when in told]
+    assert ages[0] == pytest.approx(100, abs=20)
+    assert ages[1] == pytest.approx(50, abs=20)
+    assert ages[2] == pytest.approx(0, abs=20)
+
+
+def test_wandb_keeps_report_and_student_where_asked(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "model.safetensors").write_bytes(b"weights")
+    kept = {}
+    for report, student in ((True, False), (False, True), (False, False)):
+        config = TrackerConfig(name="wandb", log_report=report, log_student=student)
+        with start_tracker(config, tmp_path, CONFIG, "a run", "kd+x-s3") as tracker:
+            tracker.log({"train/loss": 1.0}, 1)
+            tracker.files(tmp_path)
+        kept[report, student] = [
+            (item["type"], item["name"], [file["path"] for file in item["manifest"]["contents"]])
+            for item in wandb_records(tmp_path, "artifact")
+        ]
+    assert kept == {
+        (True, False): [("report", "report-kd_x-s3", ["report.html"])],
+        (False, True): [("model", "student-kd_x-s3", ["model.safetensors"])],
+        (False, False): [],
+    }
 
 
 @pytest.mark.parametrize(("error", "code"), [(ValueError("x"), 1), (RunInterrupted("stopped"), 130)])
@@ -92,7 +178,7 @@ import logging, sys
 from pathlib import Path
 from distil.config.schema import TrackerConfig
 from distil.tracking import start_tracker
-logging.basicConfig(format="%(message)s")
+logging.basicConfig(format="%(message)s", level=logging.INFO)
 with start_tracker(TrackerConfig(name="wandb"), Path(sys.argv[1]), {}, "a run", "id") as tracker:
     tracker.log({"train/loss": 1.0}, 1)
 """
@@ -116,7 +202,7 @@ def test_wandb_without_key_or_network_goes_offline_and_says_so(
         [sys.executable, "-c", START, tmp_path], env=environment, capture_output=True, text=True, check=True
     )
     assert why in done.stderr
-    assert "wandb sync" in done.stderr
+    assert "wandb:" not in done.stderr, "W&B's own words, once for every job of a sweep"
     assert time.monotonic() - begin < 30
     assert len(wandb_records(tmp_path, "history")) == 1
 
@@ -139,23 +225,91 @@ def test_reachable() -> None:
     assert time.monotonic() - begin < 1.5
 
 
-def test_tensorboard_read_back(tmp_path: Path) -> None:
+def events_of(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    record("tensorboard", tmp_path)
-    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
+    return events
+
+
+def text_of(events: Any, name: str) -> str:
+    text: str = events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+    return text
+
+
+def test_tensorboard_read_back(tmp_path: Path) -> None:
+    record("tensorboard", tmp_path)
+    events = events_of(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 2.5), (2, 1.5)]
-    assert [e.value for e in events.Scalars("result/student_after/nll")] == [1.25]
+    for name, value in NUMBERS.items():
+        assert [(e.step, e.value) for e in events.Scalars(f"result/{name}")] == [(2, value)]
     assert [e.value for e in events.Scalars("run/exit_code")] == [0]
-    text = events.Tensors("samples/text_summary")[0].tensor_proto.string_val[0].decode()
-    assert "&lt;b&gt;a &#124; b&lt;/b&gt;" in text
-    assert "x<br>y" in text
-    assert (
-        "_hparams_/session_start_info" in events.SummaryMetadata("_hparams_/session_start_info").display_name
-        or True
-    )
+    assert "&lt;b&gt;a &#124; b&lt;/b&gt;" in text_of(events, "samples")
+    assert "x<br>y" in text_of(events, "samples")
+    assert "| nll | nats/token | lower |  | 2.5 | 1.25 |" in text_of(events, "results")
+    assert "hub_token: '***'" in text_of(events, "config")
     no_secret_below(tmp_path)
+
+
+def test_the_hparams_tab_lists_runs_by_what_was_chosen(tmp_path: Path) -> None:
+    """By TensorBoard's own reader: a run that is done, its choices, its final numbers."""
+    from tensorboard.plugins.hparams import metadata
+
+    record("tensorboard", tmp_path)
+    content = events_of(tmp_path).summary_metadata
+    start = metadata.parse_session_start_info_plugin_data(
+        content[metadata.SESSION_START_INFO_TAG].plugin_data.content
+    )
+    chosen = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()}
+    assert chosen == {
+        "method": "kd",
+        "method.temperature": 2.0,
+        "model": "embedded",
+        "peft": "lora",
+        "peft.r": 8,
+        "peft.target_modules": "['q', 'v']",
+        "seed": 3,
+        "trainer.learning_rate": 1e-3,
+        "trainer.max_steps": 5,
+    }
+    experiment = metadata.parse_experiment_plugin_data(content[metadata.EXPERIMENT_TAG].plugin_data.content)
+    assert {info.name.tag for info in experiment.metric_infos} == {f"result/{name}" for name in NUMBERS}
+    end = metadata.parse_session_end_info_plugin_data(
+        content[metadata.SESSION_END_INFO_TAG].plugin_data.content
+    )
+    assert end.status == 1, "STATUS_SUCCESS"
+
+
+def test_what_to_type_at_the_end(tmp_path: Path) -> None:
+    runs = [tmp_path / "a sweep" / name for name in ("one", "two", "three")]
+    assert how_to_see(runs) == []
+    for run in runs[:2]:
+        log = run / "wandb" / "offline-run-20260101_000000-x" / "run-x.wandb"
+        log.parent.mkdir(parents=True)
+        log.touch()
+    shown = f"'{tmp_path}/a sweep"
+    (line,) = how_to_see(runs[:1])
+    assert line.endswith(f"wandb sync {shown}/one/wandb/offline-run-20260101_000000-x'")
+    (line,) = how_to_see(runs, parent=tmp_path / "a sweep")
+    assert line.startswith("W&B: 2 runs recorded offline.")
+    assert line.endswith(f"wandb sync {shown}'/*/wandb/offline-run-*")
+    globbed = subprocess.run(
+        ["bash", "-c", f"printf '%s\n' {line.partition('wandb sync ')[2]}"], capture_output=True, text=True
+    )
+    assert [Path(found) for found in sorted(globbed.stdout.splitlines())] == [
+        next(run.glob("wandb/*")) for run in runs[:2]
+    ]
+    (runs[0] / "wandb/offline-run-20260101_000000-x/run-x.wandb.synced").touch()
+    assert how_to_see(runs, parent=tmp_path / "a sweep")[0].startswith("W&B: 1 run recorded offline.")
+    (runs[2] / "tensorboard").mkdir(parents=True)
+    assert how_to_see(runs[2:]) == [f"TensorBoard: tensorboard --logdir {shown}/three/tensorboard'"]
+
+
+@pytest.mark.parametrize("tags", [[""], ["x" * 65]])
+def test_tags_that_wandb_would_refuse(tags: list[str]) -> None:
+    with pytest.raises(InputError, match=r"tracker\.tags: '.*': a tag has 1 to 64 characters"):
+        TrackerConfig(name="wandb", tags=tags)
 
 
 def test_unknown_and_missing_trackers(monkeypatch: pytest.MonkeyPatch) -> None:

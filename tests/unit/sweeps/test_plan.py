@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from distil.config.schema import ExperimentConfig, PeftConfig
+from distil.config.schema import ExperimentConfig, PeftConfig, TrackerConfig
 from distil.data.embedded import EmbeddedDataConfig
 from distil.experiment import locate
 from distil.files import write_json
@@ -20,7 +20,11 @@ from distil.types import InputError
 
 def config(folder: Path, **changes: object) -> ExperimentConfig:
     made = ExperimentConfig(
-        output_dir=str(folder), method=KDConfig(), peft=PeftConfig(name="none"), data=EmbeddedDataConfig()
+        output_dir=str(folder),
+        method=KDConfig(),
+        peft=PeftConfig(name="none"),
+        data=EmbeddedDataConfig(),
+        tracker=TrackerConfig(name="none"),
     )
     made.model.name = "embedded"
     made.model.teacher.path = "distil:embedded/teacher"

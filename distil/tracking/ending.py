@@ -1,0 +1,45 @@
+"""What to type to see what trackers left in run directories. It reads the directories alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
+    """A line for each tracker that has something in ``runs`` which is not yet shown anywhere.
+
+    ``parent``: the folder whose children the runs are, where one command is to serve them all.
+    """
+    runs = list(runs)
+    told = []
+    unsynced = [log for run in runs for log in offline_logs(run) if not _is_synced(log)]
+    if unsynced:
+        count = f"{len(unsynced)} run{'s' if len(unsynced) > 1 else ''}"
+        where = " ".join(_shown(log.parent) for log in unsynced)
+        if parent is not None:
+            where = f"{_shown(parent)}/*/wandb/offline-run-*"
+        told.append(
+            f"W&B: {count} recorded offline. With WANDB_API_KEY set, this uploads: wandb sync {where}"
+        )
+    if shown := [run / "tensorboard" for run in runs if (run / "tensorboard").is_dir()]:
+        told.append(f"TensorBoard: tensorboard --logdir {_shown(parent or shown[0])}")
+    return told
+
+
+def offline_logs(run: Path) -> list[Path]:
+    """The W&B logs of a run directory that were recorded offline."""
+    return sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+
+
+def _is_synced(log: Path) -> bool:
+    return log.with_name(f"{log.name}.synced").exists()
+
+
+def _shown(path: Path) -> str:
+    """``path`` for a shell, relative to where the reader is if that is shorter."""
+    try:
+        return shlex.quote(str(path.absolute().relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(path))

@@ -1,0 +1,34 @@
+"""Whether a server can be reached, known within seconds."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+NETWORK_SECONDS = 2.0
+"""How long a server has to answer before a run is recorded offline."""
+
+
+def reachable(url: str, seconds: float = NETWORK_SECONDS) -> bool:
+    """Whether the server of ``url``, or the proxy on the way, accepts a connection within ``seconds``."""
+    scheme = urlsplit(url).scheme or "https"
+    target = urlsplit(getproxies().get(scheme, url))
+    address = (target.hostname or "", target.port or (80 if target.scheme == "http" else 443))
+    answered = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection(address, timeout=seconds).close()
+            answered.set()
+        except OSError:
+            pass
+        finally:
+            finished.set()
+
+    finished = threading.Event()
+    # In a thread: the look-up of a name obeys no timeout of ours.
+    threading.Thread(target=connect, daemon=True).start()
+    finished.wait(seconds)
+    return answered.is_set()
