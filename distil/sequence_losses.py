@@ -25,7 +25,10 @@ def sequence_kl_divergence(
     temperature: float = 1.0,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """KL(teacher || student), mean over unmasked positions, in nats; mean-seeking (Hinton et al. 2015).
+    """KL(teacher || student), mean over unmasked positions, in nats; mean-seeking.
+
+    sum over v of p(v) (log p(v) - log q(v)), p the teacher's and q the student's distribution, softmaxes of
+    the logits over ``temperature``. Hinton et al. 2015, arXiv 1503.02531, section 2.
 
     Args:
         teacher_logits: (B, T, V), or any shape that ends in the vocabulary. Takes no gradient.
@@ -34,10 +37,13 @@ def sequence_kl_divergence(
         temperature: divides both logits. The value is the plain divergence: T^2 belongs to the weight of the
             term (``alpha * T**2`` in KD).
         attention_mask: (B, T), 0 where a position does not count. None: all count. With no position left the
-            value is 0, and has a gradient.
+            value is 0, and has a gradient. NaN in a masked position does no harm.
 
-    Returns a float32 scalar. Raises ValueError for shapes that do not fit, or a temperature that is not above
-    0. NaN in a masked position does no harm.
+    Returns:
+        A float32 scalar, in nats a position.
+
+    Raises:
+        ValueError: for shapes that do not fit, or a temperature that is not above 0.
     """
     return _mean(forward_kl, teacher_logits, student_logits, temperature, attention_mask)
 
@@ -49,9 +55,22 @@ def sequence_reverse_kl_divergence(
     temperature: float = 1.0,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """KL(student || teacher), mean over unmasked positions, in nats; mode-seeking (Gu et al. 2023, MiniLLM).
+    """KL(student || teacher), mean over unmasked positions, in nats; mode-seeking.
 
-    Arguments, value and errors are as in ``sequence_kl_divergence``; the teacher comes first here too.
+    sum over v of q(v) (log q(v) - log p(v)), p the teacher's and q the student's distribution; the teacher's
+    logits come first here too. Gu et al. 2023 (MiniLLM), arXiv 2306.08543, section 2.
+
+    Args:
+        teacher_logits: (B, T, V), or any shape that ends in the vocabulary. Takes no gradient.
+        student_logits: the same positions; of two vocabularies the shared ids count.
+        temperature: divides both logits; no T^2 is added.
+        attention_mask: (B, T), 0 where a position does not count. None: all count.
+
+    Returns:
+        A float32 scalar, in nats a position.
+
+    Raises:
+        ValueError: for shapes that do not fit, or a temperature that is not above 0.
     """
     return _mean(reverse_kl, teacher_logits, student_logits, temperature, attention_mask)
 
@@ -64,13 +83,25 @@ def generalized_jsd_loss(
     temperature: float = 1.0,
     attention_mask: Tensor | None = None,
 ) -> Tensor:
-    """The generalised Jensen-Shannon divergence, mean over unmasked positions, in nats (Agarwal et al. 2023).
+    """The generalised Jensen-Shannon divergence, mean over unmasked positions, in nats.
 
-    lambda KL(teacher || M) + (1 - lambda) KL(student || M), with M = lambda teacher + (1 - lambda) student
-    and lambda = ``lambda_weight`` in [0, 1]. At most ln 2; exactly 0 at both ends. This is the mixture inside
-    the divergence (TRL's ``beta``), not ``lambda_gkd``, the share of the data set's sequences.
+    lambda KL(teacher || M) + (1 - lambda) KL(student || M), with M = lambda teacher + (1 - lambda) student.
+    At most ln 2; exactly 0 at both ends of lambda. Agarwal et al. 2023 (GKD), arXiv 2306.13649, section 2.
 
-    Other arguments, value and errors are as in ``sequence_kl_divergence``.
+    Args:
+        teacher_logits: (B, T, V), or any shape that ends in the vocabulary. Takes no gradient.
+        student_logits: the same positions; of two vocabularies the shared ids count.
+        lambda_weight: lambda, in [0, 1]: the teacher's part of the mixture inside the divergence (TRL's
+            ``beta``). Not ``lambda_gkd``, which is the share of the data set's sequences.
+        temperature: divides both logits; no T^2 is added.
+        attention_mask: (B, T), 0 where a position does not count. None: all count.
+
+    Returns:
+        A float32 scalar, in nats a position.
+
+    Raises:
+        ValueError: for shapes that do not fit, a temperature that is not above 0, or a ``lambda_weight``
+            outside [0, 1].
     """
     if not 0 <= lambda_weight <= 1:
         raise ValueError(f"lambda_weight must lie in [0, 1], got {lambda_weight}.")

@@ -62,13 +62,17 @@ class DistillationConfig:
     ``teacher_model_name`` and ``student_model_name`` (a hub name or a folder) say where the two models came
     from: ``command`` names them; the objects that are trained are given to ``KnowledgeDistillation``.
 
-    Raises ValueError, naming field, value and way out, for a value out of range, for ``epochs`` and
-    ``num_train_epochs`` (or ``batch_size`` and ``per_device_train_batch_size``) that differ, and for
-    ``lambda_gkd`` and ``beta_gkd`` that do not add up to 1.
+    Raises:
+        ArgumentError: a ValueError that names field, value and way out: for a value out of range, a name that
+            no field has, ``epochs`` and ``num_train_epochs`` (or ``batch_size`` and
+            ``per_device_train_batch_size``) that differ, ``lambda_gkd`` and ``beta_gkd`` that do not add up
+            to 1, and a field of an adapter where ``use_peft`` is not given.
     """
 
     teacher_model_name: str
+    """Hub name or folder."""
     student_model_name: str
+    """Hub name or folder; teacher and student must read the same token ids."""
 
     temperature: float = 2.0
     """Softens both distributions of every divergence. Not set, KD and RevKD take 2 and GKD takes 1."""
@@ -82,15 +86,23 @@ class DistillationConfig:
     """GKD: share of the student's own sequences, always 1 - ``lambda_gkd``. Setting one sets the other."""
 
     num_train_epochs: int = 3
+    """Times that all rows are seen."""
     per_device_train_batch_size: int = 8
+    """Rows at a time; a step takes this times ``gradient_accumulation_steps`` (times the GPUs)."""
     per_device_eval_batch_size: int = 8
+    """Rows at a time when scoring; it does not change the scores."""
     learning_rate: float = 5e-5
+    """Its highest, after the warm-up; it falls linearly to 0."""
     weight_decay: float = 0.01
+    """AdamW's, a step, in units of the learning rate."""
     warmup_steps: int = 500
     """Optimizer steps until the learning rate is reached."""
     logging_steps: int = 100
+    """Optimizer steps between two lines of ``history``."""
     eval_steps: int = 500
+    """Optimizer steps between two evaluations on ``eval_dataset``."""
     save_steps: int = 500
+    """Optimizer steps between two checkpoints; the last two are kept."""
     max_length: int = 512
     """Longest row in tokens; what is longer is cut at its end."""
     max_new_tokens: int = 128
@@ -99,9 +111,13 @@ class DistillationConfig:
     """Parent of the checkpoints: ``<output_dir>/<method>/checkpoints``."""
 
     gradient_accumulation_steps: int = 1
+    """Batches a step. Losses are means over the tokens of the whole step: the result stays the same."""
     max_grad_norm: float = 1.0
+    """Length to which the gradient is cut, L2 over all parameters."""
     fp16: bool = False
+    """Mixed precision in float16; needs a GPU. ``bf16`` is a field of TrainingArguments."""
     seed: int = 42
+    """Order of the rows, dropout, sampling, and where an adapter starts."""
 
     epochs: int = field(default=3, repr=False)
     """Another name of ``num_train_epochs``."""
@@ -117,6 +133,7 @@ class DistillationConfig:
     lora_alpha: int = 16
     """Scale: the update is multiplied by lora_alpha / lora_r."""
     lora_dropout: float = 0.1
+    """Share of the adapter's inputs that is dropped while training, in [0, 1)."""
     lora_target_modules: list[str] | str | None = None
     """Module names, a pattern, or ``all-linear``. None: by the family of the model."""
     lora_bias: str = "none"
@@ -178,7 +195,11 @@ class DistillationConfig:
         object.__setattr__(self, name, value)
 
     def validate(self) -> None:
-        """Raise ValueError for a value out of range. Called on construction and before training."""
+        """Look at all values together. Called on construction and before training.
+
+        Raises:
+            ArgumentError: for a value out of range.
+        """
         from distil.api.experiment import to_experiment
 
         with library_words(self.peft_type):
@@ -186,14 +207,28 @@ class DistillationConfig:
                 to_experiment(self, method)
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field as a plain value. ``from_dict`` gives back an equal config."""
+        """Every field as a plain value, aliases left out.
+
+        Returns:
+            What ``from_dict`` makes an equal config of; JSON holds it.
+        """
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in ALIASES}
         left = ["temperature"] if isinstance(self.temperature, Unset) else []
         return values | ({LEFT_TO_METHOD: left} if left else {})
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]) -> DistillationConfig:
-        """The config that ``to_dict`` gave. ValueError, naming the nearest field, for a key that is none."""
+        """The config of ``to_dict``.
+
+        Args:
+            config_dict: field to value; what is absent takes its default.
+
+        Returns:
+            An equal config.
+
+        Raises:
+            ArgumentError: naming the nearest field, for a key that is none; and as the class does.
+        """
         require(isinstance(config_dict, dict), f"config_dict is a {type(config_dict).__name__}: give a dict.")
         values = dict(config_dict)
         left = values.pop(LEFT_TO_METHOD, [])
@@ -208,12 +243,29 @@ class DistillationConfig:
         return cls(**values)
 
     def save(self, filepath: str | Path) -> None:
-        """Write the config as JSON, whole or not at all."""
+        """Write the config as JSON, whole or not at all.
+
+        Args:
+            filepath: the file; its folder must be there.
+
+        Raises:
+            OSError: where it cannot be written.
+        """
         write_text(Path(filepath), json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
 
     @classmethod
     def load(cls, filepath: str | Path) -> DistillationConfig:
-        """The config that ``save`` wrote. ValueError where the file is none."""
+        """The config that ``save`` wrote.
+
+        Args:
+            filepath: the file.
+
+        Returns:
+            An equal config.
+
+        Raises:
+            ArgumentError: where the file cannot be read, is not JSON, or has a key that is no field.
+        """
         try:
             content = json.loads(Path(filepath).read_text(encoding="utf-8"))
         except OSError as error:
@@ -223,7 +275,18 @@ class DistillationConfig:
         return cls.from_dict(content)
 
     def experiment(self, method: str = "kd", data: str | Path | None = None) -> ExperimentConfig:
-        """The typed config of the runner for ``method``, on a data set on disk or the hub."""
+        """The typed config of the runner, on a data set on disk or the hub.
+
+        Args:
+            method: ``kd``, ``revkd``, ``gkd``, or any other that is registered.
+            data: as in ``command``.
+
+        Returns:
+            What ``python run.py`` would compose.
+
+        Raises:
+            ArgumentError: for a value out of range, or a method that nobody registered.
+        """
         from distil.api.experiment import to_experiment
 
         with library_words(self.peft_type):
@@ -236,6 +299,12 @@ class DistillationConfig:
             method: ``kd``, ``revkd``, ``gkd``, or any other that is registered.
             data: where the rows are: a folder of ``save_to_disk`` with splits ``train``, ``validation`` and
                 ``test``, or a hub name. None prints DATA.
+
+        Returns:
+            One line for a shell, quoted for it and for Hydra.
+
+        Raises:
+            ArgumentError: for a value out of range, or a method that nobody registered.
         """
         from distil.api.experiment import command_of
 

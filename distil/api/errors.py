@@ -10,7 +10,10 @@ from distil.types import InputError
 
 
 class ArgumentError(InputError, ValueError):
-    """Bad input to a call of the library: names the argument, its value and the way out."""
+    """Bad input to a call of the library: names the argument, its value and the way out.
+
+    A ValueError. Where a call does not take an argument, or lacks one, it is a TypeError too.
+    """
 
 
 WORDS = {

@@ -22,7 +22,11 @@ def get_tokenizer(model_name: str | Path, *, allow_network: bool = True) -> PreT
         model_name: a hub name or a local folder. What the cache holds is used without asking the hub.
         allow_network: False never asks the hub.
 
-    Raises ValueError where there is none, or where it knows no EOS token.
+    Returns:
+        What ``AutoTokenizer`` gives, ready to pad.
+
+    Raises:
+        ValueError: where there is none, or where it knows no EOS token.
     """
     from distil.models import load_tokenizer
 
@@ -33,8 +37,15 @@ def get_tokenizer(model_name: str | Path, *, allow_network: bool = True) -> PreT
 def get_vocab_size(model_name: str | Path, *, allow_network: bool = True) -> int:
     """How many ids a model gives a logit to, from its config alone: no weights are read.
 
-    Arguments and errors as in ``get_tokenizer``. Embeddings may be padded: it can be above the tokenizer's
-    own count.
+    Args:
+        model_name: a hub name or a local folder. What the cache holds is used without asking the hub.
+        allow_network: False never asks the hub.
+
+    Returns:
+        A count of ids. Embeddings may be padded: it can be above the tokenizer's own count.
+
+    Raises:
+        ValueError: where there is no such model.
     """
     from transformers import AutoConfig
 

@@ -35,10 +35,15 @@ def compute_perplexity(
             its place: with pad = EOS the EOS that ends a row is scored.
         device: such as ``"cuda"``; None: where the model is. There is no silent fallback.
         batch_size: rows at a time; it does not change the answer.
-        max_length: cut longer rows at their end. None: a row that the model cannot hold is an error.
+        max_length: cut rows that are longer, in tokens, at their end. None: a row that the model cannot hold
+            is an error.
 
-    Not comparable across tokenizers. Raises ValueError for rows that cannot be used, or a device that is not
-    there.
+    Returns:
+        The perplexity, from 1: exp of nats a token. Not comparable across tokenizers.
+
+    Raises:
+        ValueError: for rows that cannot be used, a model that is no causal language model, or a device that
+            is not there.
     """
     from distil.evaluation import pad_id, score_rows
 

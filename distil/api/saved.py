@@ -30,9 +30,15 @@ def save(
     from distil.anatomy import is_adapted
 
     require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
+    on = None if base is None else Path(base["model"]["path"])
+    require(
+        on is None or folder.resolve() != on.expanduser().resolve(),
+        f"output_dir={folder} holds the model that this adapter stands on. Give another folder.",
+    )
     untyped: Any = student
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
         if is_adapted(student):
             untyped.save_pretrained(folder, save_embedding_layers=False)
             if base is not None:
@@ -45,6 +51,14 @@ def save(
         write_text(folder / "README.md", card)
     except OSError as error:
         raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
+
+
+def _clear(folder: Path) -> None:
+    """Of a folder that was saved before: away with what would be read beside the new student."""
+    if (folder / CONFIG).is_file():
+        named = [folder / name for name in (ADAPTER_CONFIG, SIDECAR, "config.json", "generation_config.json")]
+        for stale in [*folder.glob("*.safetensors"), *folder.glob("*.index.json"), *named]:
+            stale.unlink(missing_ok=True)
 
 
 def base_recipe(

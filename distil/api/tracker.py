@@ -11,26 +11,48 @@ from distil.registry import unknown_name
 
 
 class MetricTracker:
-    """Collects numbers by name and gives their arithmetic means."""
+    """Collects numbers by name and gives their arithmetic means, each value counting the same."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = defaultdict(list)
 
     def update(self, name: str, value: SupportsFloat) -> None:
-        """Add one value of ``name``: a number, or a tensor of one element."""
+        """Add one value.
+
+        Args:
+            name: what it is a value of; a new name begins a new mean.
+            value: a number, or a tensor of one element.
+
+        Raises:
+            TypeError: for what is no number, ValueError for a text that says none.
+        """
         self._values[name].append(float(value))
 
     def get_average(self, name: str) -> float:
-        """The mean of all values of ``name``. ValueError where there is none."""
+        """The arithmetic mean of all values of one name.
+
+        Args:
+            name: as it was given to ``update``.
+
+        Returns:
+            The mean, in the unit of the values.
+
+        Raises:
+            ValueError: where ``name`` has no value; the message names the nearest that has.
+        """
         if name not in self._values:
             raise ArgumentError(unknown_name("name", name, self._values))
         values = self._values[name]
         return math.fsum(values) / len(values)
 
     def get_all_metrics(self) -> dict[str, float]:
-        """The mean of every name, in the order in which they came."""
+        """The means of all names.
+
+        Returns:
+            Name to mean, in the order in which the names came, in the unit of the values.
+        """
         return {name: self.get_average(name) for name in self._values}
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all values of all names."""
         self._values.clear()

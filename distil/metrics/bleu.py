@@ -20,10 +20,22 @@ class BleuScore(TypedDict):
 
 
 def compute_bleu(predictions: list[str], references: list[str] | list[list[str]]) -> BleuScore:
-    """Corpus BLEU with sacreBLEU's tokenizer and smoothing, from 0 to 1 (x 100 is sacreBLEU's own scale).
+    """Corpus BLEU with sacreBLEU's tokenizer and smoothing (Papineni et al. 2002).
 
-    Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE.
-    Raises ValueError where predictions and references do not pair up.
+    Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE. No
+    network is asked.
+
+    Args:
+        predictions: one text a row.
+        references: one text a row, or a list of them.
+
+    Returns:
+        ``bleu`` from 0 to 1 (x 100 is sacreBLEU's own scale), ``precisions`` of 1- to 4-grams, from 0 to 1,
+        ``brevity_penalty`` from 0 to 1, and ``length_ratio``, words of the predictions to words of the
+        references.
+
+    Raises:
+        ValueError: where predictions and references do not pair up.
     """
     lists = as_reference_lists(predictions, references)
     result: BleuScore = run_module("bleu", predictions, lists)  # type: ignore[assignment]  # the module's keys

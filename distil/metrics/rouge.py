@@ -9,10 +9,19 @@ from distil.metrics.modules import as_reference_lists, run_module
 
 
 def compute_rouge(predictions: list[str], references: list[str] | list[list[str]]) -> dict[str, float]:
-    """Mean ROUGE-1, ROUGE-2 and ROUGE-L F-measures from 0 to 1, stemmer on; the best reference counts.
+    """Mean ROUGE-1, ROUGE-2 and ROUGE-L F-measures, stemmer on (Lin 2004).
 
     An empty prediction scores 0. Letters of every script count; no network is asked.
-    Returns rouge1, rouge2 and rougeL. Raises ValueError where predictions and references do not pair up.
+
+    Args:
+        predictions: one text a row.
+        references: one text a row, or a list of them, of which the best counts.
+
+    Returns:
+        ``rouge1``, ``rouge2`` and ``rougeL``, means over the rows, from 0 to 1.
+
+    Raises:
+        ValueError: where predictions and references do not pair up.
     """
     lists = as_reference_lists(predictions, references)
     return run_module("rouge", predictions, lists)

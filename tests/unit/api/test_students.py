@@ -104,6 +104,26 @@ def test_the_card_says_how_a_product_of_the_library_was_made(
     assert f"it is what was loaded from {tmp_path / 'once'}" in card_of(tmp_path / "copy")
 
 
+def test_a_folder_holds_the_last_student_alone(
+    teacher: PreTrainedModel, load: Load, make: Make, tmp_path: Path
+) -> None:
+    """An adapter in the place of a whole model, and back: nothing of the other is read."""
+    whole = KnowledgeDistillation(teacher, load("gpt2"), make())
+    adapter = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True))
+    folder = tmp_path / "saved"
+    whole.save_student(folder)
+    adapter.save_student(folder)
+    assert not (folder / "model.safetensors").exists()
+    assert not (folder / "config.json").exists()
+    whole.save_student(folder)
+    assert not [
+        path.name for path in folder.iterdir() if "adapter" in path.name or path.name == "distil.json"
+    ]
+    adapter.load_student(folder)
+    assert "holds the model that this adapter stands on" in refused(lambda: adapter.save_student(folder))
+    assert (folder / "model.safetensors").exists()
+
+
 def test_the_command_starts_where_the_student_did(
     teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset, tmp_path: Path
 ) -> None:

@@ -1,0 +1,227 @@
+"""The student in hand: adapted, saved, taken up again, freed; and the command line that trains it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from distil.api.calls import checked
+from distil.api.config import DistillationConfig
+from distil.api.errors import ArgumentError, library_words
+from distil.api.inputs import (
+    check_quantised,
+    check_same_tokens,
+    half_precision,
+    local_tokenizer,
+    quantisation,
+    quantised_bits,
+    shared_ids,
+)
+from distil.api.past import Past
+from distil.api.rows import score_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from distil.config.schema import ExperimentConfig
+
+logger = logging.getLogger(__name__)
+
+FREED = "the student was freed. Give load_student(folder) a saved one, or make a new {name}."
+
+
+class StudentKeeper:
+    """What a distillation does with its student besides training it."""
+
+    method: ClassVar[str]
+    """Name of the objective in the runner: ``method=…``."""
+    config: DistillationConfig
+    """What it was made with."""
+    teacher: PreTrainedModel
+    """The teacher, in eval mode."""
+    tokenizer: PreTrainedTokenizerBase | None
+    """The one that was given, or was found beside the student when text came."""
+
+    def __init__(
+        self,
+        config: DistillationConfig,
+        teacher: PreTrainedModel,
+        student: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+    ) -> None:
+        self.config, self.teacher, self.tokenizer = config, teacher, tokenizer
+        self._past = Past()
+        self._columns: list[str] = ["input_ids"]
+        self._student: PreTrainedModel | None = None
+        with library_words(config.peft_type):
+            check_same_tokens(teacher, student)
+            self._adopt(student)
+
+    @property
+    def student(self) -> PreTrainedModel:
+        """The student: with ``use_peft`` PEFT's wrapper of it. Raises ValueError after ``free_student``."""
+        if self._student is None or next(self._student.parameters()).is_meta:
+            raise ArgumentError(FREED.format(name=type(self).__name__))
+        return self._student
+
+    @checked("save_student")
+    def save_student(self, output_dir: str | Path) -> None:
+        """Save the student (of an adapted one the adapter alone), tokenizer, config and a model card.
+
+        ``AutoModelForCausalLM.from_pretrained(output_dir)`` loads it, or ``load_student``. The card says how
+        the student was made. ``distil merge`` makes one plain model of an adapter and its base.
+
+        Args:
+            output_dir: a folder, made where it is absent; files of an earlier student there are replaced.
+
+        Raises:
+            ArgumentError: where nothing can be written there, or the student was freed.
+        """
+        from distil.api.card import library_card
+        from distil.api.experiment import command_of
+        from distil.api.saved import base_recipe, save
+
+        with library_words(self.config.peft_type):
+            tokenizer = self.tokenizer or self._local_tokenizer()
+            run, base, student = self.experiment("DATA"), None, self.student
+            if self._base_print:
+                base = base_recipe(
+                    asdict(run.model.student),
+                    run.peft.name,
+                    self._base_name,
+                    self._base_print,
+                    run.seed,
+                    quantisation(student),
+                    (self.method, self.config.teacher_model_name),
+                )
+            names = self.config.teacher_model_name, self.config.student_model_name
+            card = library_card(type(self).__name__, *names, self._past, command_of(run), base)
+            save(Path(output_dir), student, tokenizer, self.config, card, base)
+
+    @checked("load_student")
+    def load_student(self, model_path: str | Path) -> PreTrainedModel:
+        """Take the student of a folder, in place of the one that is here.
+
+        An adapter goes onto the base that is here, which must be the one it was trained on. A whole model,
+        where the config asks for an adapter, becomes the base of a new one. P-tuning and a projected prefix
+        save no network: what comes back speaks, and is not trained further. ``command`` begins from this
+        folder once the student was trained on.
+
+        Args:
+            model_path: what ``save_student`` wrote, ``student/`` of a run, or any folder of ``transformers``.
+
+        Returns:
+            The student, in eval mode.
+
+        Raises:
+            ArgumentError: for a folder that holds no student, or one that does not fit.
+        """
+        from distil.adapters.existing import ADAPTER_CONFIG
+        from distil.api.saved import load
+        from distil.api.students import adapter_of, place
+
+        folder = Path(model_path).expanduser()
+        with library_words(self.config.peft_type):
+            resumable = adapter_of(self.experiment()).no_resume is None
+            model = load(folder, self._student, self._base_name, self._base_print, resumable=resumable)
+            adapter = (folder / ADAPTER_CONFIG).is_file()
+            if adapter:
+                self._student = model
+                model.train(False)
+                place(self.teacher, model)
+            else:
+                check_same_tokens(self.teacher, model)
+                self._adopt(model)
+                if self._base_print:
+                    logger.warning(
+                        "%s is a whole model: it is the base now, and a new adapter goes onto it.", folder
+                    )
+            self._past = self._past.loaded(folder, adapter=adapter)
+        return self.student
+
+    def free_student(self) -> None:
+        """Let go of the student's memory; ``load_student`` brings one back."""
+        self._student = None
+
+    def experiment(self, data: str | Path | None = None) -> ExperimentConfig:
+        """The typed config of the runner that does the same, models as they were loaded here.
+
+        Args:
+            data: where the rows are: see ``command``.
+
+        Returns:
+            What ``python run.py`` would compose.
+
+        Raises:
+            ArgumentError: for a value of the config that was set out of range.
+        """
+        return self._experiment_of(self._student, data)
+
+    def command(self, data: str | Path | None = None) -> str:
+        """The command line that trains the same student, to the bit where models and rows are the same.
+
+        It says the last training, from where the student began then; before any, the one that would begin
+        now. Rows are scored as those that ``train`` saw last. What no command line says (a caller's own
+        ``TrainingArguments``) is logged as a warning.
+
+        Args:
+            data: a folder of ``save_to_disk`` with splits ``train``, ``validation`` and ``test``, or a hub
+                name. None prints DATA.
+
+        Returns:
+            One line for a shell, quoted for it and for Hydra.
+
+        Raises:
+            ArgumentError: for a value of the config that was set out of range.
+        """
+        from distil.api.experiment import command_of
+
+        for untold in self._past.untold:
+            logger.warning("The command does not say all of the last training: %s.", untold)
+        return command_of(self.experiment("DATA" if data is None else data))
+
+    # ---- parts
+
+    _base_name: str
+    """Where the student came from."""
+    _base_print: str
+    """What tells the base under an adapter from others; empty: all of the student is trained."""
+
+    def _adopt(self, student: PreTrainedModel) -> None:
+        """Take ``student`` as the one to train, an adapter on it where the config asks for one."""
+        from distil.api.students import adapted, place
+
+        check_quantised(student, self.config)
+        self._base_name = str(student.name_or_path) or self.config.student_model_name
+        tokenizer = self.tokenizer
+        if tokenizer is None and self.config.prompt_tuning_init == "TEXT":
+            tokenizer = self._local_tokenizer()
+        self._student, self._base_print = adapted(student, self._experiment_of(student), tokenizer)
+        place(self.teacher, self._student)
+        shared_ids(self.tokenizer, self.teacher, self._student)
+
+    def _experiment_of(
+        self, student: PreTrainedModel | None, data: str | Path | None = None
+    ) -> ExperimentConfig:
+        from distil.api.experiment import to_experiment
+
+        return to_experiment(
+            self.config,
+            self.method,
+            data=data,
+            score=score_of(self._columns),
+            models={
+                "teacher": half_precision(self.teacher),
+                "student": half_precision(student) | self._past.keys,
+            },
+            peft=quantisation(student) if self.config.use_peft else {},
+        )
+
+    def _bits_untold(self, student: PreTrainedModel) -> int | None:
+        """In how many bits the base is held, where no key of a run would say so."""
+        return None if self.config.peft_type.lower() == "qlora" else quantised_bits(student)
+
+    def _local_tokenizer(self) -> PreTrainedTokenizerBase | None:
+        return local_tokenizer(self._base_name, self.config.student_model_name)
