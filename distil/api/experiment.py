@@ -30,7 +30,12 @@ from distil.registry import unknown_name
 if TYPE_CHECKING:
     from distil.api.config import DistillationConfig
 
-PROGRAM = "python run.py"
+
+def program() -> str:
+    """How the runner is called: from a checkout by its script, from an installed package by its command."""
+    checkout = Path(__file__).resolve().parents[2]
+    return "python run.py" if (checkout / "run.py").is_file() else "distil run"
+
 
 TRAINER_FIELDS = (
     "num_train_epochs",
@@ -140,7 +145,7 @@ def command_of(experiment: ExperimentConfig) -> str:
     for key, value in _leaves(asdict(experiment)):
         if value != defaults[key] and key not in ("model.name", "tracker.name"):
             words.append(f"{key}={_override(value)}")
-    return f"{PROGRAM} {shlex.join(words)}"
+    return f"{program()} {shlex.join(words)}"
 
 
 def _defaults(experiment: ExperimentConfig) -> ExperimentConfig:

@@ -349,6 +349,10 @@ def test_the_site_shows_the_docstrings(site: Path) -> None:
     assert "Both orders are understood" in text
     assert "Softens both distributions of every divergence" in text
     assert "mean over unmasked positions, in nats" in text
+    assert "Unset" not in text, "a default is shown as a reader would write it"
+    assert "temperature: float = 2.0" in text
+    for section in ("Parameters:", "Returns:", "Raises:"):
+        assert section in text
 
 
 @pytest.mark.browser

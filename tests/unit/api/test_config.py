@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from distil.config.schema import ExperimentConfig
 from distil.config.store import register_schemas, typed
 from distil.methods.base import METHODS
 
+ROOT = Path(__file__).resolve().parents[3]
 NAMES: dict[str, Any] = {"teacher_model_name": "gpt2-medium", "student_model_name": "gpt2"}
 KINDS = [name for name in ADAPTERS.entries() if name != "none"]
 
@@ -317,6 +322,25 @@ def test_any_text_survives_shell_and_hydra(text: str) -> None:
         prompt_tuning_init_text=text,
     )
     assert composed(made.command("kd", data=f"d{text}")) == made.experiment("kd", f"d{text}")
+
+
+def test_an_installed_package_prints_its_own_command(tmp_path: Path) -> None:
+    """There is no run.py beside it."""
+    shutil.copytree(
+        ROOT / "distil", tmp_path / "distil", ignore=shutil.ignore_patterns("__pycache__", "assets")
+    )
+    shutil.copytree(ROOT / "conf", tmp_path / "distil" / "conf")
+    code = "from distil.api.config import DistillationConfig as C; print(C('a', 'b').command('gkd', 'rows'))"
+    said = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    here = DistillationConfig("a", "b").command("gkd", "rows")
+    assert said.strip() == here.replace("python run.py ", "distil run ", 1)
 
 
 @pytest.mark.parametrize(
