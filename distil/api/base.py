@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,6 +20,7 @@ from distil.api.inputs import (
     filling_id,
     shared_ids,
     token_ids,
+    warn_of_order,
 )
 from distil.api.keeper import StudentKeeper
 from distil.api.rows import raw_rows, read_rows
@@ -72,7 +74,9 @@ class BaseDistillation(StudentKeeper):
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None: ...
 
-    @checked("")
+    @checked(
+        "", {field.name: f"DistillationConfig(…, {field.name}=…)" for field in fields(DistillationConfig)}
+    )
     def __init__(
         self, teacher_model: Any, student_model: Any, config: Any, tokenizer: Any | None = None
     ) -> None:
@@ -90,11 +94,12 @@ class BaseDistillation(StudentKeeper):
             tokenizer is None or callable(tokenizer),
             f"tokenizer is a {type(tokenizer).__name__}: give AutoTokenizer.from_pretrained(…).",
         )
+        warn_of_order(teacher_model, student_model)
         self.history: list[dict[str, float]] = []
         """What the last training logged, one entry a logging step or evaluation, with its ``step``."""
         super().__init__(config, teacher_model, student_model, tokenizer)
 
-    @checked("train")
+    @checked("train", {name: f"TrainingArguments({name}=…)" for name in ("output_dir", "report_to")})
     def train(
         self,
         train_dataset: Any,

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from distil.api.errors import ArgumentError
@@ -20,23 +21,34 @@ class CallError(ArgumentError, TypeError):
     """An argument that a call does not take, or lacks; a TypeError too, as Python's own."""
 
 
-def checked(name: str) -> Callable[[F], F]:
-    """Decorator: calls of a method that do not fit raise CallError in the words of its caller.
+def checked(name: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[F], F]:
+    """Decorator: calls of a function or method that do not fit raise CallError in the words of its caller.
 
-    ``name``: what the caller called. An empty one stands for the class of the object.
+    Args:
+        name: what the caller called. An empty one stands for the class of the object.
+        elsewhere: names that belong to something else, and where they go.
     """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
 
         @wraps(function)
-        def call(self: Any, *positional: Any, **named: Any) -> Any:
-            bound(name or type(self).__name__, signature, (self, *positional), named)
-            return function(self, *positional, **named)
+        def call(*positional: Any, **named: Any) -> Any:
+            called = name or type(positional[0]).__name__
+            for given in set(named) & set(elsewhere or ()) - set(signature.parameters):
+                raise CallError(f"{called} takes no {given!r}. It goes to {(elsewhere or {})[given]}.")
+            bound(called, signature, positional, named)
+            return function(*positional, **named)
 
         return cast("F", call)
 
     return decorate
+
+
+def check_path(name: str, value: Any) -> None:
+    """Raise ArgumentError unless ``value`` is a path."""
+    if not isinstance(value, (str, Path)):
+        raise ArgumentError(f"{name} is a {type(value).__name__}: give a path.")
 
 
 def bound(

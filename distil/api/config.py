@@ -11,7 +11,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from distil.api.calls import CallError, bound
+from distil.api.calls import CallError, bound, check_path
 from distil.api.errors import ArgumentError, library_words, require
 from distil.api.fields import (
     ALIASES,
@@ -246,12 +246,18 @@ class DistillationConfig:
         """Write the config as JSON, whole or not at all.
 
         Args:
-            filepath: the file; its folder must be there.
+            filepath: the file; its folder is made where it is absent.
 
         Raises:
-            OSError: where it cannot be written.
+            ArgumentError: where it cannot be written.
         """
-        write_text(Path(filepath), json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n")
+        check_path("filepath", filepath)
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        try:
+            Path(filepath).parent.mkdir(parents=True, exist_ok=True)
+            write_text(Path(filepath), text)
+        except OSError as error:
+            raise ArgumentError(f"filepath={filepath} cannot be written: {error.strerror}.") from error
 
     @classmethod
     def load(cls, filepath: str | Path) -> DistillationConfig:
@@ -266,6 +272,7 @@ class DistillationConfig:
         Raises:
             ArgumentError: where the file cannot be read, is not JSON, or has a key that is no field.
         """
+        check_path("filepath", filepath)
         try:
             content = json.loads(Path(filepath).read_text(encoding="utf-8"))
         except OSError as error:
@@ -289,6 +296,7 @@ class DistillationConfig:
         """
         from distil.api.experiment import to_experiment
 
+        require(isinstance(method, str), f"method is a {type(method).__name__}: give a name, such as kd.")
         with library_words(self.peft_type):
             return to_experiment(self, method, data=data)
 

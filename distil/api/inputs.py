@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from distil.types import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 LOAD = "AutoModelForCausalLM.from_pretrained"
 
@@ -40,6 +43,16 @@ def check_model(model: Any, role: str) -> None:
         f"{role} is a {type(inner).__name__}, which is no causal language model: it does not predict the "
         f"next token. Load it with {LOAD}(…), or choose a model that has such a head.",
     )
+
+
+def warn_of_order(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Say so where the student is the larger of the two."""
+    counts = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]
+    if counts[0] < counts[1] and not any(map(quantised_bits, (teacher, student))):
+        logger.warning(
+            "The teacher has %s parameters, the student %s: were they given the other way round?",
+            *(f"{count:,}" for count in counts),
+        )
 
 
 def check_config(config: Any) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from distil.api.calls import checked
+from distil.api.calls import check_path, checked
 from distil.api.config import DistillationConfig
 from distil.api.errors import ArgumentError, library_words
 from distil.api.inputs import (
@@ -83,6 +83,7 @@ class StudentKeeper:
         from distil.api.experiment import command_of
         from distil.api.saved import base_recipe, save
 
+        check_path("output_dir", output_dir)
         with library_words(self.config.peft_type):
             tokenizer = self.tokenizer or self._local_tokenizer()
             run, base, student = self.experiment("DATA"), None, self.student
@@ -122,6 +123,7 @@ class StudentKeeper:
         from distil.api.saved import load
         from distil.api.students import adapter_of, place
 
+        check_path("model_path", model_path)
         folder = Path(model_path).expanduser()
         with library_words(self.config.peft_type):
             resumable = adapter_of(self.experiment()).no_resume is None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.api.calls import check_path, checked
 from distil.api.errors import ArgumentError
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.types import InputError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+@checked("get_tokenizer")
 def get_tokenizer(model_name: str | Path, *, allow_network: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model, with a pad token: EOS where it came without one.
 
@@ -34,6 +36,7 @@ def get_tokenizer(model_name: str | Path, *, allow_network: bool = True) -> PreT
         return load_tokenizer(_config(model_name), allow_network=allow_network)[0]
 
 
+@checked("get_vocab_size")
 def get_vocab_size(model_name: str | Path, *, allow_network: bool = True) -> int:
     """How many ids a model gives a logit to, from its config alone: no weights are read.
 
@@ -64,6 +67,7 @@ def _config(name: str | Path) -> ModelConfig:
 
 @contextmanager
 def _named(name: str | Path) -> Iterator[None]:
+    check_path("model_name", name)
     try:
         yield
     except InputError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from distil.api.calls import checked
 from distil.api.errors import ArgumentError, library_words, require
 from distil.api.inputs import check_length, check_model, token_ids
 from distil.api.rows import RawRows, raw_rows, read_rows
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 NO_LIMIT = 2**31 - 1
 
 
+@checked("compute_perplexity")
 def compute_perplexity(
     model: PreTrainedModel,
     dataset: Any,
@@ -73,8 +75,8 @@ def _move(model: PreTrainedModel, device: str | torch.device) -> None:
     try:
         model.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        text = str(error).splitlines()[0]
-        raise ArgumentError(f'device="{device}" cannot be used here: {text} Give device="cpu".') from error
+        text = str(error).splitlines()[0].rstrip(".")
+        raise ArgumentError(f'device="{device}" cannot be used here: {text}. Give device="cpu".') from error
 
 
 def _without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase) -> RawRows:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.api.errors import ArgumentError, require
@@ -14,6 +15,7 @@ from distil.config.schema import DataConfig
 from distil.data.columns import Kind, detect
 from distil.data.encode import Dropped, Encoder
 from distil.data.hf import HfConfig
+from distil.data.local import FORMATS
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ BATCH = 1000
 
 TOKENISE = """Tokenise it first:
     dataset = dataset.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=512), batched=True)
-or give a column `text`, or `prompt` and `response`, and a tokenizer:
+or call its columns `prompt` and `response` (or one `text`), and give a tokenizer:
+    dataset = dataset.rename_columns({"my_question": "prompt", "my_answer": "response"})
     KnowledgeDistillation(teacher, student, config, tokenizer)"""
 
 ADD_PROMPTS = """GKD lets the student go on from prompts. Add them:
@@ -174,6 +177,18 @@ def _check_prompts(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], na
 
 def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
     """The rows of ``dataset`` one by one, as plain values."""
+    columns = list(dataset.values()) if isinstance(dataset, Mapping) else []
+    if columns and all(isinstance(c, list) and not any(isinstance(x, Mapping) for x in c) for c in columns):
+        raise ArgumentError(f"{name} is a dict of lists: give datasets.Dataset.from_dict({name}).")
+    if type(dataset).__module__.startswith("pandas"):
+        raise ArgumentError(
+            f"{name} is a {type(dataset).__name__}: give datasets.Dataset.from_pandas({name})."
+        )
+    if isinstance(dataset, (str, Path)) and (kind := FORMATS.get(Path(dataset).suffix.lower())):
+        raise ArgumentError(
+            f"{name} is the name of a file. Give its rows: "
+            f'datasets.load_dataset("{kind}", data_files="{dataset}", split="train").'
+        )
     if isinstance(dataset, Mapping):
         splits = ", ".join(map(str, dataset))
         raise ArgumentError(

@@ -28,6 +28,7 @@ def save(
 ) -> None:
     """Write the student as a plain folder. ``base``: what its adapter stands on; None: all of it is saved."""
     from distil.anatomy import is_adapted
+    from distil.models.load import quiet
 
     require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
     on = None if base is None else Path(base["model"]["path"])
@@ -44,7 +45,8 @@ def save(
             if base is not None:
                 write_json(folder / SIDECAR, base)
         else:
-            untyped.save_pretrained(folder)
+            with quiet():
+                untyped.save_pretrained(folder)
         if tokenizer is not None:
             tokenizer.save_pretrained(folder)
         config.save(folder / CONFIG)

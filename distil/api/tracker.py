@@ -24,9 +24,13 @@ class MetricTracker:
             value: a number, or a tensor of one element.
 
         Raises:
-            TypeError: for what is no number, ValueError for a text that says none.
+            ArgumentError: for what is no number.
         """
-        self._values[name].append(float(value))
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(f"value={value!r} of {name} is no number: give one.") from error
+        self._values[name].append(number)
 
     def get_average(self, name: str) -> float:
         """The arithmetic mean of all values of one name.

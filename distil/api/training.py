@@ -23,6 +23,7 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import score_rows
 from distil.files import read_json
 from distil.methods.base import Method
+from distil.models.load import quiet
 from distil.stages import training_arguments
 from distil.trainer import DistillationTrainer
 from distil.types import RunFailed
@@ -65,11 +66,11 @@ def train(
         shared_vocabulary=job.shared_vocabulary,
         evaluate_student=None if job.held_out is None else _evaluation(job, arguments),
     )
-    _advise(trainer, job.experiment)
+    _advise(trainer, job)
     bar = ProgressBar(Console(stderr=True), trainer.tokens_seen)
     if arguments.disable_tqdm:
         trainer.add_callback(bar)
-    with bar:
+    with bar, quiet():
         output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     _finish(trainer, job)
     return output, trainer.state.log_history
@@ -109,10 +110,19 @@ def _evaluation(job: Job, arguments: TrainingArguments) -> Any:
     return evaluate
 
 
-def _advise(trainer: DistillationTrainer, experiment: ExperimentConfig) -> None:
+def _advise(trainer: DistillationTrainer, job: Job) -> None:
     steps = trainer.planned_steps()
-    for line in advice(experiment, trainer.terms(), steps, trainer.args.get_warmup_steps(steps)):
+    for line in advice(job.experiment, trainer.terms(), steps, trainer.args.get_warmup_steps(steps)):
         logger.warning(in_words(line))
+    every = trainer.args.eval_steps
+    if job.held_out is not None and trainer.args.eval_strategy == "steps" and every and every > steps:
+        logger.warning(
+            "eval_steps=%d, but the run has %d steps: eval_dataset is not looked at while training. Try "
+            "eval_steps=%d, or evaluate(eval_dataset) afterwards.",
+            every,
+            steps,
+            max(1, steps // 4),
+        )
 
 
 # ---- arguments

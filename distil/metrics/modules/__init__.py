@@ -22,6 +22,10 @@ def run_module(name: str, predictions: list[str], references: list[list[str]]) -
 
 def as_reference_lists(predictions: list[str], references: list[str] | list[list[str]]) -> list[list[str]]:
     """One list of references a prediction. Raises ValueError where the two do not pair up."""
+    given: dict[str, Any] = {"predictions": predictions, "references": references}
+    for name, texts in given.items():
+        if isinstance(texts, str):  # a list of letters, to Python
+            raise ValueError(f"{name} is one text: give a list, {name}=[…].")
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions but {len(references)} references: give one each.")
     if not predictions:

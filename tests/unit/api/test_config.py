@@ -143,6 +143,18 @@ def test_round_trips_are_exact(keys: dict[str, Any], tmp_path: Path) -> None:
     assert promised <= stored.keys() <= promised | {"left_to_method"}
 
 
+def test_a_config_makes_its_folder_and_names_a_path_that_is_none(tmp_path: Path) -> None:
+    config().save(tmp_path / "new" / "folder" / "c.json")
+    assert DistillationConfig.load(tmp_path / "new" / "folder" / "c.json") == config()
+    nothing: Any = None
+    for call in (config().save, DistillationConfig.load):
+        with pytest.raises(ArgumentError, match="filepath is a NoneType: give a path"):
+            call(nothing)
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match="cannot be written"):
+        config().save(tmp_path / "file" / "c.json")
+
+
 def test_an_edited_file_says_what_it_says(tmp_path: Path) -> None:
     stored = config().to_dict() | {"temperature": 3.0}
     assert DistillationConfig.from_dict(stored).experiment("gkd").method.temperature == 3.0

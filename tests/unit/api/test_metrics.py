@@ -14,6 +14,7 @@ from rouge_score import rouge_scorer
 from torch.utils.data import DataLoader
 from transformers import AutoConfig, DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 
+from llm_distil import ArgumentError
 from llm_distil.metrics import MetricTracker, compute_bleu, compute_perplexity, compute_rouge
 from llm_distil.utils import get_tokenizer, get_vocab_size
 from tests.conftest import build_gpt2
@@ -122,6 +123,30 @@ def test_rouge_and_bleu_are_those_of_their_libraries() -> None:
         expected.bp,
         expected.sys_len / expected.ref_len,
     )
+
+
+def test_texts_that_are_no_lists_are_refused() -> None:
+    """Python would take them for lists of letters; and no score is above 1."""
+    text: Any = "a b"
+    for function in (compute_rouge, compute_bleu):
+        with pytest.raises(ValueError, match=r"predictions is one text: give a list"):
+            function(text, ["a b"])
+        with pytest.raises(ValueError, match=r"references is one text: give a list"):
+            function(["a", "b", " "], text)
+    assert compute_bleu(["a b c d e"], ["a b c d e"])["bleu"] == 1
+
+
+def test_calls_that_do_not_fit_name_the_nearest(student: PreTrainedModel, rows: Dataset) -> None:
+    wrong: Any = compute_perplexity
+    with pytest.raises(ArgumentError, match="compute_perplexity lacks tokenizer"):
+        wrong(student, rows)
+    with pytest.raises(ArgumentError, match=r"takes no 'max_len'\. Did you mean max_length\?"):
+        wrong(student, rows, None, max_len=3)
+    nameless: Any = student
+    with pytest.raises(ArgumentError, match=f"model_name is a {type(student).__name__}: give a path"):
+        get_vocab_size(nameless)
+    with pytest.raises(ArgumentError, match="value='a' of loss is no number"):
+        MetricTracker().update("loss", "a")  # type: ignore[arg-type]
 
 
 def test_a_tracker_gives_means_by_name() -> None:

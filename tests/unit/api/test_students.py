@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
@@ -195,8 +196,37 @@ def test_calls_that_do_not_fit_name_the_nearest(
         (lambda: learns.train(rows, rows, None, True), "train: too many positional arguments"),
         (lambda: learns.evaluate(rows, batch_size=1), "evaluate takes no 'batch_size'"),
         (lambda: learns.save_student(folder="x"), "save_student takes no 'folder'"),
+        (lambda: learns.save_student(None), "output_dir is a NoneType: give a path"),
+        (lambda: learns.load_student(3), "model_path is a int: give a path"),
+        (lambda: learns.train(rows, report_to="wandb"), "It goes to TrainingArguments(report_to=…)"),
+        (
+            lambda: learns.__class__(teacher, student, make(), temperature=1.0),
+            "It goes to DistillationConfig(…, temperature=…)",
+        ),
     ):
         assert words in refused(call)
+
+
+def test_models_in_the_other_order_are_told(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    KnowledgeDistillation(teacher, student, make())
+    assert "the other way round" not in caplog.text
+    KnowledgeDistillation(student, teacher, make())
+    assert "were they given the other way round?" in caplog.text
+
+
+def test_an_evaluation_that_never_comes_is_told(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    KnowledgeDistillation(teacher, student, make(eval_steps=2)).train(rows, rows)
+    assert "eval_steps" not in caplog.text
+    KnowledgeDistillation(teacher, student, make()).train(rows, rows)
+    assert "eval_steps=500, but the run has 4 steps: eval_dataset is not looked at" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ADAPTED)
@@ -393,6 +423,12 @@ def test_adapters_that_do_not_go_together_are_refused(
 
 
 BAD_ROWS: dict[str, tuple[Any, str]] = {
+    "a file": ("own.csv", 'datasets.load_dataset("csv", data_files="own.csv", split="train")'),
+    "a path": (Path("a/b.jsonl"), 'datasets.load_dataset("json", data_files="a/b.jsonl", split="train")'),
+    "a dict of lists": ({"input_ids": [[1, 2]]}, "Dataset.from_dict("),
+    "a dict of rows": ({"train": [{"input_ids": [1, 2]}]}, "several splits (train)"),
+    "a frame": (pandas.DataFrame({"text": ["a b c"]}), "Dataset.from_pandas("),
+    "other names": ([{"ask": "a", "say": "b"}], 'dataset.rename_columns({"my_question": "prompt"'),
     "nothing": (None, "is a NoneType: give a data set"),
     "a name": ("dolly", "is 'dolly': give a data set"),
     "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "holds several splits (a)"),

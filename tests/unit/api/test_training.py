@@ -377,7 +377,8 @@ def test_the_printed_command_ends_in_the_same_student(
     if theirs.name.startswith("adapter"):
         told = [json.loads((f / "distil.json").read_text("utf-8")) for f in (product, tmp_path / "library")]
         assert told[0]["base_print"] == told[1]["base_print"]
-        assert told[0].keys() == told[1].keys()
+        assert told[1].keys() - told[0].keys() == {"held", "method", "teacher"}, "what a run says elsewhere"
+        assert told[0].keys() <= told[1].keys()
         taken = kind(teacher, load("gpt2"), make(**keys))
         taken.load_student(product)
         assert distance(taken.student, learns.student) == 0
