@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,21 @@ PACKAGES = (
     "tensorboard",
 )
 """Distributions whose versions can change a result or say how it was tracked."""
+
+
+@cache
+def _own_threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch use ``threads`` for one operation; None: as many as it used before the first call of this."""
+    import torch
+
+    own = _own_threads()  # asked before they change
+    torch.set_num_threads(threads or own)
 
 
 def describe_environment(command: str) -> dict[str, Any]:

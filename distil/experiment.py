@@ -57,6 +57,7 @@ def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path
         print_summary(read_run(folder), console)
         return folder
     method = METHODS.get(config.method.name).factory(config.method)
+    environment.use_threads(config.run.threads)
     _open_folder(folder, config, command)
     with _reported(folder), _log_file(folder / "run.log"):
         with _kept_status(folder, name, command), ExitStack() as started:

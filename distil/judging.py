@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from distil.anatomy import position_limit
 from distil.config.schema import EvalConfig
 from distil.data.base import ColumnsConfig
@@ -16,6 +14,7 @@ from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
 from distil.data.prompting import ending_of
 from distil.data.splits import encode_rows, load_splits
+from distil.environment import use_threads
 from distil.methods.base import METHODS
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-THREADS = torch.get_num_threads()
 COLUMNS = ("prompt_column", "response_column", "context_column", "messages_column", "text_column")
 """Keys that name columns of the run's own data."""
 
@@ -52,7 +50,7 @@ class Pair:
 
 def load_pair(run: FinishedRun, *, teacher: bool) -> Pair:
     """Student and, where asked for, teacher. As many threads as in the run: numbers are then the same."""
-    torch.set_num_threads(run.config.run.threads or THREADS)
+    use_threads(run.config.run.threads)
     tokenizer = load_tokenizer(run)
     student = load_product(run)
     theirs = load_run_teacher(run, student) if teacher else None

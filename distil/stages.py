@@ -41,8 +41,6 @@ from distil.types import InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_THREADS = torch.get_num_threads()
-
 
 @dataclass
 class Clock:
@@ -75,7 +73,6 @@ def run_stages(
     clock, progress = Clock(), Progress(console)
     _quiet_libraries()
     environment.reset_peak_memory()
-    torch.set_num_threads(config.run.threads or DEFAULT_THREADS)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)

@@ -18,9 +18,11 @@ def debug(option: str, small_arguments: list[str], output: Path) -> list[str]:
 def test_overfit_sees_one_batch_and_learns_it(
     small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
-    done = run_command(*debug("overfit", small_arguments, tmp_path))
+    done = run_command(*debug("overfit", small_arguments, tmp_path), "run.threads=2")
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "debug_overfit").iterdir()
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    assert environment["threads"] == 2, "what the run had, not what the process began with"
     assert json.loads((run / "results.json").read_text(encoding="utf-8"))["data"]["train_rows"] == 8
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     losses = [json.loads(line)["train/loss"] for line in lines]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from distil import environment
 
@@ -57,9 +58,18 @@ def test_outside_a_checkout_nothing_is_claimed(checkout: Path) -> None:
     assert environment.git_state(inside) == {"revision": None, "dirty": None}
 
 
-def test_environment_json(tmp_path: Path) -> None:
-    import torch
+def test_threads_of_one_run_are_not_those_of_the_next() -> None:
+    own = torch.get_num_threads()
+    try:
+        environment.use_threads(own + 1)
+        assert torch.get_num_threads() == own + 1
+        environment.use_threads(None)
+        assert torch.get_num_threads() == own
+    finally:
+        torch.set_num_threads(own)
 
+
+def test_environment_json(tmp_path: Path) -> None:
     found = environment.describe_environment("python run.py seed=1")
     json.dumps(found, allow_nan=False)
     assert set(found) == {"command", "versions", "git", "device", "python", "platform", "threads"}
