@@ -1,7 +1,7 @@
 """Keep a picture of a page, for the README and the docs.
 
     python run.py                                                # the report in the README
-    python scripts/take_picture.py outputs/embedded/*/report.html docs/images/report.png
+    python scripts/take_picture.py outputs/default/kd-*/report.html docs/images/report.png
     python run.py -m experiment=compare_methods                  # the comparison
     python scripts/take_picture.py outputs/compare_methods/comparison.html docs/images/comparison.png
 
