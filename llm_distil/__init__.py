@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from distil.api.distillation import ReverseKnowledgeDistillation as ReverseKnowledgeDistillation
     from distil.api.errors import ArgumentError as ArgumentError
     from distil.api.version import __version__ as __version__
+    from distil.types import RunFailed as RunFailed
     from llm_distil import losses as losses
     from llm_distil import metrics as metrics
     from llm_distil import utils as utils
@@ -35,6 +36,7 @@ __all__ = [
     "KnowledgeDistillation",
     "MetricTracker",
     "ReverseKnowledgeDistillation",
+    "RunFailed",
     "__version__",
     "compute_bleu",
     "compute_perplexity",
@@ -59,6 +61,7 @@ _HOMES = {
     ),
     "distil.api.errors": ("ArgumentError",),
     "distil.api.version": ("__version__",),
+    "distil.types": ("RunFailed",),
     "llm_distil.losses": (
         "generalized_jsd_loss",
         "sequence_kl_divergence",

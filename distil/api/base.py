@@ -126,7 +126,7 @@ class BaseDistillation(StudentKeeper):
 
         Raises:
             ArgumentError: for rows or arguments that cannot be trained on; nothing was trained.
-            distil.types.RunFailed: where a loss or a weight is no number.
+            RunFailed: where a loss or a weight is no number.
         """
         from distil.api.training import Job, check_arguments, train
 
@@ -148,13 +148,14 @@ class BaseDistillation(StudentKeeper):
                 teacher=self.teacher,
                 rows=rows,
                 held_out=held_out,
-                experiment=self.experiment(),
+                experiment=self._experiment_of(student, self.config),
                 stops=end_ids(self.tokenizer, self.teacher, self.student),
                 pad_id=filling_id(self.tokenizer),
                 shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
             )
             before = self._past
             self._past = before.trains(
+                self.config,
                 resumed=bool(resume_from_checkpoint),
                 own_arguments=training_args is not None,
                 bits=self._bits_untold(student),
@@ -225,7 +226,7 @@ class BaseDistillation(StudentKeeper):
     def _method(self) -> Method[MethodConfig]:
         from distil.methods.base import METHODS
 
-        return METHODS.get(self.method).factory(self.experiment().method)
+        return METHODS.get(self.method).factory(self._experiment_of(None, self.config).method)
 
 
 def _limit(dataset: Any, arguments: TrainingArguments | None) -> int | None:

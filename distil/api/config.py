@@ -6,7 +6,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +20,7 @@ from distil.api.fields import (
     PARTNERS,
     SHARES,
     check_adapter_field,
+    check_left,
     check_share,
     no_field,
     rest,
@@ -34,12 +35,17 @@ if TYPE_CHECKING:
 
 
 def _noting_what_is_given(kind: type[Any]) -> type[Any]:
-    """Class decorator: ``__init__`` marks what was not given as such, and refuses what does not fit."""
+    """Class decorator: ``__init__`` marks what was not given as such, and refuses what does not fit.
+
+    It takes ``left_to_method`` too, as ``to_dict`` and ``repr`` give it.
+    """
     make = kind.__init__
     signature = inspect.signature(make)
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
 
     @wraps(make)
     def init(self: Any, *positional: Any, **named: Any) -> None:
+        left = check_left(named.pop(LEFT_TO_METHOD, ()))
         for name in named:
             if name not in signature.parameters:
                 raise CallError(no_field(name, [one.name for one in fields(kind)]))
@@ -47,7 +53,11 @@ def _noting_what_is_given(kind: type[Any]) -> type[Any]:
         if "use_peft" not in given:
             for name in given:
                 check_adapter_field(name, given[name], f" (or use_peft=False, and {name} waits)")
-        open_ = {name: unset(signature.parameters[name].default) for name in LEFT_OPEN if name not in given}
+        for name, value in given.items():
+            if name in PARTNERS and PARTNERS[name][0] not in given:
+                given[name] = plain(value)  # alone it counts, though another config has it as a default
+        given = {name: value for name, value in given.items() if name not in left or value != defaults[name]}
+        open_ = {name: unset(defaults[name]) for name in LEFT_OPEN if name not in given}
         make(self, **given, **open_)
 
     kind.__init__ = init
@@ -55,7 +65,7 @@ def _noting_what_is_given(kind: type[Any]) -> type[Any]:
 
 
 @_noting_what_is_given
-@dataclass
+@dataclass(eq=False, repr=False)
 class DistillationConfig:
     """All settings of a distillation: models, objective, training, adapter.
 
@@ -119,9 +129,9 @@ class DistillationConfig:
     seed: int = 42
     """Order of the rows, dropout, sampling, and where an adapter starts."""
 
-    epochs: int = field(default=3, repr=False)
+    epochs: int = 3
     """Another name of ``num_train_epochs``."""
-    batch_size: int = field(default=8, repr=False)
+    batch_size: int = 8
     """Another name of ``per_device_train_batch_size``."""
 
     use_peft: bool = False
@@ -170,9 +180,9 @@ class DistillationConfig:
         Afterwards neither counts as chosen, so that ``dataclasses.replace`` may change either.
         """
         first, second = getattr(self, one), getattr(self, other)
-        if isinstance(first, Unset):
+        if isinstance(first, Unset) and not isinstance(second, Unset):
             first = convert(second)
-        elif isinstance(second, Unset):
+        elif isinstance(second, Unset) and not isinstance(first, Unset):
             second = convert(first)
         elif not math.isclose(convert(first), second, abs_tol=1e-9):
             raise ArgumentError(f"{one}={first} and {other}={second}: they {rule}. Give one of them.")
@@ -194,6 +204,15 @@ class DistillationConfig:
             value = unset(value)
         object.__setattr__(self, name, value)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether both train the same, whatever the method."""
+        return isinstance(other, DistillationConfig) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # its fields may change
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.to_dict().items())})"
+
     def validate(self) -> None:
         """Look at all values together. Called on construction and before training.
 
@@ -210,7 +229,8 @@ class DistillationConfig:
         """Every field as a plain value, aliases left out.
 
         Returns:
-            What ``from_dict`` makes an equal config of; JSON holds it.
+            What ``from_dict`` makes an equal config of; JSON holds it. ``left_to_method`` lists
+            ``temperature`` where each method is to take its own.
         """
         values = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in ALIASES}
         left = ["temperature"] if isinstance(self.temperature, Unset) else []
@@ -230,17 +250,12 @@ class DistillationConfig:
             ArgumentError: naming the nearest field, for a key that is none; and as the class does.
         """
         require(isinstance(config_dict, dict), f"config_dict is a {type(config_dict).__name__}: give a dict.")
-        values = dict(config_dict)
-        left = values.pop(LEFT_TO_METHOD, [])
-        known = {f.name: f.default for f in fields(cls)}
-        for key in values:
-            require(key in known, no_field(str(key), known))
-        for key in left:
-            if key in known and values.get(key) == known[key]:
-                del values[key]
+        known = [f.name for f in fields(cls)]
+        for key in config_dict:
+            require(key in (*known, LEFT_TO_METHOD), no_field(str(key), known))
         for key in ("teacher_model_name", "student_model_name"):
-            require(key in values, f"{key} is missing: a hub name or a folder.")
-        return cls(**values)
+            require(key in config_dict, f"{key} is missing: a hub name or a folder.")
+        return cls(**config_dict)
 
     def save(self, filepath: str | Path) -> None:
         """Write the config as JSON, whole or not at all.

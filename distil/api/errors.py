@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distil.types import InputError
+from distil.types import InputError, RunFailed
 
 
 class ArgumentError(InputError, ValueError):
@@ -22,6 +22,8 @@ WORDS = {
     "method.lambda_gkd": "lambda_gkd",
     "rollouts.max_new_tokens": "max_new_tokens",
     "data.max_length": "max_length",
+    "data.prompt_column": "a column prompt",
+    "data.response_column": "a column response",
     "eval.batch_size": "per_device_eval_batch_size",
     "model.teacher.path": "teacher_model_name",
     "model.student.path": "student_model_name",
@@ -49,6 +51,7 @@ def in_words(message: str, peft_type: str = "lora") -> str:
 
     message = re.sub(r"\b(?:method|rollouts|data|eval|model\.teacher|model\.student|peft|trainer)\.\w+", own,
                      message)  # fmt: skip
+    message = message.replace("run.resume=false", "resume_from_checkpoint=None")
     return re.sub(r"\bpeft=(?=\w)", "peft_type=", message).replace("peft= makes", "peft_type makes")
 
 
@@ -61,6 +64,8 @@ def library_words(peft_type: str = "lora") -> Iterator[None]:
         raise
     except InputError as error:
         raise ArgumentError(in_words(str(error), peft_type)) from error
+    except RunFailed as error:
+        raise RunFailed(in_words(str(error), peft_type)) from error
 
 
 def require(holds: bool, message: str) -> None:

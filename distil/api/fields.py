@@ -10,7 +10,7 @@ from typing import Any
 
 from distil.api.calls import nearest
 from distil.api.errors import ArgumentError, require
-from distil.api.unset import Unset
+from distil.api.unset import Unset, plain
 
 ALIASES = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 """Two names of one value."""
@@ -71,7 +71,6 @@ _OTHERS: dict[str, tuple[tuple[type, ...], str]] = {
     "str | None": ((str, type(None)), "a text or None"),
     "int | None": ((int, type(None)), "a whole number or None"),
     "list[str] | str | None": ((list, tuple, str, type(None)), "a list of module names, a pattern or None"),
-    "list[str] | None": ((list, tuple, type(None)), "a list of module names or None"),
 }
 
 
@@ -92,6 +91,15 @@ def idle_fields(config: Any) -> str:
     return "" if config.use_peft else ", ".join(idle)
 
 
+def check_left(names: Any) -> Iterable[str]:
+    """``names`` if they are fields that may be left to the method, else ArgumentError."""
+    require(
+        isinstance(names, (list, tuple)) and all(name == "temperature" for name in names),
+        f"{LEFT_TO_METHOD}={names!r}: it lists fields that each method sets itself: ['temperature'] or [].",
+    )
+    return list(names)
+
+
 def no_field(name: str, known: Iterable[str]) -> str:
     """That there is no such field, and what was probably meant."""
     from distil.config.training_arguments import TrainingFields
@@ -110,8 +118,11 @@ def check_share(name: str, value: float) -> None:
 
 
 def typed(name: str, value: Any, kind: str) -> Any:
-    """``value`` if it is of the field's kind (numbers as python's own), else ArgumentError."""
-    if isinstance(value, Unset):
+    """``value`` if it is of the field's kind (numbers as python's own), else ArgumentError.
+
+    A number that nobody chose stays one in its own field alone: copied to another, somebody chose it.
+    """
+    if isinstance(value, Unset) and (name in PARTNERS or (name == "temperature" and plain(value) == 2.0)):
         return value
     if kind in _NUMBERS:
         wanted, words = _NUMBERS[kind]
@@ -123,5 +134,5 @@ def typed(name: str, value: Any, kind: str) -> Any:
         if kind == "str" and isinstance(value, Path):
             return str(value)
         if isinstance(value, allowed) and not (kind == "int | None" and isinstance(value, bool)):
-            return value
+            return plain(value)
     raise ArgumentError(f"{name}={value!r} is a {type(value).__name__}: give {words}.")

@@ -97,9 +97,10 @@ class StudentKeeper:
                     quantisation(student),
                     (self.method, self.config.teacher_model_name),
                 )
-            names = self.config.teacher_model_name, self.config.student_model_name
+            config = self._past.config or self.config
+            names = config.teacher_model_name, config.student_model_name
             card = library_card(type(self).__name__, *names, self._past, command_of(run), base)
-            save(Path(output_dir), student, tokenizer, self.config, card, base)
+            save(Path(output_dir), student, tokenizer, config, card, base)
 
     @checked("load_student")
     def load_student(self, model_path: str | Path) -> PreTrainedModel:
@@ -126,7 +127,7 @@ class StudentKeeper:
         check_path("model_path", model_path)
         folder = Path(model_path).expanduser()
         with library_words(self.config.peft_type):
-            resumable = adapter_of(self.experiment()).no_resume is None
+            resumable = adapter_of(self._experiment_of(None, self.config)).no_resume is None
             model = load(folder, self._student, self._base_name, self._base_print, resumable=resumable)
             adapter = (folder / ADAPTER_CONFIG).is_file()
             if adapter:
@@ -159,7 +160,7 @@ class StudentKeeper:
         Raises:
             ArgumentError: for a value of the config that was set out of range.
         """
-        return self._experiment_of(self._student, data)
+        return self._experiment_of(self._student, self._past.config or self.config, data)
 
     def command(self, data: str | Path | None = None) -> str:
         """The command line that trains the same student, to the bit where models and rows are the same.
@@ -200,17 +201,19 @@ class StudentKeeper:
         tokenizer = self.tokenizer
         if tokenizer is None and self.config.prompt_tuning_init == "TEXT":
             tokenizer = self._local_tokenizer()
-        self._student, self._base_print = adapted(student, self._experiment_of(student), tokenizer)
+        self._student, self._base_print = adapted(
+            student, self._experiment_of(student, self.config), tokenizer
+        )
         place(self.teacher, self._student)
         shared_ids(self.tokenizer, self.teacher, self._student)
 
     def _experiment_of(
-        self, student: PreTrainedModel | None, data: str | Path | None = None
+        self, student: PreTrainedModel | None, config: DistillationConfig, data: str | Path | None = None
     ) -> ExperimentConfig:
         from distil.api.experiment import to_experiment
 
         return to_experiment(
-            self.config,
+            config,
             self.method,
             data=data,
             score=score_of(self._columns),
@@ -218,7 +221,7 @@ class StudentKeeper:
                 "teacher": half_precision(self.teacher),
                 "student": half_precision(student) | self._past.keys,
             },
-            peft=quantisation(student) if self.config.use_peft else {},
+            peft=quantisation(student) if config.use_peft else {},
         )
 
     def _bits_untold(self, student: PreTrainedModel) -> int | None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distil.api.config import DistillationConfig
 
 
 @dataclass(frozen=True)
@@ -19,13 +23,17 @@ class Past:
     """Whether it was trained here since it came."""
     untold: tuple[str, ...] = ()
     """What the last training had that no command line says."""
+    config: DistillationConfig | None = None
+    """What the last training was asked; the caller's own may have changed since."""
 
     def loaded(self, folder: Path, *, adapter: bool) -> Past:
         """A student was taken from ``folder``: a whole one, or an adapter onto the base that is here."""
         base = {"path": self.came["path"]} if adapter and "path" in self.came else {}
         return replace(self, came=base | {"adapter" if adapter else "path": str(folder)}, trained=False)
 
-    def trains(self, *, resumed: bool, own_arguments: bool, bits: int | None) -> Past:
+    def trains(
+        self, config: DistillationConfig, *, resumed: bool, own_arguments: bool, bits: int | None
+    ) -> Past:
         """A training begins, or goes on from a checkpoint (``resumed``).
 
         ``bits``: in how many the base is held where its adapter does not say so.
@@ -36,9 +44,8 @@ class Past:
             f"its base was held in {bits} bits under an adapter that is not qlora": bits is not None,
         }
         start = self.start if self.trained else self.came
-        return replace(
-            self, start=start, trained=True, untold=tuple(k for k, holds in untold.items() if holds)
-        )
+        told = tuple(words for words, holds in untold.items() if holds)
+        return replace(self, start=start, trained=True, untold=told, config=copy(config))
 
     @property
     def keys(self) -> dict[str, Any]:

@@ -113,6 +113,35 @@ def test_temperature_is_left_to_the_method_until_it_is_chosen() -> None:
     assert made.experiment("gkd").method.temperature == 2.0
 
 
+def test_configs_that_train_otherwise_are_not_equal() -> None:
+    left, chosen = config(), config(temperature=2.0)
+    assert left != chosen
+    assert left == config()
+    assert left != "a text"
+    assert "left_to_method=['temperature']" in repr(left)
+    assert "left_to_method" not in repr(chosen)
+
+
+def test_a_number_that_is_copied_counts() -> None:
+    """Whatever field it comes from, and whether anybody had chosen it there."""
+    other = config(epochs=5, lambda_gkd=0.3)
+    assert config(kd_loss_weight=other.beta_gkd).experiment("kd").method.kd_loss_weight == 0.7  # type: ignore[attr-defined]
+    assert config(temperature=other.beta_gkd).experiment("gkd").method.temperature == 0.7
+    assert config(epochs=other.epochs).num_train_epochs == 5
+    assert config(per_device_train_batch_size=other.num_train_epochs).batch_size == 5
+    assert config(lambda_gkd=other.beta_gkd).beta_gkd == 0.3
+    made = config()
+    made.kd_loss_weight, made.seed = other.lambda_gkd, other.epochs
+    assert made.experiment("kd").method.kd_loss_weight == 0.3  # type: ignore[attr-defined]
+    assert type(made.experiment("kd").seed) is int
+    names = ["layers"]
+    adapted = config(use_peft=True, lora_target_modules=tuple(names), lora_bias="none")
+    assert adapted.lora_target_modules == ["layers"]
+    adapted.lora_target_modules = names
+    names.append("more")
+    assert adapted.lora_target_modules == ["layers"], "the caller's list stays the caller's"
+
+
 # ---- round trips
 
 
@@ -134,6 +163,7 @@ def test_round_trips_are_exact(keys: dict[str, Any], tmp_path: Path) -> None:
     loaded = DistillationConfig.load(tmp_path / "config.json")
     for copy in (loaded, DistillationConfig.from_dict(made.to_dict()), pickle.loads(pickle.dumps(made))):
         assert copy == made
+        assert eval(repr(copy)) == DistillationConfig(**made.to_dict()) == made
         assert copy.to_dict() == made.to_dict()
         for method in ("kd", "gkd"):
             assert copy.experiment(method) == made.experiment(method)
@@ -153,6 +183,12 @@ def test_a_config_makes_its_folder_and_names_a_path_that_is_none(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(ArgumentError, match="cannot be written"):
         config().save(tmp_path / "file" / "c.json")
+
+
+def test_what_is_left_to_the_method_is_a_list_of_fields() -> None:
+    for wrong in (3, "temperature", ["seed"], [{}]):
+        with pytest.raises(ArgumentError, match=r"left_to_method=.*\['temperature'\] or \[\]"):
+            DistillationConfig.from_dict(NAMES | {"left_to_method": wrong})
 
 
 def test_an_edited_file_says_what_it_says(tmp_path: Path) -> None:

@@ -59,9 +59,12 @@ def refused(call: Callable[[], object]) -> str:
 def test_a_saved_student_is_a_plain_model_folder(
     teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make, rows: Dataset, tmp_path: Path
 ) -> None:
-    config = make(temperature=1.5)
-    learns = KnowledgeDistillation(teacher, student, config)
+    asked = make(temperature=1.5)
+    config = replace(asked)
+    learns = KnowledgeDistillation(teacher, student, asked)
     learns.train(rows)
+    asked.temperature = 4.0
+    assert " method.temperature=1.5 " in learns.command(), "what trained it, whatever becomes of the config"
     learns.save_student(tmp_path / "saved")
     assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "saved"), student) == 0
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")("a b")["input_ids"]
