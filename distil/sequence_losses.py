@@ -8,11 +8,14 @@ so position t of mask and logits belong together. While training the engine neve
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from distil.losses import Score
@@ -103,6 +106,7 @@ def generalized_jsd_loss(
         ValueError: for shapes that do not fit, a temperature that is not above 0, or a ``lambda_weight``
             outside [0, 1].
     """
+    _check_number("lambda_weight", lambda_weight)
     if not 0 <= lambda_weight <= 1:
         raise ValueError(f"lambda_weight must lie in [0, 1], got {lambda_weight}.")
     return _mean(GeneralizedJSD(lambda_weight), teacher_logits, student_logits, temperature, attention_mask)
@@ -117,20 +121,21 @@ def _mean(
 ) -> Tensor:
     import torch
 
+    _check_tensor("teacher_logits", teacher_logits)
+    _check_tensor("student_logits", student_logits)
     shape = student_logits.shape[:-1]
     if teacher_logits.shape[:-1] != shape:
         raise ValueError(
             f"teacher_logits {tuple(teacher_logits.shape)} and student_logits {tuple(student_logits.shape)} "
             "do not speak about the same positions: all but the last size must agree."
         )
+    _check_number("temperature", temperature)
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be above 0, got {temperature}.")
+        raise ValueError(f"temperature must be above 0 and finite, got {temperature}.")
     if attention_mask is None:
         counted = torch.ones(shape, dtype=torch.bool, device=student_logits.device)
-    elif attention_mask.shape == shape:
-        counted = attention_mask.to(student_logits.device).bool()
     else:
-        raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}, the logits want {tuple(shape)}.")
+        counted = _positions(attention_mask, shape).to(student_logits.device)
     shared = min(teacher_logits.shape[-1], student_logits.shape[-1])
 
     def rows(logits: Tensor) -> Tensor:
@@ -140,3 +145,31 @@ def _mean(
 
     value_N = divergence(rows(teacher_logits.detach()), rows(student_logits))
     return value_N.sum() / max(value_N.numel(), 1)
+
+
+def _positions(attention_mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask as booleans; ValueError where it is none for logits of ``shape``."""
+    _check_tensor("attention_mask", attention_mask)
+    if attention_mask.shape != shape:
+        raise ValueError(f"attention_mask is {tuple(attention_mask.shape)}, the logits want {tuple(shape)}.")
+    counted = attention_mask.bool()
+    if bool((attention_mask != counted).any()):
+        raise ValueError(
+            "attention_mask holds other values than 0 and 1. Of labels: attention_mask=labels != -100."
+        )
+    return counted
+
+
+def _check_tensor(name: str, value: object) -> None:
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        where = ": give its .logits" if hasattr(value, "logits") else ": give a tensor"
+        raise ValueError(f"{name} is a {type(value).__name__}{where}.")
+    if value.ndim == 0:
+        raise ValueError(f"{name} is one number: give a tensor that ends in the vocabulary.")
+
+
+def _check_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name}={value!r} is a {type(value).__name__}: give a number.")

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, overload
 from distil.api.calls import checked
 from distil.api.config import DistillationConfig
 from distil.api.errors import library_words, require
-from distil.api.fields import idle_fields
 from distil.api.inputs import (
+    check_apart,
     check_config,
     check_length,
     check_model,
@@ -85,11 +85,7 @@ class BaseDistillation(StudentKeeper):
         check_config(config)
         check_model(teacher_model, "teacher_model")
         check_model(student_model, "student_model")
-        require(
-            teacher_model is not student_model,
-            "teacher_model and student_model are one object, which would learn from itself as it changes. "
-            "Load it twice.",
-        )
+        check_apart(teacher_model, student_model)
         require(
             tokenizer is None or callable(tokenizer),
             f"tokenizer is a {type(tokenizer).__name__}: give AutoTokenizer.from_pretrained(…).",
@@ -128,6 +124,7 @@ class BaseDistillation(StudentKeeper):
             ArgumentError: for rows or arguments that cannot be trained on; nothing was trained.
             RunFailed: where a loss or a weight is no number.
         """
+        from distil.api.experiment import idle_fields
         from distil.api.training import Job, check_arguments, train
 
         check_arguments(training_args)
@@ -136,7 +133,7 @@ class BaseDistillation(StudentKeeper):
             student = self.student
             check_trainable(student)
             if idle := idle_fields(self.config):
-                logger.warning("use_peft=False: all of the student is trained, and %s waits.", idle)
+                logger.warning("%s, so nothing reads %s.", _what_is_trained(self.config), idle)
             raw = raw_rows(train_dataset, "train_dataset", _limit(train_dataset, training_args))
             self._columns = raw.columns
             method = self._method()
@@ -227,6 +224,12 @@ class BaseDistillation(StudentKeeper):
         from distil.methods.base import METHODS
 
         return METHODS.get(self.method).factory(self._experiment_of(None, self.config).method)
+
+
+def _what_is_trained(config: DistillationConfig) -> str:
+    """In the words of the config."""
+    whole = "use_peft=False: all of the student is trained"
+    return f"An adapter of peft_type={config.peft_type} is trained" if config.use_peft else whole
 
 
 def _limit(dataset: Any, arguments: TrainingArguments | None) -> int | None:

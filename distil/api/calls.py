@@ -13,7 +13,11 @@ from distil.api.errors import ArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-HINTS = {"teacher_model_name": "a hub name or a folder", "student_model_name": "a hub name or a folder"}
+HINTS = {
+    "teacher_model_name": "a hub name or a folder",
+    "student_model_name": "a hub name or a folder",
+    "config": "a DistillationConfig, third; where it comes first, both models follow without their names",
+}
 """What to give for arguments whose names do not say it."""
 
 
@@ -58,20 +62,29 @@ def bound(
     known = [parameter for parameter in signature.parameters if parameter != "self"]
     for given in named:
         if given not in known:
-            raise CallError(f"{name} takes no {given!r}. {nearest(given, known)}")
+            lacking = [one for one in _lacking(signature, positional, named) if one != "self"]
+            meant = get_close_matches(given, lacking, n=1)
+            raise CallError(f"{name} takes no {given!r}. {nearest(given, meant or known)}")
     try:
         found = signature.bind(*positional, **named).arguments
     except TypeError as error:
-        lacking = [
-            parameter
-            for parameter, kind in list(signature.parameters.items())[len(positional) :]
-            if kind.default is inspect.Parameter.empty and parameter not in named
-        ]
+        lacking = _lacking(signature, positional, named)
         if lacking:
             hint = next((f": {HINTS[key]}" for key in lacking if key in HINTS), "")
             raise CallError(f"{name} lacks {' and '.join(lacking)}{hint}.") from None
         raise CallError(f"{name}: {error}. Give arguments by their names.") from None
     return {key: value for key, value in found.items() if key != "self"}
+
+
+def _lacking(
+    signature: inspect.Signature, positional: tuple[Any, ...], named: Mapping[str, Any]
+) -> list[str]:
+    """Arguments that must be given, and were not."""
+    return [
+        parameter
+        for parameter, kind in list(signature.parameters.items())[len(positional) :]
+        if kind.default is inspect.Parameter.empty and parameter not in named
+    ]
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

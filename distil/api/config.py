@@ -267,6 +267,7 @@ class DistillationConfig:
             ArgumentError: where it cannot be written.
         """
         check_path("filepath", filepath)
+        require(bool(Path(filepath).name), f"filepath={filepath} is a folder: name a file in it.")
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         try:
             Path(filepath).parent.mkdir(parents=True, exist_ok=True)
@@ -294,6 +295,7 @@ class DistillationConfig:
             raise ArgumentError(f"filepath={filepath} cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise ArgumentError(f"filepath={filepath} is not JSON: {error}.") from error
+        require(isinstance(content, dict), f"filepath={filepath} holds no config: its JSON is no object.")
         return cls.from_dict(content)
 
     def experiment(self, method: str = "kd", data: str | Path | None = None) -> ExperimentConfig:

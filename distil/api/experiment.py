@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.adapters.base import ADAPTERS
 from distil.api.errors import require
+from distil.api.fields import ADAPTER_FIELDS
 from distil.api.unset import Unset, plain
 from distil.config.schema import (
     EvalConfig,
@@ -75,6 +76,11 @@ def to_experiment(
 
     Raises InputError for a value out of range.
     """
+    require(
+        data is None or isinstance(data, (str, Path)),
+        f"data is a {type(data).__name__}: a command line names a folder. DatasetDict(train=…, "
+        "validation=…, test=…).save_to_disk(folder) makes one.",
+    )
     entry = METHODS.get(method)
     assert entry.config is not None
     flat = {field.name: getattr(config, field.name) for field in fields(config)}
@@ -110,26 +116,32 @@ def to_experiment(
 
 def _peft(config: DistillationConfig, more: Mapping[str, Any]) -> PeftConfig:
     """The adapter's own config; ``lora_r`` is its ``r``, and so on."""
+    made, names = _adapter_fields(config)
+    known = {field.name for field in fields(made)}  # a quantised base under lora has no keys for it
+    keys = {key: getattr(config, name) for key, name in names.items()}
+    config_of_it: PeftConfig = made(**keys, **{key: value for key, value in more.items() if key in known})
+    return config_of_it
+
+
+def _adapter_fields(config: DistillationConfig) -> tuple[type[PeftConfig], dict[str, str]]:
+    """The config class of the adapter, and its keys with the flat fields that say them."""
     known = [name for name in ADAPTERS.entries() if name != "none"]
     kind = PEFT_NAMES.get(config.peft_type.lower(), config.peft_type.lower())
     require(kind in known, unknown_name("peft_type", config.peft_type, known))
-    entry = ADAPTERS.get(kind if config.use_peft else "none")
-    assert entry.config is not None
-    flat = {field.name for field in fields(config)}
-    prefix = "ia3" if kind == "ia3" else "lora"
-    keys = {}
-    for field in fields(entry.config):
-        name = field.name if field.name in flat else f"{prefix}_{field.name}"
-        if name in flat:
-            value = getattr(config, name)
-            keys[field.name] = list(value) if isinstance(value, tuple) else value
-    known_keys = {
-        field.name for field in fields(entry.config)
-    }  # a quantised base under lora has no such keys
-    made: PeftConfig = entry.config(
-        **keys, **{key: value for key, value in more.items() if key in known_keys}
-    )
-    return made
+    made = ADAPTERS.get(kind if config.use_peft else "none").config
+    assert made is not None
+    flat, prefix = {field.name for field in fields(config)}, "ia3" if kind == "ia3" else "lora"
+    keys = [field.name for field in fields(made)]
+    names = {key: key if key in flat else f"{prefix}_{key}" for key in keys}
+    return made, {key: name for key, name in names.items() if name in flat}
+
+
+def idle_fields(config: DistillationConfig) -> str:
+    """Fields of adapters that were chosen and are not read: by this kind of one, or as none is asked for."""
+    read = {"peft_type", *_adapter_fields(config)[1].values()} if config.use_peft else set()
+    known = [one for one in fields(config) if one.name.startswith(ADAPTER_FIELDS) and one.name not in read]
+    idle = [one.name for one in known if getattr(config, one.name) != one.default]
+    return ", ".join(f"{name}={getattr(config, name)!r}" for name in idle)
 
 
 # ---- the command line

@@ -49,6 +49,7 @@ ELSEWHERE = {
     "lmbda": "lambda_gkd (TRL counts its own the other way round)",
     "max_seq_length": "max_length",
     "evaluation_steps": "eval_steps",
+    "evaluation_strategy": "eval_steps (TrainingArguments calls it eval_strategy)",
     "n_epochs": "num_train_epochs",
 }
 """What other libraries and papers call some of the fields."""
@@ -81,14 +82,6 @@ def check_adapter_field(name: str, value: Any, otherwise: str = " first") -> Non
         f"{name}={value!r} says how an adapter is made, but use_peft is not set: all of the student would be "
         f"trained. Give use_peft=True{otherwise}.",
     )
-
-
-def idle_fields(config: Any) -> str:
-    """The fields of an adapter that were chosen and are not read: no adapter is asked for."""
-    known = [one for one in fields(config) if one.name.startswith(ADAPTER_FIELDS)]
-    chosen = {one.name: getattr(config, one.name) for one in known}
-    idle = [f"{one.name}={chosen[one.name]!r}" for one in known if chosen[one.name] != one.default]
-    return "" if config.use_peft else ", ".join(idle)
 
 
 def check_left(names: Any) -> Iterable[str]:

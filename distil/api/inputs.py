@@ -45,6 +45,18 @@ def check_model(model: Any, role: str) -> None:
     )
 
 
+def check_apart(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
+    """Raise ArgumentError where training the student would change the teacher."""
+    theirs = {p.data_ptr(): name for name, p in teacher.named_parameters()} if teacher is not student else {}
+    shared = [name for name, p in student.named_parameters() if p.data_ptr() in theirs and p.data_ptr()]
+    what = "are one object" if teacher is student else f"share {', '.join(shared[:3])}"
+    require(
+        teacher is not student and not shared,
+        f"teacher_model and student_model {what}, which would learn from itself as it changes. "
+        "Load it twice.",
+    )
+
+
 def warn_of_order(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
     """Say so where the student is the larger of the two."""
     counts = [sum(p.numel() for p in model.parameters()) for model in (teacher, student)]

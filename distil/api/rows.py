@@ -190,10 +190,7 @@ def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
             f'datasets.load_dataset("{kind}", data_files="{dataset}", split="train").'
         )
     if isinstance(dataset, Mapping):
-        splits = ", ".join(map(str, dataset))
-        raise ArgumentError(
-            f"{name} holds several splits ({splits}): give one, such as {name}=data['train']."
-        )
+        raise ArgumentError(_of_mapping(dataset, name))
     if dataset is None or isinstance(dataset, (str, bytes)) or not _has_rows(dataset):
         what = repr(dataset) if isinstance(dataset, str) else f"a {type(dataset).__name__}"
         raise ArgumentError(
@@ -209,9 +206,22 @@ def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
             yield row
         else:
             raise ArgumentError(
-                f"{name} holds rows of type {type(row).__name__}: give dicts with input_ids, or a "
-                "datasets.Dataset."
+                f"{name} holds rows of type {type(row).__name__}: give dicts with input_ids or text "
+                '({"text": …}, {"prompt": …, "response": …}), or a datasets.Dataset.'
             )
+
+
+def _of_mapping(dataset: Mapping[str, Any], name: str) -> str:
+    """What to give in place of a mapping: one row, one batch, or splits."""
+    if "input_ids" in dataset:
+        rows = f"datasets.Dataset.from_dict({{key: list(value) for key, value in {name}.items()}})"
+        return f"{name} is one batch, as a tokenizer returns it. Give its rows: {rows}."
+    if all(isinstance(value, (str, int, float, list)) for value in dataset.values()):
+        return f"{name} is one row: give a list of rows, [{name}]."
+    held_out = [one for one in dataset if str(one) in ("validation", "test")]
+    split = held_out[0] if name == "eval_dataset" and held_out else next(iter(dataset))
+    splits = ", ".join(map(str, dataset))
+    return f"{name} is a {type(dataset).__name__} of splits ({splits}): give one, {name}=data[{split!r}]."
 
 
 def _has_rows(dataset: Any) -> bool:

@@ -32,6 +32,13 @@ def adapted(
     The adapter's start is drawn from the seed, as in a run. Raises InputError for what does not fit.
     """
     adapter, told = adapter_of(experiment), ""
+    require(
+        not is_adapted(student) or hasattr(student, "get_base_model"),
+        "student_model holds an adapter's layers without PEFT's wrapper around them: it was given to a "
+        "use_peft=True before (which works on the model itself), or loaded from an adapter's folder. Saved, "
+        "it would be neither. Load the plain model again; to go on from a saved adapter, use_peft=True and "
+        "load_student(folder).",
+    )
     if adapter.adapts:
         require(
             not is_adapted(student),

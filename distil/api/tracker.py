@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from typing import SupportsFloat
 
-from distil.api.errors import ArgumentError
+from distil.api.errors import ArgumentError, require
 from distil.registry import unknown_name
 
 
@@ -26,6 +26,8 @@ class MetricTracker:
         Raises:
             ArgumentError: for what is no number.
         """
+        require(isinstance(name, str), f"name={name!r} is a {type(name).__name__}: give a text.")
+        require(not isinstance(value, (str, bool)), f"value={value!r} of {name} is no number: give one.")
         try:
             number = float(value)
         except (TypeError, ValueError) as error:

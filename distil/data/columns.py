@@ -129,11 +129,12 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
 
 
 def as_text(value: object, column: str, where: str) -> str:
-    """A cell as text: null is empty, of several references the first counts, a number is written out.
+    """A cell as text: null (NaN, of pandas) is empty, of several references the first counts, a number is
+    written out.
 
     Raises InputError for an object, which is no text.
     """
-    if value is None:
+    if value is None or value != value:
         return ""
     if isinstance(value, str):
         return value
@@ -142,7 +143,8 @@ def as_text(value: object, column: str, where: str) -> str:
     if isinstance(value, (int, float)):
         return str(value)
     raise InputError(
-        f"{where}: column {column} holds {type(value).__name__} values, not text. Choose another column."
+        f"{where}: column {column} holds {type(value).__name__} values, not text. Choose another column; "
+        "whole conversations go into one column, messages."
     )
 
 

@@ -22,8 +22,8 @@ class BleuScore(TypedDict):
 def compute_bleu(predictions: list[str], references: list[str] | list[list[str]]) -> BleuScore:
     """Corpus BLEU with sacreBLEU's tokenizer and smoothing (Papineni et al. 2002).
 
-    Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE. No
-    network is asked.
+    Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE. Where
+    no prediction has four words, nothing is a 4-gram and BLEU is 0. No network is asked.
 
     Args:
         predictions: one text a row.

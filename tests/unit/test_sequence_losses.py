@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,14 +125,35 @@ def test_it_is_float32_whatever_comes_in(loss: Callable[..., Tensor], logits: tu
 @pytest.mark.parametrize("loss", LOSSES)
 def test_bad_input_is_named(loss: Callable[..., Tensor], logits: tuple[Tensor, Tensor]) -> None:
     teacher, student = logits
-    with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
+    with pytest.raises(ValueError, match="temperature must be above 0 and finite, got 0"):
         loss(teacher, student, temperature=0)
     with pytest.raises(ValueError, match="same positions"):
         loss(teacher[:, 1:], student)
     with pytest.raises(ValueError, match="attention_mask is"):
         loss(teacher, student, attention_mask=torch.ones(B, T + 1))
+    wrong: Any = loss
+    for call, said in (
+        (lambda: wrong(teacher, student.tolist()), "student_logits is a list: give a tensor"),
+        (
+            lambda: wrong(SimpleNamespace(logits=teacher), student),
+            r"teacher_logits is a .*: give its \.logits",
+        ),
+        (lambda: wrong(teacher, torch.tensor(1.0)), "student_logits is one number"),
+        (lambda: wrong(teacher, student, temperature="2"), "temperature='2' is a str: give a number"),
+        (lambda: wrong(teacher, student, attention_mask=[[1]]), "attention_mask is a list: give a tensor"),
+        (
+            lambda: wrong(teacher, student, attention_mask=torch.full((B, T), 0.5)),
+            "other values than 0 and 1",
+        ),
+        (lambda: wrong(teacher, student, attention_mask=torch.full((B, T), -100)), "labels != -100"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
 
 
 def test_a_mixture_weight_beyond_its_range_is_named(logits: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(ValueError, match=r"lambda_weight must lie in \[0, 1\], got 1.5"):
         generalized_jsd_loss(*logits, lambda_weight=1.5)
+    nothing: Any = None
+    with pytest.raises(ValueError, match="lambda_weight=None is a NoneType: give a number"):
+        generalized_jsd_loss(*logits, lambda_weight=nothing)

@@ -26,12 +26,19 @@ def as_reference_lists(predictions: list[str], references: list[str] | list[list
     for name, texts in given.items():
         if isinstance(texts, str):  # a list of letters, to Python
             raise ValueError(f"{name} is one text: give a list, {name}=[…].")
+        if not isinstance(texts, (list, tuple)):
+            raise ValueError(f"{name} is a {type(texts).__name__}: give a list of texts, list({name}).")
+    for index, text in enumerate(predictions):
+        if not isinstance(text, str):
+            raise ValueError(f"predictions[{index}] is a {type(text).__name__}: give a text.")
     if len(predictions) != len(references):
         raise ValueError(f"{len(predictions)} predictions but {len(references)} references: give one each.")
     if not predictions:
         raise ValueError("there are no predictions to score.")
-    lists = [[reference] if isinstance(reference, str) else list(reference) for reference in references]
+    lists = [list(each) if isinstance(each, (list, tuple)) else [each] for each in references]
     for index, texts in enumerate(lists):
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"references[{index}]={references[index]!r}: give a text, or a list of texts.")
         if not texts:
             raise ValueError(f"references[{index}] is empty: every prediction needs at least one reference.")
     return lists

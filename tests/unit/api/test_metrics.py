@@ -133,6 +133,16 @@ def test_texts_that_are_no_lists_are_refused() -> None:
             function(text, ["a b"])
         with pytest.raises(ValueError, match=r"references is one text: give a list"):
             function(["a", "b", " "], text)
+        nothing: Any = None
+        for predictions, references, said in (
+            (nothing, ["a"], "predictions is a NoneType: give a list of texts"),
+            (["a", nothing], ["a", "b"], r"predictions\[1\] is a NoneType: give a text"),
+            ([["a"]], ["a"], r"predictions\[0\] is a list: give a text"),
+            (["a"], [nothing], r"references\[0\]=None: give a text, or a list of texts"),
+            (["a"], [[3]], r"references\[0\]=\[3\]: give a text"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                function(predictions, references)
     assert compute_bleu(["a b c d e"], ["a b c d e"])["bleu"] == 1
 
 
@@ -147,6 +157,13 @@ def test_calls_that_do_not_fit_name_the_nearest(student: PreTrainedModel, rows: 
         get_vocab_size(nameless)
     with pytest.raises(ArgumentError, match="value='a' of loss is no number"):
         MetricTracker().update("loss", "a")  # type: ignore[arg-type]
+    for name, value, said in (
+        ("loss", "3", "is no number"),
+        ("loss", True, "is no number"),
+        (3, 1, "give a text"),
+    ):
+        with pytest.raises(ArgumentError, match=said):
+            MetricTracker().update(name, value)  # type: ignore[arg-type]
 
 
 def test_a_tracker_gives_means_by_name() -> None:

@@ -171,16 +171,21 @@ def test_a_whole_model_becomes_the_base_of_an_adapter_and_says_so(
     assert f"model.student.adapter={tmp_path / 'adapter'}" in words
 
 
-def test_a_waiting_adapter_is_told_when_training_begins(
+def test_fields_that_nothing_reads_are_told_when_training_begins(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
+    load: Load,
     make: Make,
     rows: Dataset,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = replace(make(), lora_r=4)
     KnowledgeDistillation(teacher, student, config).train(rows)
-    assert "use_peft=False: all of the student is trained, and lora_r=4 waits." in caplog.text
+    assert "use_peft=False: all of the student is trained, so nothing reads lora_r=4." in caplog.text
+    caplog.clear()
+    prefix = make(use_peft=True, peft_type="prefix", num_virtual_tokens=2, lora_r=4)
+    KnowledgeDistillation(teacher, load("gpt2"), prefix).train(rows)
+    assert "peft_type=prefix is trained, so nothing reads lora_r=4." in caplog.text
 
 
 def test_calls_that_do_not_fit_name_the_nearest(
@@ -195,6 +200,12 @@ def test_calls_that_do_not_fit_name_the_nearest(
     for call, words in (
         (lambda: learns.train(rows, args=None), "train takes no 'args'"),
         (lambda: learns.train(rows, eval_datasets=rows), "Did you mean eval_dataset?"),
+        (lambda: learns.train(dataset=rows), "Did you mean train_dataset?"),
+        (
+            lambda: learns.__class__(make(), teacher_model=teacher, student_model=student),
+            "where it comes first, both models follow without their names",
+        ),
+        (lambda: learns.command(rows), "data is a Dataset: a command line names a folder"),
         (lambda: learns.train(), "train lacks train_dataset"),
         (lambda: learns.train(rows, rows, None, True), "train: too many positional arguments"),
         (lambda: learns.evaluate(rows, batch_size=1), "evaluate takes no 'batch_size'"),
@@ -414,9 +425,9 @@ def test_adapters_that_do_not_go_together_are_refused(
     )
     four = load("gpt2", quantization_config=BitsAndBytesConfig(load_in_4bit=True))
     assert "in 4 bits" in refused(lambda: KnowledgeDistillation(teacher, four, make()))
-    KnowledgeDistillation(teacher, student, make(use_peft=True))
+    made = KnowledgeDistillation(teacher, student, make(use_peft=True))
     assert "carries an adapter already" in refused(
-        lambda: KnowledgeDistillation(teacher, student, make(use_peft=True))
+        lambda: KnowledgeDistillation(teacher, made.student, make(use_peft=True))
     )
     assert "lora_target_modules" in refused(
         lambda: KnowledgeDistillation(
@@ -425,16 +436,53 @@ def test_adapters_that_do_not_go_together_are_refused(
     )
 
 
+def test_the_layers_of_an_earlier_adapter_are_seen(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    """PEFT works on the model itself: saved as a whole one it would load with weights missing."""
+    made = KnowledgeDistillation(teacher, student, make(use_peft=True))
+    for kind in (KnowledgeDistillation, GeneralizedKnowledgeDistillation):
+        said = refused(lambda kind=kind: kind(teacher, student, make()))  # type: ignore[misc]
+        assert said.startswith("student_model holds an adapter's layers")
+    made.save_student(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert "load_student(folder)" in refused(lambda: KnowledgeDistillation(teacher, loaded, make()))
+    KnowledgeDistillation(teacher, made.student, make()).train(rows)  # PEFT's own wrapper is one
+
+
+def test_weights_that_both_models_hold_are_refused(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make
+) -> None:
+    assert "are one object" in refused(lambda: KnowledgeDistillation(teacher, teacher, make()))
+    student.get_input_embeddings().weight = torch.nn.Parameter(teacher.get_input_embeddings().weight.data)  # type: ignore[union-attr, assignment]
+    assert "share " in refused(lambda: KnowledgeDistillation(teacher, student, make()))
+
+
+def test_a_missing_text_of_pandas_is_left_out(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    row = {"prompt": "a b", "response": "c a"}
+    alone = learns.evaluate([row])
+    for missing in (None, float("nan")):
+        assert learns.evaluate([row, {"prompt": "b", "response": missing}]) == alone
+        assert "1 of 2 rows are left out: empty response (1)" in caplog.text
+        caplog.clear()
+
+
 BAD_ROWS: dict[str, tuple[Any, str]] = {
     "a file": ("own.csv", 'datasets.load_dataset("csv", data_files="own.csv", split="train")'),
     "a path": (Path("a/b.jsonl"), 'datasets.load_dataset("json", data_files="a/b.jsonl", split="train")'),
     "a dict of lists": ({"input_ids": [[1, 2]]}, "Dataset.from_dict("),
-    "a dict of rows": ({"train": [{"input_ids": [1, 2]}]}, "several splits (train)"),
+    "one row": ({"prompt": "a", "response": "b"}, "is one row: give a list"),
+    "one batch": ({"input_ids": torch.tensor([[1, 2]])}, "is one batch, as a tokenizer returns it"),
+    "texts": (["a b c"], '{"text": …}'),
+    "messages in two columns": ([{"prompt": [{"role": "user"}], "response": "a"}], "one column, messages"),
     "a frame": (pandas.DataFrame({"text": ["a b c"]}), "Dataset.from_pandas("),
     "other names": ([{"ask": "a", "say": "b"}], 'dataset.rename_columns({"my_question": "prompt"'),
     "nothing": (None, "is a NoneType: give a data set"),
     "a name": ("dolly", "is 'dolly': give a data set"),
-    "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "holds several splits (a)"),
+    "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "DatasetDict of splits (a)"),
     "empty": (Dataset.from_dict({"input_ids": []}), "is empty"),
     "an empty list": ([], "is empty"),
     "no usable column": ([{"foo": 1}], "Its columns: foo. Tokenise it first"),
