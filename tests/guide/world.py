@@ -92,6 +92,7 @@ PROVIDED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tokenizer": lambda _: _tokenizer(),
     "config": lambda _: _config(),
     "dataset": lambda _: tokenised("train", 8).remove_columns(["prompt_input_ids", "prompt_attention_mask"]),
+    "tokens": lambda _: tokenised("train", 8).select_columns(["input_ids", "attention_mask"]),
     "train_dataset": lambda _: tokenised("train", 32),
     "eval_dataset": lambda _: tokenised("validation", 16),
     "test_dataset": lambda _: tokenised("test", 16),
