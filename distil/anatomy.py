@@ -47,6 +47,12 @@ def position_limit(model: nn.Module) -> int | None:
     return None if limit is None else int(limit) - virtual_tokens(model)
 
 
+def trained_length(model: nn.Module) -> int | None:
+    """The longest row that its config says the model was made for; None where it says nothing."""
+    length = getattr(innermost(model).config.get_text_config(), "max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
 def plain_head(model: nn.Module) -> Head | None:
     """The output head of a causal LM as a matrix product, or None where it is something else.
 

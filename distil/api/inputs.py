@@ -132,18 +132,32 @@ def half_precision(model: PreTrainedModel | None) -> dict[str, str]:
 
 
 def check_length(
-    rows: Sequence[Mapping[str, Any]], name: str, max_length: int, *models: PreTrainedModel
+    rows: Sequence[Mapping[str, Any]], name: str, max_length: int | None, *models: PreTrainedModel
 ) -> None:
-    """Raise ArgumentError for rows that are longer than a model's table of positions (GPT-2)."""
-    from distil.anatomy import position_limit
+    """Raise ArgumentError for rows that are longer than a model's table of positions (GPT-2).
 
-    limit = min((n for n in map(position_limit, models) if n is not None), default=None)
+    A rotary model has none: there it is a warning that it was not trained at such a length.
+    """
+    from distil.anatomy import position_limit, trained_length
+
     longest = max(len(row["input_ids"]) for row in rows)
+    limit = min((n for n in map(position_limit, models) if n is not None), default=None)
+    asked = "" if max_length is None else f"max_length={max_length}: "
     require(
         limit is None or longest <= limit,
-        f"max_length={max_length}: {name} has a row of {longest} tokens, but the model has {limit} "
-        f"positions. Give max_length={limit}.",
+        f"{asked}{name} has a row of {longest} tokens, but the model has {limit} positions. "
+        f"Give max_length={limit}.",
     )
+    trained = min((n for n in map(trained_length, models) if n is not None), default=longest)
+    if longest > trained:
+        logger.warning(
+            "%s%s has a row of %d tokens, but the models were made for %d. max_length=%d cuts longer ones.",
+            asked,
+            name,
+            longest,
+            trained,
+            trained,
+        )
 
 
 def token_ids(*models: PreTrainedModel) -> TokenIds:

@@ -65,7 +65,7 @@ def compute_perplexity(
             tokenizer=tokenizer,
             ids=token_ids(model),
         )
-    check_length(rows, "dataset", length, model)
+    check_length(rows, "dataset", max_length, model)
     totals = score_rows(model, None, rows, pad_id(tokenizer), batch_size, 0)
     assert totals.perplexity is not None, "rows without a scored token are refused above"
     return totals.perplexity

@@ -470,6 +470,17 @@ def test_a_missing_text_of_pandas_is_left_out(
         caplog.clear()
 
 
+def test_rows_beyond_what_a_model_was_made_for_are_told(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """A rotary model goes on, badly; a table of positions ends."""
+    models = build_llama(seed=1), build_llama(seed=2)
+    limit = models[0].config.max_position_embeddings
+    learns = KnowledgeDistillation(*models, make(max_length=4 * limit))
+    learns.evaluate([{"input_ids": [3] * limit}])
+    assert "were made for" not in caplog.text
+    learns.evaluate([{"input_ids": [3] * (limit + 1)}])
+    assert f"a row of {limit + 1} tokens, but the models were made for {limit}" in caplog.text
+
+
 BAD_ROWS: dict[str, tuple[Any, str]] = {
     "a file": ("own.csv", 'datasets.load_dataset("csv", data_files="own.csv", split="train")'),
     "a path": (Path("a/b.jsonl"), 'datasets.load_dataset("json", data_files="a/b.jsonl", split="train")'),
