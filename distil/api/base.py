@@ -107,10 +107,11 @@ class BaseDistillation(StudentKeeper):
         """Train the student on ``train_dataset``.
 
         Args:
-            train_dataset: rows of ``input_ids`` and ``attention_mask`` (with ``labels``, their -100 are not
-                scored; without, every token is), or rows of text where a tokenizer is known: ``text``,
-                ``prompt`` and ``response``, ``messages``. A ``datasets.Dataset``, an ``IterableDataset``
-                (read once, to its end), a torch data set or a list of dicts. GKD needs ``prompt_input_ids``.
+            train_dataset: rows of ``input_ids`` and ``attention_mask`` (all tokens are scored; with
+                ``labels`` those alone that are not -100), or rows of text where a tokenizer is known:
+                ``text``, ``prompt`` and ``response``, ``messages``. A ``datasets.Dataset``, an
+                ``IterableDataset`` (read once, to its end), a torch data set or a list of dicts. GKD needs
+                ``prompt_input_ids``.
             eval_dataset: rows to evaluate on every ``eval_steps``; None: no evaluation while training.
             training_args: your own ``TrainingArguments``, in place of what the config says about training
                 (``report_to`` included).

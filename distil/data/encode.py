@@ -201,36 +201,47 @@ class Encoder:
         return [self._token_row(row, where) for row, where in zip(rows, wheres, strict=True)]
 
     def _token_row(self, row: Row, where: str) -> Encoded | Dropped:
-        """A row that is tokens already; its own padding (attention_mask 0) is taken off, nothing is added."""
+        """A row that is tokens already; its own padding (attention_mask 0) is taken off, nothing is added.
+
+        Its ``labels`` say what is scored; without them it is what follows ``prompt_input_ids``.
+        """
         real = _integers(row.get("attention_mask"), "attention_mask", where)
         ids = _integers(row.get("input_ids"), "input_ids", where) or []
-        labels = _integers(row.get("labels"), "labels", where)
+        given = _integers(row.get("labels"), "labels", where)
         prompt_ids = self._prompt_ids(row, where)
-        for name, other in (("attention_mask", real), ("labels", labels)):
+        for name, other in (("attention_mask", real), ("labels", given)):
             if other is not None and len(other) != len(ids):
                 raise InputError(f"{where}: {name} has {len(other)} entries, input_ids {len(ids)}.")
-        labels = list(ids) if labels is None else labels
+        labels = list(ids) if given is None else given
         if real is not None:
             labels = [label for label, is_real in zip(labels, real, strict=True) if is_real]
             ids = [token_id for token_id, is_real in zip(ids, real, strict=True) if is_real]
         if not ids:
             return Dropped(EMPTY_TEXT)
-        known = len(self.codec.tokenizer)
-        bad = next((token_id for token_id in ids if not 0 <= token_id < known), None)
-        if bad is not None:
-            raise InputError(
-                f"{where}: input_ids holds {bad}, the model's tokenizer knows 0 to {known - 1}. Was the set "
-                "tokenised for another model? Give its text instead."
-            )
+        self._check_known(ids, labels, where)
         if prompt_ids is not None:
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise InputError(f"{where}: input_ids does not begin with prompt_input_ids.")
-            labels[: len(prompt_ids)] = [IGNORE_INDEX] * len(prompt_ids)
+            if given is None:  # labels say alone what is scored
+                labels[: len(prompt_ids)] = [IGNORE_INDEX] * len(prompt_ids)
         prompt = len(prompt_ids or ()) or next((i for i, k in enumerate(labels) if k != IGNORE_INDEX), 0)
         if self.config.score == "all":
             labels = list(ids)
         texts = self.codec.text(ids[:prompt]), self.codec.text(ids[prompt:])
         return Encoded(ids, labels, prompt, self._keep(ids[:prompt]), *texts)
+
+    def _check_known(self, ids: Sequence[int], labels: Sequence[int], where: str) -> None:
+        """Raise InputError for ids that the models have no row for."""
+        known = len(self.codec.tokenizer)
+        for column, values, way_out in (
+            ("input_ids", ids, "Was the set tokenised for another model? Give its text instead."),
+            ("labels", (k for k in labels if k != IGNORE_INDEX), f"{IGNORE_INDEX} marks what is not scored."),
+        ):
+            bad = next((token_id for token_id in values if not 0 <= token_id < known), None)
+            if bad is not None:
+                raise InputError(
+                    f"{where}: {column} holds {bad}, the model's tokenizer knows 0 to {known - 1}. {way_out}"
+                )
 
     def _prompt_ids(self, row: Row, where: str) -> list[int] | None:
         """``prompt_input_ids`` without the padding that ``prompt_attention_mask`` tells."""

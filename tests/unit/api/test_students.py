@@ -498,6 +498,8 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "an empty list": ([], "is empty"),
     "no usable column": ([{"foo": 1}], "Its columns: foo. Tokenise it first"),
     "labels too short": ([{"input_ids": [1, 2, 3], "labels": [1]}], "labels has 1 entries, input_ids 3"),
+    "a label that is none": ([{"input_ids": [1, 2, 3], "labels": [1, -1, 3]}], "row 0: labels holds -1"),
+    "a label beyond the models": ([{"input_ids": [1, 2], "labels": [1, 5000]}], "labels holds 5000"),
     "mask too long": ([{"input_ids": [1, 2], "attention_mask": [1, 1, 1]}], "attention_mask has 3 entries"),
     "ids that are text": ([{"input_ids": ["a", "b"]}], "not a list of whole numbers"),
     "one token": ([{"input_ids": [1]}], "no row has a token to learn from"),

@@ -25,6 +25,7 @@ from llm_distil import (
     GeneralizedKnowledgeDistillation,
     KnowledgeDistillation,
     ReverseKnowledgeDistillation,
+    compute_perplexity,
 )
 from tests.guide.world import tokenised
 from tests.training import distance
@@ -128,7 +129,7 @@ FORMS: dict[str, Callable[[Dataset], Any]] = {
         lambda row: {
             "labels": [i if m else -100 for i, m in zip(row["input_ids"], row["attention_mask"], strict=True)]
         }
-    ).remove_columns(["prompt_input_ids", "prompt_attention_mask"]),
+    ),
     "a stream": lambda rows: rows.to_iterable_dataset(),
     "a stream cut to its length": lambda rows: rows.to_iterable_dataset().take(len(rows)),
     "a torch data set": Torch,
@@ -195,11 +196,30 @@ def test_unscored_labels_are_not_scored(
     masked = rows.map(mask_prompt)
     responses = sum(sum(row["attention_mask"]) - len(row["prompt_input_ids"]) for row in rows)
     everything = sum(sum(row["attention_mask"]) - 1 for row in rows)
+    prompted = masked.remove_columns(["prompt_input_ids", "prompt_attention_mask"])
     assert learns.evaluate(masked)["eval_tokens"] == responses
+    assert learns.evaluate(prompted) == learns.evaluate(masked)
     assert learns.evaluate(rows)["eval_tokens"] == everything
     gkd = GeneralizedKnowledgeDistillation(teacher, student, make())
-    prompted = masked.remove_columns(["prompt_input_ids", "prompt_attention_mask"])
     assert gkd.train(prompted).global_step == 4  # what is not scored is the prompt
+
+
+def test_labels_say_alone_what_is_scored(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """A prompt column says where the student goes on by itself, whatever the labels score."""
+    labelled = FORMS["labels of all real tokens"](rows)
+    bare = labelled.remove_columns(["prompt_input_ids", "prompt_attention_mask"])
+    learns = KnowledgeDistillation(teacher, student, make())
+    scores = learns.evaluate(labelled)
+    assert scores == learns.evaluate(bare) == learns.evaluate(rows)
+    assert compute_perplexity(student, labelled, tokenizer) == compute_perplexity(student, bare, tokenizer)
+    gkd = GeneralizedKnowledgeDistillation(teacher, student, make())
+    assert gkd.train(labelled).global_step == 4
 
 
 def test_prompts_that_are_padded_or_whole_rows_are_fine(

@@ -136,6 +136,9 @@ def test_tokenised_rows(gpt2: PreTrainedTokenizerBase) -> None:
     assert (scored(row), row.prompt) == ([12, 13, eos], 2)
     row = one({"input_ids": ids[:5], "prompt_input_ids": [10, 11, 12]}, gpt2)
     assert (scored(row), row.prompt) == ([13, eos], 3)
+    labelled = {"input_ids": ids[:5], "prompt_input_ids": [10, 11, 12], "labels": [10, -100, 12, 13, eos]}
+    row = one(labelled, gpt2)
+    assert (scored(row), row.prompt) == ([12, 13, eos], 3), "labels alone say what is scored"
     padded_left = one({"input_ids": [eos, eos, 10, 11], "attention_mask": [0, 0, 1, 1]}, gpt2)
     assert padded_left.ids == [10, 11]
 
@@ -144,6 +147,8 @@ def test_tokenised_rows(gpt2: PreTrainedTokenizerBase) -> None:
     ("row", "message"),
     [
         ({"input_ids": [1, 99999]}, "holds 99999"),
+        ({"input_ids": [1, 2], "labels": [1, -1]}, "row 0: labels holds -1, .*-100 marks what is not scored"),
+        ({"input_ids": [1, 2], "labels": [99999, 2]}, "labels holds 99999"),
         ({"input_ids": [1, 2], "labels": [1]}, "labels has 1 entries, input_ids 2"),
         ({"input_ids": "text"}, "not a list of whole numbers"),
         ({"input_ids": [1, 2], "prompt_input_ids": [3]}, "does not begin with"),
