@@ -66,6 +66,7 @@ class MetricsLog(TrainerCallback):
         self._before = Spent(0.0, 0.0)
         self._began = Spent.now()
         self._ended: Spent | None = None
+        self._told: int | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -130,8 +131,10 @@ class MetricsLog(TrainerCallback):
     def _tell(self, record: dict[str, Any], ago: float) -> None:
         """Hand one line of the file to the tracker; seconds and tokens are axes to draw the others over."""
         scalars = {key: value for key, value in record.items() if "/" in key}
-        axes = {f"train/{axis}": record[axis] for axis in AXES if axis in record}
-        self.log_scalars(scalars | axes, record["step"], ago)
+        if record["step"] != self._told:  # else its training and its validation would each bring them
+            scalars |= {f"train/{axis}": record[axis] for axis in AXES if axis in record}
+        self._told = record["step"]
+        self.log_scalars(scalars, record["step"], ago)
 
 
 class ProgressBar(TrainerCallback):

@@ -118,9 +118,9 @@ def check_arguments(arguments: Sequence[str]) -> None:
             raise InputError(f"{flag} wants a value after it. See --help.")
         if flag.startswith("-") and flag not in HYDRA_FLAGS and not re.fullmatch(r"-\d.*", flag):
             raise InputError(_unknown_flag(flag))
-        name, value = split_override(argument) or (flag, argument)
+        name, value = split_override(argument) or ("", argument)  # a folder's name is no key
         if holds_secret(argument) or any(map(is_secret, (name, *_INNER_KEY.findall(value)))):
-            shown = "…" if holds_secret(name) else f"{name}=…"
+            shown = f"{name}=…" if name and not holds_secret(name) else "…"
             raise InputError(
                 f"{shown} is a secret, and command lines are logged. Set it in the environment instead: "
                 "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."

@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
-    """A line for each tracker that has something in ``runs`` which is not yet shown anywhere.
+    """A text for each tracker that has something in ``runs`` which is not yet shown anywhere; its last line
+    is the command.
 
     ``parent``: the folder whose children the runs are, where one command is to serve them all.
     """
@@ -20,11 +21,14 @@ def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
         where = " ".join(_shown(log.parent) for log in unsynced)
         if parent is not None:
             where = f"{_shown(parent)}/*/wandb/offline-run-*"
+        # On a line of its own: it is copied.
         told.append(
-            f"W&B: {count} recorded offline. With WANDB_API_KEY set, this uploads: wandb sync {where}"
+            f"W&B: {count} recorded offline. With WANDB_API_KEY set, this uploads:\n  wandb sync {where}"
         )
     if shown := [run / "tensorboard" for run in runs if (run / "tensorboard").is_dir()]:
-        told.append(f"TensorBoard: tensorboard --logdir {_shown(parent or shown[0])}")
+        told.append(
+            f"TensorBoard shows what was recorded:\n  tensorboard --logdir {_shown(parent or shown[0])}"
+        )
     return told
 
 

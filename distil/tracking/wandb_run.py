@@ -64,7 +64,8 @@ class WandbTracker(Tracker):
             # Offline this would say "append to what is there", and the log is whole.
             resume="allow" if mode == "online" else None,
             mode=mode,
-            dir=str(run_dir),
+            # W&B's writer may be a process started earlier, elsewhere: a relative path would be lost.
+            dir=str(run_dir.absolute()),
             reinit="finish_previous",  # whoever left a run open in this process does not get our scalars
             config=plain | {"units": UNITS},
             settings=wandb.Settings(

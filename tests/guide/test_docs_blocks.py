@@ -218,6 +218,8 @@ def read(words: list[str]) -> None:
             assert set(match[1].split(",")) <= set(extras)
         case ["python", script, *_]:
             assert (ROOT / script).is_file(), script
+        case ["tensorboard", "--logdir", _]:
+            pass
         case ["git", "clone", *_] | ["cd", *_]:
             pass
         case _:

@@ -145,6 +145,17 @@ def test_a_second_session_takes_the_place_of_the_first(name: str, tmp_path: Path
     assert ages[2] == pytest.approx(0, abs=20)
 
 
+def test_a_relative_folder_is_the_callers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B's writer, once started, stays in the folder where that was."""
+    import wandb
+
+    wandb.init(mode="offline", dir=str(tmp_path / "elsewhere")).finish()
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    record("wandb", Path("run"))
+    assert len(wandb_records(tmp_path / "run", "run")) == 1
+
+
 def test_wandb_keeps_report_and_student_where_asked(tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text("<p>report</p>", encoding="utf-8")
     (tmp_path / "student").mkdir()
@@ -289,11 +300,14 @@ def test_what_to_type_at_the_end(tmp_path: Path) -> None:
         log.parent.mkdir(parents=True)
         log.touch()
     shown = f"'{tmp_path}/a sweep"
-    (line,) = how_to_see(runs[:1])
-    assert line.endswith(f"wandb sync {shown}/one/wandb/offline-run-20260101_000000-x'")
-    (line,) = how_to_see(runs, parent=tmp_path / "a sweep")
-    assert line.startswith("W&B: 2 runs recorded offline.")
-    assert line.endswith(f"wandb sync {shown}'/*/wandb/offline-run-*")
+    (text,) = how_to_see(runs[:1])
+    line = text.splitlines()[-1]
+    assert line == f"  wandb sync {shown}/one/wandb/offline-run-20260101_000000-x'"
+    (text,) = how_to_see(runs, parent=tmp_path / "a sweep")
+    said, line = text.splitlines()
+    assert said.startswith("W&B: 2 runs recorded offline.")
+    assert len(said) <= 80
+    assert line == f"  wandb sync {shown}'/*/wandb/offline-run-*"
     globbed = subprocess.run(
         ["bash", "-c", f"printf '%s\n' {line.partition('wandb sync ')[2]}"], capture_output=True, text=True
     )
@@ -303,7 +317,8 @@ def test_what_to_type_at_the_end(tmp_path: Path) -> None:
     (runs[0] / "wandb/offline-run-20260101_000000-x/run-x.wandb.synced").touch()
     assert how_to_see(runs, parent=tmp_path / "a sweep")[0].startswith("W&B: 1 run recorded offline.")
     (runs[2] / "tensorboard").mkdir(parents=True)
-    assert how_to_see(runs[2:]) == [f"TensorBoard: tensorboard --logdir {shown}/three/tensorboard'"]
+    (text,) = how_to_see(runs[2:])
+    assert text.splitlines()[-1] == f"  tensorboard --logdir {shown}/three/tensorboard'"
 
 
 @pytest.mark.parametrize("tags", [[""], ["x" * 65]])

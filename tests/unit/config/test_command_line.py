@@ -98,6 +98,8 @@ def test_a_flag_without_its_value(flag: str) -> None:
         "seed=-1",
         "model.student.overrides={eos_token: x}",
         "--cfg=job",
+        "--config-dir=folder/no_secret_here/conf",
+        "folder/no_secret_here/conf",
         "-m",
     ],
 )
