@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 ENTRY_POINT_GROUP = "distil.plugins"
 """Installed packages name modules under this entry point group; importing them registers what they hold."""
+MODULE_PREFIX = "distil_plugin_"
+"""Of the modules that are imported from users' files."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,18 @@ def load_plugins(paths: Iterable[str]) -> None:
             _import_file(file.resolve())
 
 
+def loaded_plugins() -> dict[str, Path]:
+    """The plugins that were imported from files: names of their modules, and where they lie."""
+    return {
+        name: Path(str(module.__file__))
+        for name, module in list(sys.modules.items())
+        if name.startswith(MODULE_PREFIX)
+    }
+
+
 def _import_file(file: Path) -> None:
     # The path is in the name: two folders may each hold a file of one name.
-    name = f"distil_plugin_{file.stem}_{zlib.crc32(str(file).encode()):08x}"
+    name = f"{MODULE_PREFIX}{file.stem}_{zlib.crc32(str(file).encode()):08x}"
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, file)

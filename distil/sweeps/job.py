@@ -20,6 +20,7 @@ from distil.report.terminal import cut
 from distil.report.words import duration, score
 from distil.sweeps.plan import seconds_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
+from distil.sweeps.workers import alone
 from distil.types import DistilError, RunInterrupted
 
 HEADLINE = 4
@@ -27,19 +28,29 @@ HEADLINE = 4
 
 
 def run_job(
-    record: SweepRecord, overrides: Sequence[str], config: Callable[[], ExperimentConfig], command: str
+    record: SweepRecord,
+    overrides: Sequence[str],
+    config: Callable[[], ExperimentConfig],
+    command: str,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Run the job with ``overrides`` and report it. Raises KeyboardInterrupt where the user stopped it.
 
-    ``config``: composes its config; what is wrong with that is a failure of this job alone.
+    Args:
+        record: of the sweep.
+        overrides: what tells the job from the others.
+        config: composes its config; what is wrong with that is a failure of this job alone.
+        command: runs this job alone.
+        say: takes the lines for the terminal; None prints them.
     """
+    say = say or _say
     jobs = record.jobs()
     number = next((i for i, job in enumerate(jobs, 1) if job.overrides == list(overrides)), None)
     job = jobs[number - 1] if number is not None else Job(list(overrides), " ".join(overrides))
     left = seconds_left(jobs, record.elapsed())
     name = f"job {number or len(jobs) + 1}"
-    of = f" of {len(jobs)}" if number is not None else ""
-    _say(f"{name}{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
+    of = f" of {record.total() or len(jobs)}" if number is not None else ""
+    say(f"{name}{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
     job.status, job.reason = RUNNING, None
     record.report(job)
     began = time.monotonic()
@@ -47,9 +58,10 @@ def run_job(
         experiment = config()
         if job.run is None:  # of a sweeper that finds its jobs as it goes
             job.run = os.path.relpath(locate(experiment)[1], record.folder)
-        folder = run(experiment, command=command, summary=False)
+        with alone(record.folder, job.run, say):
+            folder = run(experiment, command=command, summary=False)
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
-        _say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
+        say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
     except (KeyboardInterrupt, RunInterrupted):
         job.status, job.reason = INTERRUPTED, "Ctrl-C"
         raise KeyboardInterrupt from None
@@ -62,7 +74,7 @@ def run_job(
         job.seconds = round(time.monotonic() - began, 2)
         if not known:
             traceback.print_exc()
-        _say(f"  {name} failed: {job.reason}")
+        say(f"  {name} failed: {job.reason}")
     finally:
         record.report(job)
         free_memory()

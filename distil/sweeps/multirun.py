@@ -6,24 +6,20 @@ Hydra's) is given those that are left. A sweeper that finds its jobs as it goes 
 
 from __future__ import annotations
 
-import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
-from hydra.types import HydraContext, RunMode
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from distil.config.command_line import check_arguments
@@ -31,9 +27,13 @@ from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.experiment import locate
 from distil.sweeps.end import finish
-from distil.sweeps.job import run_job
+from distil.sweeps.launchers import check_installed, class_of, forget_pickles
+from distil.sweeps.launching import Launcher, without_hydra
 from distil.sweeps.plan import opening, plan
-from distil.sweeps.record import DONE, FAILED, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
+from distil.sweeps.record import DONE, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
+from distil.sweeps.search import Interval, SearchSweeper
+from distil.sweeps.searching import Search, finish_search, planned_search, run_search
+from distil.sweeps.workers import clear
 from distil.types import InputError, RunInterrupted
 
 
@@ -52,21 +52,6 @@ class Request:
     version_base: str
 
 
-@dataclass(frozen=True)
-class Task:
-    """What a launcher calls with the config of one job, in this process or in another one."""
-
-    folder: Path
-    key: str
-    program: str
-
-    def __call__(self, config: DictConfig) -> None:
-        """Run one job. Its failure stands in the record: it is neither returned nor raised."""
-        overrides = list(HydraConfig.get().overrides.task)
-        command = f"{self.program} {shlex.join(overrides)}".strip()
-        run_job(SweepRecord(self.folder, self.key), overrides, lambda: prepared(config, overrides), command)
-
-
 def sweep(request: Request) -> None:
     """Plan, check, run, compare.
 
@@ -75,23 +60,40 @@ def sweep(request: Request) -> None:
     with ExitStack() as stack:
         stack.enter_context(initialize_config_dir(str(request.conf), version_base=request.version_base))
         master = _composed(request)
+        for part in ("launcher", "sweeper"):
+            choice = str(master.hydra.runtime.choices[f"hydra/{part}"])
+            check_installed(f"hydra/{part}", choice, master.hydra[part])
         folder = Path(master.output_dir) / master.name
         record = SweepRecord(folder.absolute(), key_of([request.command]))
-        jobs = _planned(master, folder)
-        record.begin(request.command, jobs or ())
-        for line in opening(jobs, folder) if jobs else (f"Sweep in {folder}.",):
-            print(line, flush=True)
+        search = _search(master)
+        jobs = None if search else _planned(master, folder)
+        record.begin(request.command, jobs or (), search.total() if search else None)
+        told = (
+            [search.opening(folder)] if search else opening(jobs, folder) if jobs else [f"Sweep in {folder}."]
+        )
+        print("\n".join(told), flush=True)
         place = record.folder / REPORTS / "launcher"
         if _is(master.hydra.launcher, BasicLauncher):  # it makes an empty folder for each job
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distil-sweep-")))
         _set(master, "hydra.sweep.dir", str(place))
         try:
-            _launch(master, request, record, jobs)
+            launcher = Launcher(master, record, request.program, request.config_name)
+            if search:
+                studies = run_search(search, record, launcher.launch)
+            elif jobs is None:
+                launcher.leave_to_sweeper()
+            else:
+                launcher.launch([job for job in jobs if job.same_as is None and job.status != DONE])
         except (KeyboardInterrupt, RunInterrupted):
             raise _stopped(record, request) from None
         finally:
             (place / "multirun.yaml").unlink(missing_ok=True)  # holds every override word by word
-    finish(record, request.command)
+            forget_pickles(place)
+            clear(record.folder)
+    if search:
+        finish_search(search, studies, record, request.command)
+    else:
+        finish(record, request.command)
 
 
 def _composed(request: Request) -> DictConfig:
@@ -113,16 +115,64 @@ def _planned(master: DictConfig, folder: Path) -> list[Job] | None:
     Raises InputError where one cannot run; of another sweeper's, where the config that all share cannot.
     """
     if not _is(master.hydra.sweeper, BasicSweeper):
-        locate(prepared(_without_hydra(master), []))
+        locate(prepared(without_hydra(master), []))
         return None
+    words = _swept(master)
+    with explained(words):
+        (jobs,) = BasicSweeper.split_arguments(_parsed(words), None)
+    return plan([(job, _config_of(master, job)) for job in jobs], folder)
+
+
+def _swept(master: DictConfig) -> list[str]:
+    """What the sweeper is asked: the overrides of a preset, then those of the command line."""
     words = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     words += master.hydra.overrides.task
     check_arguments(words)  # a sweep's parameters may come from a file, and each becomes a job's command
+    return words
+
+
+def _parsed(words: list[str]) -> list[Override]:
+    loader = GlobalHydra.instance().config_loader()
+    return OverridesParser.create(config_loader=loader).parse_overrides(words)
+
+
+def _search(master: DictConfig) -> Search | None:
+    """The search that ``hydra.sweeper`` asks for, checked; None where it is another sweeper."""
+    sweeper = master.hydra.sweeper
+    if class_of(sweeper) != SearchSweeper.__name__:
+        return None
+    words = _swept(master)
     with explained(words):
-        loader = GlobalHydra.instance().config_loader()
-        parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
-        (jobs,) = BasicSweeper.split_arguments(parsed, None)
-    return plan([(job, _config_of(master, job)) for job in jobs], folder)
+        parsed = {override.key_or_group: override for override in _parsed(words)}  # the last word counts
+        space = {
+            key: _interval(each.value(), key) for key, each in parsed.items() if each.is_interval_sweep()
+        }
+        rest = [override for key, override in parsed.items() if key not in space]
+        (combinations,) = BasicSweeper.split_arguments(rest, None)
+    if not space:
+        raise InputError(
+            "Nothing is searched: give a key an interval, as in "
+            "'trainer.learning_rate=tag(log,interval(1e-4,1e-2))'."
+        )
+    if (
+        "seed" not in space
+        and len({word for job in combinations for word in job if word.startswith("seed=")}) > 1
+    ):
+        raise InputError("A search has one seed, and not one of the comparison's: add seed=1000.")
+    keys = ("trials", "batch", "seed", "objective")
+    settings = SearchSweeper(**{key: sweeper[key] for key in keys if sweeper.get(key) is not None})
+    return planned_search(combinations, space, settings, lambda job: _config_of(master, job))
+
+
+def _interval(sweep: Any, key: str) -> Interval:
+    """An interval of Hydra's; that of a float lies between floats."""
+    assert isinstance(sweep, IntervalSweep)
+    low, high, log = sweep.start, sweep.end, "log" in sweep.tags
+    assert low is not None
+    assert high is not None
+    if not low < high or (log and low <= 0):
+        raise InputError(f"{key}: an interval rises{', from above 0' if log else ''}, got {low} to {high}.")
+    return Interval(low, high, log, isinstance(low, int) and isinstance(high, int))
 
 
 def _config_of(master: DictConfig, overrides: list[str]) -> ExperimentConfig | InputError:
@@ -130,49 +180,9 @@ def _config_of(master: DictConfig, overrides: list[str]) -> ExperimentConfig | I
     try:
         with explained(overrides):
             config = GlobalHydra.instance().config_loader().load_sweep_config(master, overrides)
-        return prepared(_without_hydra(config), overrides)
+        return prepared(without_hydra(config), overrides)
     except InputError as error:
         return error
-
-
-def _launch(master: DictConfig, request: Request, record: SweepRecord, jobs: list[Job] | None) -> None:
-    """Give what is left to the launcher, or the whole to a sweeper of its own way."""
-    callbacks = Callbacks(master)
-    parts: Mapping[str, Any] = {
-        "config": master,
-        "hydra_context": HydraContext(
-            config_loader=GlobalHydra.instance().config_loader(), callbacks=callbacks
-        ),
-        "task_function": Task(record.folder, record.key, request.program),
-    }
-    callbacks.on_multirun_start(config=master, config_name=request.config_name)
-    try:
-        if jobs is None:
-            sweeper = Plugins.instance().instantiate_sweeper(**parts)
-            sweeper.sweep(arguments=list(master.hydra.overrides.task))
-        elif left := [job for job in jobs if job.same_as is None and job.status != DONE]:
-            launcher = Plugins.instance().instantiate_launcher(**parts)
-            size = master.hydra.sweeper.max_batch_size or len(left)
-            for start in range(0, len(left), size):
-                _batch(launcher, record, left[start : start + size], start)
-    finally:
-        callbacks.on_multirun_end(config=master, config_name=request.config_name)
-
-
-def _batch(launcher: Any, record: SweepRecord, jobs: list[Job], start: int) -> None:
-    """Launch ``jobs``; those that could not even report are failed with the reason their launcher gives."""
-    reasons = ["its process ended without a word"] * len(jobs)
-    try:
-        returned = launcher.launch([job.overrides for job in jobs], initial_job_idx=start)
-        reasons = [str(each._return_value) if each.status == JobStatus.FAILED else "" for each in returned]
-    except Exception as error:  # of the launcher: a job does not raise
-        reasons = [f"{type(error).__name__}: {error}"] * len(jobs)
-    states = {tuple(job.overrides): job for job in record.jobs()}
-    for job, reason in zip(jobs, reasons, strict=False):
-        state = states[tuple(job.overrides)]
-        if not state.settled:
-            state.status, state.reason = FAILED, reason or "its process ended without a word"
-            record.report(state)
 
 
 def _stopped(record: SweepRecord, request: Request) -> RunInterrupted:
@@ -186,13 +196,6 @@ def _stopped(record: SweepRecord, request: Request) -> RunInterrupted:
 def _is(config: DictConfig, plugin: type) -> bool:
     """Whether Hydra's part ``config`` names ``plugin``."""
     return str(config._target_).rpartition(".")[2] == plugin.__name__
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    config = config.copy()
-    with read_write(config), open_dict(config):
-        config.pop("hydra", None)
-    return config
 
 
 def _set(master: DictConfig, key: str, value: str) -> None:

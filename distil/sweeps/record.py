@@ -67,15 +67,19 @@ class SweepRecord:
         self.key = key
         self._reports = folder / REPORTS / key
 
-    def begin(self, command: str, jobs: Sequence[Job]) -> None:
+    def begin(self, command: str, jobs: Sequence[Job], total: int | None = None) -> None:
         """Forget the reports of an earlier attempt, and write down what is asked.
 
-        ``jobs``: all of them in their order; empty where a sweeper finds them as it goes.
+        Args:
+            command: what was typed.
+            jobs: all of them in their order; empty where a sweeper finds them as it goes.
+            total: how many there will be; None: as many as ``jobs``, or nobody knows.
         """
         shutil.rmtree(self._reports, ignore_errors=True)
         self._reports.mkdir(parents=True)
         asked = {"format": FORMAT, "command": command, "status": RUNNING, "started": now(), "finished": None}
-        write_json(self._reports / "plan.json", {"asked": asked, "jobs": [asdict(job) for job in jobs]})
+        planned = {"asked": asked, "total": total or len(jobs), "jobs": [asdict(job) for job in jobs]}
+        write_json(self._reports / "plan.json", planned)
         self._write()
 
     def report(self, job: Job) -> None:
@@ -103,6 +107,10 @@ class SweepRecord:
                 twin = jobs[job.same_as - 1]
                 job.status, job.reason = twin.status, twin.reason
         return jobs
+
+    def total(self) -> int:
+        """How many jobs there will be; 0 where nobody knows."""
+        return int(self._plan()["total"])
 
     def elapsed(self) -> float:
         """Seconds since ``begin``."""

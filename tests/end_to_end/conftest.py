@@ -75,15 +75,17 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run_command() -> Command:
-    """``run_command(*arguments, cwd=…)``: the real ``python run.py``, finished."""
+    """``run_command(*arguments, cwd=…, timeout=…)``: the real ``python run.py``, finished."""
 
-    def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, cwd: Path | None = None, timeout: float = 280
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(ROOT / "run.py"), *arguments],
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=timeout,
             cwd=cwd or ROOT,
             env=environment(),
         )

@@ -182,12 +182,14 @@ def planned(flags: Sequence[str], overrides: Sequence[str]) -> None:
 
     from distil.sweeps import multirun
 
-    assert flag_value(flags, "--config-dir") is None
+    found = flag_value(flags, "--config-dir")  # of an earlier command: a search leaves such a folder
+    assert found is None or re.fullmatch(r"outputs/\w+/found", found)
     request = multirun.Request(conf_folder(), "config", overrides, "", "", cli.HYDRA_VERSION_BASE)
     with initialize_config_dir(str(conf_folder()), version_base=cli.HYDRA_VERSION_BASE):
-        jobs = multirun._planned(multirun._composed(request), Path("outputs/sweep"))
-    assert jobs is not None
-    assert len(jobs) > 1
+        master = multirun._composed(request)
+        search = multirun._search(master)
+        jobs = None if search else multirun._planned(master, Path("outputs/sweep"))
+    assert (search.total() if search else len(jobs or ())) > 1
 
 
 def read(words: list[str]) -> None:

@@ -95,6 +95,8 @@ def test_a_flag_without_its_value(flag: str) -> None:
     [
         "eval.max_new_tokens=3",
         "name=sk-small",
+        "--config-dir=my_secret_folder",
+        "folder/of_secret_things",
         "seed=-1",
         "model.student.overrides={eos_token: x}",
         "--cfg=job",

@@ -1,0 +1,97 @@
+"""Jobs on Ray: a local instance that ends with the sweep, or a cluster that runs already.
+
+Hydra has a plugin for this. It wants cloudpickle below 3 where joblib wants 3, and brings AWS along: it
+cannot be installed beside what the rest needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distil.config.command_line import PLUGINS_VARIABLE
+from distil.registry import load_plugins
+from distil.sweeps.launchers import at_once, why
+from distil.sweeps.workers import cores
+
+OBJECT_STORE_BYTES = 78_643_200
+"""The least that Ray takes: jobs hand nothing to each other."""
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # GPUs are handed out by us where a job asks Ray for none
+    "RAY_worker_niceness": "0",  # Ray's 15 makes jobs wait for whatever else runs
+}
+"""Of Ray's own; what the user has set counts more."""
+
+Run = Callable[[Any, list[str]], None]
+"""Runs one job: its composed config, and the overrides that it was composed with."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job, as it travels: nothing of it is unpickled before the plugins are loaded."""
+
+    run: Run
+    config: bytes
+    overrides: list[str]
+    plugins: str
+
+    def __call__(self) -> None:
+        """Run the job."""
+        os.environ[PLUGINS_VARIABLE] = self.plugins
+        load_plugins(path for path in self.plugins.split(os.pathsep) if path)
+        self.run(pickle.loads(self.config), self.overrides)
+
+
+def work(job: Work) -> None:
+    """What Ray calls."""
+    job()
+
+
+def run_on_ray(
+    part: Mapping[str, Any], run: Run, jobs: Sequence[tuple[list[str], Any]], plugins: str
+) -> list[str]:
+    """Run ``jobs`` (overrides and composed config of each) and wait for all of them.
+
+    ``part``: the launcher's config: ``n_jobs``, and keys of ``ray.init`` and ``ray.remote``.
+    Returns for each job why its process ended without a word, empty where it did not.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
+    ray: Any = importlib.import_module("ray")  # its overloads know no options in a dict
+
+    chosen = part.get("ray") or {}
+    init, remote = dict(chosen.get("init") or {}), dict(chosen.get("remote") or {})
+    if init.get("address") in (None, "local"):
+        init = {
+            "num_cpus": cores(),
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        } | init
+        remote = {"num_cpus": cores() / at_once(part, len(jobs))} | remote
+    init = {"log_to_driver": False, "logging_level": logging.ERROR} | init
+    # A process that dies is a failed job: the same command goes on from its checkpoint.
+    remote = {"num_cpus": 1, "max_retries": 0} | remote
+    ray.init(**init)
+    try:
+        task = ray.remote(**remote)(work)
+        sent = [task.remote(Work(run, pickle.dumps(config), words, plugins)) for words, config in jobs]
+        return [_outcome(ray, each) for each in sent]
+    finally:
+        ray.shutdown()
+
+
+def _outcome(ray: Any, sent: Any) -> str:
+    try:
+        ray.get(sent)
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        if isinstance(getattr(error, "cause", None), KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        return why(error)
+    return ""

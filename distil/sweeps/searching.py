@@ -1,0 +1,240 @@
+"""A search as a sweep: choices side by side, their jobs through the launcher, what was found at the end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from distil.config.help import conf_folder
+from distil.config.schema import ExperimentConfig
+from distil.experiment import locate, status_of
+from distil.files import write_json, write_text
+from distil.sweeps.plan import ending
+from distil.sweeps.record import DONE, FAILED, Job, SweepRecord, shared
+from distil.sweeps.search import (
+    JOURNAL,
+    Choice,
+    Interval,
+    SearchSweeper,
+    Study,
+    Trial,
+    at_edge,
+    validation_score,
+)
+from distil.types import InputError
+
+FOUND = "found"
+"""Folder of the options that were found, for ``--config-dir``."""
+
+Compose = Callable[[list[str]], "ExperimentConfig | InputError"]
+Launch = Callable[[list[Job]], None]
+
+
+@dataclass
+class Search:
+    """What is searched, and how much."""
+
+    choices: list[Choice]
+    space: dict[str, Interval]
+    settings: SearchSweeper
+    compose: Compose
+    """The config of a job, from its overrides."""
+
+    def total(self) -> int:
+        """Jobs of the whole search."""
+        return len(self.choices) * self.settings.trials
+
+    def opening(self, folder: Path) -> str:
+        """What is said before the first job."""
+        keys = ", ".join(self.space)
+        return (
+            f"Search for {keys} in {folder}: {self.settings.trials} trials for each of "
+            f"{len(self.choices)} choices, judged on the validation split."
+        )
+
+
+def planned_search(
+    combinations: Sequence[list[str]], space: dict[str, Interval], settings: SearchSweeper, compose: Compose
+) -> Search:
+    """The search over ``space`` for each of ``combinations``. Raises InputError where a job could not run."""
+    common = shared(combinations)
+    choices = [
+        Choice(words, " ".join(word for word in words if word not in common)) for words in combinations
+    ]
+    for choice in choices:
+        for share in (0.0, 1.0):
+            ends = Trial({key: interval.at(share) for key, interval in space.items()}, 0)
+            config = _composed(compose, choice.job(ends, space))
+            locate(config)
+            if str(config.trainer.eval_strategy) == "no":
+                raise InputError(
+                    "trainer.eval_strategy=no: a search judges by the evaluation during training."
+                )
+        group = "tuned" if config.peft.name == "none" else "tuned_adapter"
+        part = config.method.name if config.peft.name == "none" else config.peft.name
+        choice.file = f"{group}/{config.model.name}_{part}.yaml"
+    files = [choice.file for choice in choices]
+    for choice in choices:
+        # One file for several choices, or one that ours would hide: then overrides alone say it.
+        if files.count(choice.file) > 1 or (conf_folder() / str(choice.file)).exists():
+            choice.file = None
+    return Search(choices, space, settings, compose)
+
+
+def run_search(search: Search, record: SweepRecord, launch: Launch) -> dict[str, Study]:
+    """Run every trial that is left; returns the studies by the label of their choice."""
+    studies = {choice.label: _study(search, choice, record.folder) for choice in search.choices}
+    for choice in search.choices:
+        for trial in studies[choice.label].trials():
+            if trial.score is not None:
+                record.report(_job(search, choice, trial, record.folder))
+    while True:
+        proposed = [(choice, trial) for choice in search.choices for trial in studies[choice.label].propose()]
+        if not proposed:
+            return studies
+        jobs = [_job(search, choice, trial, record.folder) for choice, trial in proposed]
+        for job in jobs:
+            record.report(job)
+        different = {tuple(job.overrides): job for job in jobs if job.status != DONE}
+        if different:
+            launch(list(different.values()))
+        states = {tuple(job.overrides): job for job in record.jobs()}
+        for (choice, trial), job in zip(proposed, jobs, strict=True):
+            score = _score(search, record, states[tuple(job.overrides)])
+            studies[choice.label].tell(trial, score)
+
+
+def _study(search: Search, choice: Choice, folder: Path) -> Study:
+    """The study of ``choice``: another one where what is searched, or what its runs compute, has changed."""
+    ends = [Trial({key: each.at(share) for key, each in search.space.items()}, 0) for share in (0.0, 1.0)]
+    runs = [locate(_composed(search.compose, choice.job(end, search.space)))[0] for end in ends]
+    told = search.settings
+    name = f"{choice.label} {'-'.join(runs)} {told.objective} seed={told.seed} batch={told.batch}".strip()
+    folder.mkdir(parents=True, exist_ok=True)
+    return Study(folder / JOURNAL, name, search.space, told)
+
+
+def _job(search: Search, choice: Choice, trial: Trial, folder: Path) -> Job:
+    words = choice.job(trial, search.space)
+    own = words[len(choice.overrides) :]
+    run = locate(_composed(search.compose, words))[1]
+    job = Job(words, " ".join([choice.label, *own]).strip(), os.path.relpath(run, folder))
+    if status_of(run) == DONE:
+        job.status, job.before = DONE, True
+    return job
+
+
+def _score(search: Search, record: SweepRecord, job: Job) -> float | None:
+    if job.status != DONE or job.run is None:
+        return None
+    config = _composed(search.compose, job.overrides)
+    try:
+        return validation_score(
+            record.folder / job.run, search.settings.objective, bool(config.trainer.load_best_model_at_end)
+        )
+    except InputError as error:
+        job.status, job.reason = FAILED, str(error)
+        record.report(job)
+        return None
+
+
+def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRecord, command: str) -> None:
+    """Write and print what was found. Raises DistilError where a job failed."""
+    jobs = record.jobs()
+    error = ending(jobs, command)
+    record.end(FAILED if error else DONE)
+    runs = {tuple(job.overrides): job.run for job in jobs}
+    found = [_found(search, choice, studies[choice.label], runs) for choice in search.choices]
+    told = {"objective": f"validation/{search.settings.objective}", "trials": search.settings.trials}
+    write_json(record.folder / "search.json", {"format": 1, "command": command, **told, "choices": found})
+    files = [
+        file
+        for choice, each in zip(search.choices, found, strict=True)
+        if (file := _write(choice, each, record))
+    ]
+    _print(search, found, record, files)
+    if error is not None:
+        raise error
+
+
+def _found(
+    search: Search, choice: Choice, study: Study, runs: Mapping[tuple[str, ...], str | None]
+) -> dict[str, Any]:
+    """What the search of one choice came to, as it stands in ``search.json``."""
+    best, rows = study.best(), []
+    for trial in study.trials():
+        words = choice.job(trial, search.space)
+        values = {key: yaml.safe_load(search.space[key].written(each)) for key, each in trial.values.items()}
+        rows.append({"values": values, "score": trial.score, "run": runs.get(tuple(words))})
+    words = [] if best is None else choice.job(best, search.space)[len(choice.overrides) :]
+    return {
+        "choice": choice.label,
+        "best": words,
+        "score": None if best is None else best.score,
+        "at_edge": [] if best is None else at_edge(search.space, best),
+        "trials": rows,
+    }
+
+
+def _write(choice: Choice, found: Mapping[str, Any], record: SweepRecord) -> Path | None:
+    """Options with what was found for ``choice``, where Hydra reads them for it alone."""
+    if choice.file is None or not found["best"]:
+        return None
+    tree: dict[str, Any] = {}
+    for word in found["best"]:
+        key, _, value = word.partition("=")
+        *groups, last = key.split(".")
+        node = tree
+        for group in groups:
+            node = node.setdefault(group, {})
+        node[last] = float(value) if "." in value or "e" in value else int(value)
+    path = record.folder / FOUND / choice.file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"# @package _global_\n# Found on the validation split: {len(found['trials'])} trials\n"
+    write_text(path, head + yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def _print(
+    search: Search, found: Sequence[Mapping[str, Any]], record: SweepRecord, files: Sequence[Path]
+) -> None:
+    table = Table(
+        title=f"\nFound on the validation split ({search.settings.objective})", title_justify="left"
+    )
+    for column in ("choice", "best", search.settings.objective, "trials"):
+        table.add_column(
+            column, justify="right" if column in (search.settings.objective, "trials") else "left"
+        )
+    for each in found:
+        score = "none is done" if each["score"] is None else f"{each['score']:.4f}"
+        done = sum(row["score"] is not None for row in each["trials"])
+        table.add_row(each["choice"] or "All jobs", " ".join(each["best"]), score, str(done))
+    console = Console()
+    console.print(table)
+    for each in found:
+        for key in each["at_edge"]:
+            console.print(
+                f"{each['choice'] or 'All jobs'}: the best {key} lies at an end of its interval. Widen it.",
+                highlight=False, soft_wrap=True,
+            )  # fmt: skip
+    if files:
+        console.print(
+            f"To compare at what was found, put --config-dir {record.folder / FOUND} into the command of the "
+            "comparison.", highlight=False, soft_wrap=True,
+        )  # fmt: skip
+    print(f"All trials: {record.folder / 'search.json'}", file=sys.stdout)
+
+
+def _composed(compose: Compose, overrides: list[str]) -> ExperimentConfig:
+    config = compose(overrides)
+    if isinstance(config, InputError):
+        raise config
+    return config

@@ -1,0 +1,169 @@
+"""Search: the better of two regions, as many trials for each choice, the same trials after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distil.sweeps.search import (
+    JOURNAL,
+    Choice,
+    Interval,
+    SearchSweeper,
+    Study,
+    Trial,
+    at_edge,
+    validation_score,
+)
+from distil.types import InputError
+
+RATE = {"trainer.learning_rate": Interval(1e-5, 1e-1, log=True, whole=False)}
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def two_regions(rate: float, best: float) -> float:
+    """A narrow valley at ``best``, and a shallow one two decades away: the wrong region."""
+    here, there = math.log10(rate / best), math.log10(rate / best) + 2
+    return 2 - 1.5 * math.exp(-((here / 0.5) ** 2)) - 0.5 * math.exp(-((there / 0.5) ** 2))
+
+
+def run(study: Study, best: float = 3e-3) -> list[Trial]:
+    """Search to the end; every proposal is scored."""
+    while proposed := study.propose():
+        for trial in proposed:
+            study.tell(trial, two_regions(*trial.values.values(), best))
+    return study.trials()
+
+
+def study(folder: Path, name: str = "kd", space: dict[str, Interval] = RATE, **settings: int) -> Study:
+    return Study(folder / JOURNAL, name, space, SearchSweeper(**settings))
+
+
+@pytest.mark.parametrize("best", [3e-2, 3e-3])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_better_region_is_found(best: float, batch: int, tmp_path: Path) -> None:
+    searched = study(tmp_path, trials=10, batch=batch)
+    trials = run(searched, best)
+    assert len(trials) == 10
+    found = searched.best()
+    assert found is not None
+    assert abs(math.log10(found.values["trainer.learning_rate"] / best)) < 0.5
+    assert found.score == min(trial.score or 9.0 for trial in trials)
+
+
+def test_every_choice_has_the_same_budget_and_the_same_first_half(tmp_path: Path) -> None:
+    first, second = (run(study(tmp_path, name, trials=8), best) for name, best in (("a", 3e-2), ("b", 3e-4)))
+    assert len(first) == len(second) == 8
+    assert [trial.values for trial in first[:4]] == [trial.values for trial in second[:4]]
+    assert [trial.values for trial in first[4:]] != [trial.values for trial in second[4:]]
+    shares = [RATE["trainer.learning_rate"].share(*trial.values.values()) for trial in first[:4]]
+    assert shares == pytest.approx([1 / 8, 3 / 8, 5 / 8, 7 / 8]), "evenly, by ratios"
+
+
+def test_more_trials_go_on_from_those_that_are_done(tmp_path: Path) -> None:
+    before = run(study(tmp_path, trials=4))
+    after = run(study(tmp_path, trials=6))
+    assert after[:4] == before
+    assert len(after) == 6
+    assert study(tmp_path, trials=6).propose() == []
+
+
+def test_a_failed_trial_is_tried_again_by_the_next_attempt(tmp_path: Path) -> None:
+    """Within one attempt it is not, and the search goes on without it."""
+    searched = study(tmp_path, trials=3)
+    (first,) = searched.propose()
+    searched.tell(first, None)
+    (second,) = searched.propose()
+    assert second.values != first.values
+    searched.tell(second, math.nan)
+    (third,) = searched.propose()
+    searched.tell(third, 1.0)
+    assert searched.propose() == []
+    again = study(tmp_path, trials=3)
+    assert [trial.values for trial in again.propose()] == [first.values, second.values]
+    run(again)
+    assert len(again.trials()) == 3
+    assert all(trial.score is not None for trial in again.trials())
+
+
+def test_a_small_space_of_whole_numbers_ends(tmp_path: Path) -> None:
+    """Proposals repeat there: each counts."""
+    space = {"peft.r": Interval(1, 2, log=False, whole=True)}
+    searched = study(tmp_path, space=space, trials=6)
+    while proposed := searched.propose():
+        for trial in proposed:
+            searched.tell(trial, trial.values["peft.r"])
+    assert len(searched.trials()) == 6
+    assert {trial.values["peft.r"] for trial in searched.trials()} == {1, 2}
+    assert Choice(["method=kd"], "").job(searched.trials()[0], space)[1] in ("peft.r=1", "peft.r=2")
+
+
+SEARCHING = """
+import os, signal, sys
+from pathlib import Path
+from tests.unit.sweeps.test_search import study, two_regions
+calls, limit = 0, int(sys.argv[2])
+def perhaps_die():
+    global calls
+    calls += 1
+    if calls == limit:
+        os.kill(os.getpid(), signal.SIGKILL)
+from optuna.storages.journal import JournalFileBackend
+append = JournalFileBackend.append_logs
+def dying(self, logs):
+    perhaps_die()
+    append(self, logs)
+    perhaps_die()
+JournalFileBackend.append_logs = dying
+searched = study(Path(sys.argv[1]), trials=7, batch=2)
+while proposed := searched.propose():
+    for trial in proposed:
+        searched.tell(trial, two_regions(*trial.values.values(), 3e-3))
+"""
+
+
+def test_a_search_that_is_killed_comes_to_the_same_trials(tmp_path: Path) -> None:
+    """kill -9 before and after writes to the journal, a little further each time."""
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "peace").mkdir()
+    expected = [(trial.values, trial.score) for trial in run(study(tmp_path / "peace", trials=7, batch=2))]
+    killed = 0
+    for limit in (3, 4, 5, 7, 8, 10, 1000):
+        command = [sys.executable, "-c", SEARCHING, str(tmp_path / "killed"), str(limit)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+        killed += done.returncode == -signal.SIGKILL
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    assert killed >= 4
+    assert [(t.values, t.score) for t in study(tmp_path / "killed", trials=7, batch=2).trials()] == expected
+
+
+def test_what_a_run_is_judged_by(tmp_path: Path) -> None:
+    lines = [
+        {"validation/nll_per_token": value, "validation/top1_agreement": 1 - value}
+        for value in (0.5, 0.2, 0.3)
+    ]
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in ({"train/loss": 1}, *lines)), encoding="utf-8"
+    )
+    assert validation_score(tmp_path, "nll_per_token", best=False) == 0.3
+    assert validation_score(tmp_path, "nll_per_token", best=True) == 0.2
+    assert validation_score(tmp_path, "top1_agreement", best=True) == 0.8
+    with pytest.raises(InputError, match="eval_steps"):
+        validation_score(tmp_path, "kl_per_token", best=False)
+
+
+def test_an_edge_is_noticed() -> None:
+    assert at_edge(RATE, Trial({"trainer.learning_rate": 1.2e-5}, 0)) == ["trainer.learning_rate"]
+    assert at_edge(RATE, Trial({"trainer.learning_rate": 1e-3}, 0)) == []
+
+
+@pytest.mark.parametrize("wrong", [{"trials": 0}, {"batch": -1}, {"objective": "rouge"}])
+def test_settings_that_make_no_sense(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match=f"hydra.sweeper.{next(iter(wrong))}"):
+        SearchSweeper(**wrong)
