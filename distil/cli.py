@@ -41,8 +41,9 @@ VERBS = {
     "evaluate": "RUN: judge its student again, on its test rows or on a file of yours",
     "generate": "RUN --prompt TEXT: let its student answer",
     "merge": "RUN --output DIR: its adapter and base as one plain model",
+    "export": "RUN: its student as a folder ready for a hub; --push NAME uploads it",
 }
-ON_RUNS = ("evaluate", "generate", "merge")
+ON_RUNS = ("evaluate", "generate", "merge", "export")
 """Verbs that load a finished run's student: each is the module of its name in ``distil.verbs``."""
 
 

@@ -34,6 +34,21 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def publish(partial: Path, folder: Path) -> None:
+    """Rename the folder ``partial`` to ``folder`` (absent or empty), once every file in it is on the disk."""
+    for file in filter(Path.is_file, partial.rglob("*")):
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    sync_folder(partial)
+    if folder.is_dir():
+        folder.rmdir()
+    os.replace(partial, folder.absolute())
+    sync_folder(folder.absolute().parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames inside ``folder`` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Adapters that the library saved: a folder of ``save_student``, with no run around it."""
+"""Students that the library saved: a folder of ``save_student``, with no run around it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from typing import Any
 
 from distil.adapters.base import ADAPTERS, Adapter
 from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, check_folder
-from distil.config.schema import (
-    DataConfig,
-    ExperimentConfig,
-    MethodConfig,
-    ModelConfig,
-    StudentConfig,
-    TeacherConfig,
-)
+from distil.cards.library import CONFIG
+from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.validate import check_packages
+from distil.data.jsonl import JsonlConfig
 from distil.files import read_json
+from distil.methods.sft import SFTConfig
 from distil.products import FinishedRun, open_run
 from distil.report.run_directory import RunRecord
 from distil.types import InputError
@@ -26,10 +22,10 @@ from distil.types import InputError
 
 @dataclass(frozen=True)
 class SavedStudent(FinishedRun):
-    """An adapter that ``save_student`` of the library wrote: a folder with no run around it."""
+    """What ``save_student`` of the library wrote: a folder with no run around it."""
 
     told: Mapping[str, Any]
-    """What ``distil.json`` says."""
+    """What ``distil.json`` says; empty beside a whole model."""
 
     @property
     def student(self) -> Path:
@@ -59,46 +55,56 @@ class SavedStudent(FinishedRun):
 
 
 def open_product(folder: Path) -> FinishedRun:
-    """The finished run in ``folder``, or the adapter that the library saved there.
+    """The finished run in ``folder``, or around it, or the student that the library saved there.
 
-    Raises InputError as ``open_run`` does, and for a folder that holds a whole model already.
+    Raises InputError as ``open_run`` does, and for models of others.
     """
     if (folder / "config.yaml").is_file() or (folder / "status.json").is_file():
         return open_run(folder)
     if folder.name == "student" and (folder.parent / "config.yaml").is_file():
         return open_run(folder.parent)
-    if not (folder / ADAPTER_CONFIG).is_file():
-        if (folder / "config.json").is_file():
+    if (folder / ADAPTER_CONFIG).is_file():
+        if not (folder / SIDECAR).is_file():
             raise InputError(
-                f"{folder} is a plain model already: there is nothing to merge. Copy that folder."
+                f"{folder} holds an adapter but no {SIDECAR}, which says on which base it stands. PEFT loads "
+                "and merges it: PeftModel.from_pretrained(base, FOLDER).merge_and_unload()."
             )
+        return _adapter(folder)
+    if not (folder / "config.json").is_file():
         return open_run(folder)  # which says what is missing
-    if not (folder / SIDECAR).is_file():
+    if not (folder / CONFIG).is_file():
         raise InputError(
-            f"{folder} holds an adapter but no {SIDECAR}, which says on which base it stands. PEFT merges "
-            "it: PeftModel.from_pretrained(base, FOLDER).merge_and_unload()."
+            f"{folder} is a plain model already, and neither a run nor what save_student wrote: transformers "
+            "loads it, AutoModelForCausalLM.from_pretrained(FOLDER)."
         )
-    return _saved_student(folder)
+    return _product(folder, "none", StudentConfig(path=str(folder.absolute()), dtype="auto"), 0, {})
 
 
-def _saved_student(folder: Path) -> SavedStudent:
+def _adapter(folder: Path) -> SavedStudent:
     try:
         told = read_json(folder / SIDECAR)
-        entry = ADAPTERS.get(told["peft"])
         model = StudentConfig(**told["model"])
+        ADAPTERS.get(told["peft"])
         seed, _ = int(told["seed"]), (told["kept_layers"], told["base_print"])
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
         raise InputError(
             f"{folder / SIDECAR} is damaged ({type(error).__name__}: {error}). Save the student again."
         ) from error
     check_folder(folder)
-    assert entry.config is not None
+    return _product(folder, told["peft"], model, seed, told)
+
+
+def _product(
+    folder: Path, peft: str, model: StudentConfig, seed: int, told: Mapping[str, Any]
+) -> SavedStudent:
+    adapter = ADAPTERS.get(peft).config
+    assert adapter is not None
     config = ExperimentConfig(
         seed=seed,
-        method=MethodConfig(),
+        method=SFTConfig(),  # the one that asks no teacher: what the library's was is not on disk
         model=ModelConfig("custom", TeacherConfig(), model),
-        peft=entry.config(),
-        data=DataConfig(),
+        peft=adapter(),
+        data=JsonlConfig(),  # prompts as the library writes those of columns with well-known names
     )
     check_packages(config)
     record = RunRecord(folder, "done", "", "", "", "", {}, "", {}, None, None)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from distil.files import sync_folder, write_text
+from distil.cards.brief import base_card, merged_card, run_card
+from distil.files import publish, write_text
 from distil.library_products import SavedStudent
 from distil.models.load import quiet
 from distil.products import FinishedRun, load_base, load_tokenizer, put_on, quiet_loading
-from distil.results import model_card
 from distil.types import InputError, RunFailed
 
 PROBE_TOKENS = 32
@@ -66,7 +66,7 @@ def merge(run: FinishedRun, output: Path, command: str, *, base_only: bool = Fal
     """
     check_output(output)
     base = load_base(run)
-    probe_BT = _probe(base)
+    probe_BT = probe_ids(base)
     student = base if base_only else put_on(base, run)
     asked_BTV = _logits(student, probe_BT)
     bits, plain_BTV = _bits(base), asked_BTV
@@ -86,7 +86,7 @@ def merge(run: FinishedRun, output: Path, command: str, *, base_only: bool = Fal
         _save(partial, merged, load_tokenizer(run), _card(run, command, base_only))
         del merged, student, base
         said_BTV = _proven(partial, probe_BT, plain_BTV, dtype)
-        _publish(partial, output)
+        publish(partial, output)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -174,20 +174,6 @@ def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     write_text(folder / "README.md", card)
 
 
-def _publish(partial: Path, output: Path) -> None:
-    for file in partial.iterdir():
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_folder(partial)
-    if output.is_dir():
-        output.rmdir()  # empty: it was looked at
-    os.replace(partial, output.absolute())
-    sync_folder(output.absolute().parent)
-
-
 def _proven(folder: Path, probe_BT: Tensor, wanted_BTV: Tensor, dtype: torch.dtype) -> Tensor:
     """What the model in ``folder`` says, loaded as anybody would.
 
@@ -212,7 +198,7 @@ def _reload(folder: Path) -> PreTrainedModel:
     return model
 
 
-def _probe(model: PreTrainedModel) -> Tensor:
+def probe_ids(model: PreTrainedModel) -> Tensor:
     """Random ids, always the same: as many as the model's context holds at most."""
     text = model.config.get_text_config()
     length = min(PROBE_TOKENS, getattr(text, "max_position_embeddings", None) or PROBE_TOKENS)
@@ -241,50 +227,10 @@ def _apart(one_BTV: Tensor, other_BTV: Tensor) -> float:
 
 
 def _card(run: FinishedRun, command: str, base_only: bool) -> str:
-    config, made = run.config, f"{run.command}\n{command}".strip()
-    if isinstance(run, SavedStudent):
-        return _card_of_saved(run, command, base_only)
-    if not base_only:
-        return model_card(run.title, made, None)
-    layers = run.sidecar["kept_layers"]
-    kept = "" if layers is None else f", of which the layers {', '.join(map(str, layers))} are kept"
-    source = config.model.student.path or config.model.teacher.path
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
----
-# The base under an adapter: {source}{kept}
-
-Untouched by distillation. The adapter ({config.peft.name}) of the run goes on it:
-`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(THIS_FOLDER), RUN_FOLDER + "/student")`.
-The commands that made it:
-
-```
-{made}
-```
-"""
-
-
-def _card_of_saved(run: SavedStudent, command: str, base_only: bool) -> str:
-    base, kind = run.config.model.student.path, run.config.peft.name
-    title = f"The base under an adapter: {base}" if base_only else run.title
-    what = (
-        f"Untouched by distillation. The adapter ({kind}) goes on it:\n"
-        "`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(THIS_FOLDER), ADAPTER_FOLDER)`."
-        if base_only
-        else f"An adapter ({kind}) that the library of distil-runner trained, merged into its base, {base}. "
-        "How it was trained is in the README of the adapter."
-    )
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [distillation]
----
-# {title}
-
-{what} The command that wrote this folder:
-
-```
-{command}
-```
-"""
+    model, kind, saved = run.config.model, run.config.peft.name, isinstance(run, SavedStudent)
+    source = str(model.student.path or model.teacher.path)
+    made = f"{run.command}\n{command}".strip()
+    if base_only:
+        folder = "ADAPTER_FOLDER" if saved else 'RUN_FOLDER + "/student"'
+        return base_card(source, run.sidecar["kept_layers"], (kind, folder), made)
+    return merged_card(run.title, source, kind, made) if saved else run_card(run.title, made, None)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.adapters.existing import SIDECAR
 from distil.anatomy import is_adapted
+from distil.cards.brief import run_card
 from distil.config.schema import EvalConfig
 from distil.data.splits import Splits
 from distil.evaluation import Judgement, entropy_floor, plan
@@ -130,39 +131,4 @@ def keep_student(
     else:
         student.save_pretrained(target)
     tokenizer.save_pretrained(target)
-    write_text(target / "README.md", model_card(title, command, base if is_adapted(student) else None))
-
-
-def model_card(title: str, command: str, base: Mapping[str, Any] | None) -> str:
-    """The README of a product; ``base`` says what an adapter stands on, None that there is no adapter."""
-    library, how = "transformers", ""
-    if base is not None:
-        library = "peft"
-        layers = base["kept_layers"]
-        changed = "" if layers is None else f", of which the layers {', '.join(map(str, layers))} are kept"
-        how = f"""
-## What is in here
-
-An adapter ({base["peft"]}) on {base["model"]["path"]}{changed}. `distil generate` and `distil evaluate`
-load the run that it belongs to, base and all; `distil merge` writes base and adapter as one plain model,
-where they can be merged, and with `--base-only` the base alone:
-
-```
-distil merge RUN_FOLDER --output FOLDER
-```
-"""
-    return f"""---
-library_name: {library}
-pipeline_tag: text-generation
-tags: [distillation]
----
-# {title}
-
-A student distilled with distil-runner. The command that made it:
-
-```
-{command}
-```
-{how}
-Its scores beside those of its teacher and of the untouched student are in `results.json` of the run.
-"""
+    write_text(target / "README.md", run_card(title, command, base if is_adapted(student) else None))

@@ -79,9 +79,9 @@ class StudentKeeper:
         Raises:
             ArgumentError: where nothing can be written there, or the student was freed.
         """
-        from distil.api.card import library_card
         from distil.api.experiment import command_of
         from distil.api.saved import base_recipe, save
+        from distil.cards.library import library_card
 
         check_path("output_dir", output_dir)
         with library_words(self.config.peft_type):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing, same_base
-from distil.api.card import CONFIG
 from distil.api.errors import ArgumentError, require
+from distil.cards.library import CONFIG
 from distil.files import read_json, write_json, write_text
 from distil.types import InputError
 

@@ -30,10 +30,15 @@ def bits_and_bytes(keys: Mapping[str, Any], dtype: str) -> BitsAndBytesConfig:
     """``BitsAndBytesConfig(**keys)``; a compute dtype ``auto`` is ``dtype``, that of the model."""
     from transformers import BitsAndBytesConfig
 
+    return BitsAndBytesConfig(**resolved(keys, dtype))  # type: ignore[no-untyped-call]  # theirs has no types
+
+
+def resolved(keys: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    """``keys`` with the compute dtype ``auto`` resolved."""
     given = dict(keys)
     if given.get("bnb_4bit_compute_dtype") == "auto":
         given["bnb_4bit_compute_dtype"] = "float32" if dtype == "auto" else dtype
-    return BitsAndBytesConfig(**given)  # type: ignore[no-untyped-call]  # theirs has no types
+    return given
 
 
 def is_packed(model: PreTrainedModel) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from distil.api.past import Past
+from distil.cards.text import front
+
+if TYPE_CHECKING:
+    from distil.api.past import Past
 
 CONFIG = "distillation_config.json"
 """Beside a saved student: the DistillationConfig that made it."""
@@ -24,11 +27,7 @@ def library_card(
         command: the equivalent command line, for where there is one.
         base: what an adapter stands on; None: all of a model is here.
     """
-    return f"""---
-library_name: {"transformers" if base is None else "peft"}
-pipeline_tag: text-generation
-tags: [distillation]
----
+    return f"""{front("transformers" if base is None else "peft")}
 # {student}, a student of {teacher}
 
 {_made(kind, past, command)}

@@ -1,0 +1,87 @@
+"""The code of a card: Python that loads the folder with transformers and PEFT alone, and lets it answer."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from distil.models.quantize import resolved
+from distil.products import load_tokenizer
+
+if TYPE_CHECKING:
+    from distil.cards.subject import Subject
+    from distil.products import FinishedRun
+
+BASE = "base"
+"""Folder of the model under an adapter, where that is not a model that others have."""
+
+
+def usage_of(subject: Subject, architecture: str | None, name: str, samples: int) -> str:
+    """Python that loads the folder and answers the run's first sample, with nothing of ours.
+
+    Args:
+        subject: the student.
+        architecture: the class of the model under the adapter where that is in the folder, else None.
+        name: the folder, or its name on the hub.
+        samples: how many of the run's prompts may be shown; with none the prompt is ours.
+    """
+    run = subject.run
+    auto = "AutoModelForCausalLM"
+    if subject.kind == "adapter":
+        base, more = _base_line(subject, architecture)
+        names = sorted(filter(None, (architecture or auto, "AutoTokenizer", more)))
+        imports = ["from peft import PeftModel", f"from transformers import {', '.join(names)}"]
+        loads = [base, "model = PeftModel.from_pretrained(base, name)"]
+    else:
+        imports = [f"from transformers import {auto}, AutoTokenizer"]
+        loads = [f"model = {auto}.from_pretrained(name)"]
+    ask, given = _asking(run, samples)
+    limit = run.config.eval.max_new_tokens
+    return "\n".join([
+        *imports, "",
+        f"name = {json.dumps(name)}  # this folder, or its name on the hub",
+        "tokenizer = AutoTokenizer.from_pretrained(name)",
+        *loads, "",
+        *given,
+        f"inputs = {ask}",
+        f"written = model.generate(**inputs, max_new_tokens={limit}, do_sample=False)",
+        'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
+    ])  # fmt: skip
+
+
+def _base_line(subject: Subject, architecture: str | None) -> tuple[str, str]:
+    """The line that loads the base, and what it needs of transformers beside the model's class."""
+    if architecture is not None:
+        return f'base = {architecture}.from_pretrained(name, subfolder="{BASE}")', ""
+    student, quantization = subject.config.model.student, subject.run.quantization
+    given = {"revision": student.revision} if student.revision else {}
+    given |= {"dtype": student.dtype} if student.dtype != "auto" else {}
+    more = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    needs = ""
+    if quantization is not None:
+        needs = "BitsAndBytesConfig"
+        keys = resolved(quantization, student.dtype).items()
+        told = ", ".join(f"{key}={json.dumps(v) if isinstance(v, str) else v}" for key, v in keys)
+        more.append(f"quantization_config={needs}(\n        {told}\n    )")
+    words = "".join(f"\n    {each}," for each in [json.dumps(subject.start.hub), *more])
+    return f"base = AutoModelForCausalLM.from_pretrained({words}\n)", needs
+
+
+def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
+    """How a prompt becomes ids as in training: (expression, lines before it)."""
+    tokenizer: Any = load_tokenizer(run)
+    samples = run.record.samples[:shown]
+    prompt = samples[0].prompt if samples else "Once upon a time"
+    asked = json.dumps(prompt, ensure_ascii=False)
+    template = getattr(run.config.data, "chat_template", None)
+    textual = getattr(run.config.data, "text_column", None)
+    if tokenizer.chat_template and template is not False and not textual:
+        lines = [f'messages = [{{"role": "user", "content": {asked}}}]']
+        options = 'add_generation_prompt=True, return_dict=True, return_tensors="pt"'
+        return f"tokenizer.apply_chat_template(\n    messages, {options}\n)", lines
+    # Training puts a BOS where the tokenizer does, and nothing else around a prompt.
+    bare = tokenizer(prompt, add_special_tokens=False).input_ids
+    usual = tokenizer(prompt).input_ids
+    begun = [tokenizer.bos_token_id, *bare]
+    more = "" if usual in (bare, begun) else ", add_special_tokens=False"
+    return f'tokenizer(prompt, return_tensors="pt"{more})', [f"prompt = {asked}"]
