@@ -33,11 +33,13 @@ def main(arguments: Sequence[str]) -> int:
     if given.data is None and (odd := [key for key, value in named.items() if value is not None]):
         raise InputError(f"--{odd[0].replace('_', '-')} names a column of --data FILE: give both.")
     from distil.data.local import check_file
-    from distil.products import open_run
+    from distil.library_products import SavedStudent, open_product
 
-    run = open_run(given.run)
+    run = open_product(given.run)
     if given.data is not None:
         check_file(f"--data {given.data}", given.data.expanduser())
+    elif isinstance(run, SavedStudent):
+        raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
     result = _judged(run, given, named)
     _print(result)
     if given.json is not None:
@@ -54,9 +56,12 @@ def _parser() -> Parser:
     parser = Parser(
         "evaluate",
         "Judge the student of a finished run and its teacher, with the metrics and the settings of\n"
-        "the run. On the run's own test rows this gives the numbers of its results.json again.",
+        "the run. On the run's own test rows this gives the numbers of its results.json again. What\n"
+        "save_student of the library wrote is judged without a teacher, on --data.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"
+    )
     parser.add_argument(
         "--data",
         metavar="FILE",

@@ -24,11 +24,12 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().read(arguments)
     if given is None:
         return 0
-    from distil.products import open_run
+    from distil.library_products import SavedStudent, open_product
 
-    run = open_run(given.run)
+    run = open_product(given.run)
     if given.teacher and run.config.model.teacher.path is None:
-        raise InputError(f"--teacher: {run.folder} had none (model.teacher.path=null).")
+        why = "the library saved no teacher" if isinstance(run, SavedStudent) else "model.teacher.path=null"
+        raise InputError(f"--teacher: {run.folder} has none ({why}).")
     config = _settings(run.config.eval, given)
     seed = run.config.seed if given.seed is None else given.seed
     answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
@@ -46,9 +47,12 @@ def _parser() -> Parser:
         "generate",
         "Let the student of a finished run answer. Prompts are written as in its training (chat\n"
         "template, headings, closing line break); settings not given are those of the\n"
-        "run's own evaluation (eval.*).",
+        "run's own evaluation (eval.*). What save_student of the library wrote answers to prompts\n"
+        "as the library writes rows of prompt and response, by the defaults of eval.*.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the folder of a finished run")
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"
+    )
     parser.add_argument(
         "--prompt", metavar="TEXT", action="append", required=True, help="may be given several times"
     )

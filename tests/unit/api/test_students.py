@@ -657,3 +657,51 @@ def test_what_the_library_saved_and_cannot_be_merged_says_why(
     (tmp_path / "prefix" / "distil.json").unlink()
     assert "PeftModel.from_pretrained(base, FOLDER).merge_and_unload()" in said("prefix")
     assert "no such folder" in said("absent")
+
+
+@pytest.mark.parametrize("kind", ["none", "lora"])
+def test_what_the_library_saved_answers_and_is_judged_by_the_command(
+    kind: str,
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The answer of ``generate()`` on what transformers and PEFT load; the perplexity of the library."""
+    keys: dict[str, Any] = {} if kind == "none" else {"use_peft": True, "peft_type": kind}
+    learns = KnowledgeDistillation(teacher, load("gpt2"), make(**keys), tokenizer)
+    learns.train(rows)
+    folder = tmp_path / "saved"
+    learns.save_student(folder)
+    model: Any = load("gpt2") if keys else AutoModelForCausalLM.from_pretrained(folder)
+    model = PeftModel.from_pretrained(model, folder) if keys else model
+    prompt = "Describe a shy brown parrot on the island.\n"
+    inputs = tokenizer(prompt, return_tensors="pt")
+    written = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    capsys.readouterr()
+    assert main(["generate", str(folder), "--prompt", prompt, "--max-new-tokens", "8"]) == 0
+    wanted = tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert capsys.readouterr().out.strip() == wanted.strip()
+
+    texts = [{"prompt": f"Say w{i}", "response": f"The island {i} is far."} for i in range(6)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
+    judged = tmp_path / "judged.json"
+    command = ["evaluate", str(folder), "--generation-rows", "2"]
+    assert main([*command, "--data", str(tmp_path / "texts.jsonl"), "--json", str(judged)]) == 0
+    scores = json.loads(judged.read_text(encoding="utf-8"))
+    assert scores["teacher"] is None
+    said = learns.evaluate(Dataset.from_list(texts))["perplexity"]
+    assert scores["student"]["perplexity"] == pytest.approx(said, rel=1e-4)
+
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "give --data FILE" in capsys.readouterr().err
+    assert main(["generate", str(folder), "--prompt", prompt, "--teacher"]) == 2
+    assert "the library saved no teacher" in capsys.readouterr().err
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    assert main(["generate", str(folder), "--prompt", prompt]) == 2
+    assert "tokenizer" in capsys.readouterr().err
