@@ -121,8 +121,8 @@ def _mean(
 ) -> Tensor:
     import torch
 
-    _check_tensor("teacher_logits", teacher_logits)
-    _check_tensor("student_logits", student_logits)
+    _check_logits("teacher_logits", teacher_logits)
+    _check_logits("student_logits", student_logits)
     shape = student_logits.shape[:-1]
     if teacher_logits.shape[:-1] != shape:
         raise ValueError(
@@ -168,6 +168,14 @@ def _check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} is a {type(value).__name__}{where}.")
     if value.ndim == 0:
         raise ValueError(f"{name} is one number: give a tensor that ends in the vocabulary.")
+
+
+def _check_logits(name: str, value: Tensor) -> None:
+    _check_tensor(name, value)
+    if not value.is_floating_point():
+        raise ValueError(f"{name} holds {value.dtype}: logits are floating point, and token ids are none.")
+    if value.shape[-1] == 0:
+        raise ValueError(f"{name} {tuple(value.shape)} has no vocabulary: its last size is 0.")
 
 
 def _check_number(name: str, value: object) -> None:

@@ -139,6 +139,8 @@ def test_bad_input_is_named(loss: Callable[..., Tensor], logits: tuple[Tensor, T
             r"teacher_logits is a .*: give its \.logits",
         ),
         (lambda: wrong(teacher, torch.tensor(1.0)), "student_logits is one number"),
+        (lambda: wrong(teacher, student.argmax(-1)), r"student_logits holds torch.int64: .* token ids"),
+        (lambda: wrong(teacher[..., :0], student), "has no vocabulary"),
         (lambda: wrong(teacher, student, temperature="2"), "temperature='2' is a str: give a number"),
         (lambda: wrong(teacher, student, attention_mask=[[1]]), "attention_mask is a list: give a tensor"),
         (
