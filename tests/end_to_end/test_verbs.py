@@ -565,7 +565,7 @@ def test_bad_input_ends_in_one_message(what: str, runs: Runs, capsys: pytest.Cap
     assert all(word in said for word in words), said
 
 
-@pytest.mark.parametrize("verb", ["merge", "generate", "evaluate"])
+@pytest.mark.parametrize("verb", ["merge", "generate", "evaluate", "export"])
 def test_each_verb_has_a_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"usage: distil {verb}")
