@@ -2,21 +2,24 @@
 
 Three things meet here and know nothing of each other: a signal (hidden states at the scored positions, with
 the head that turns them into logits), a divergence (a function of log-probabilities), and the head itself.
-The (N, V) logits of a batch are never held: each chunk's gradient is taken while its logits are there, so
-each head is multiplied once. Gradients stay float32 until the loss's own scale is known; log-probabilities
-are float32 whatever the models are.
+The (N, V) logits of a batch are never held: each chunk's gradient is taken while its logits are there
+(``fused.py``), so each head is multiplied once. Gradients stay float32 until the loss's own scale is known;
+log-probabilities are float32 whatever the models are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distil.fused import Logits, blocks, values_and_slope
 from distil.losses import Term
+from distil.projection import Gradients, Product, wide
+from distil.sparse import Sparse
 
 CHUNK = 256
 """Scored positions at a time: enough for a fast matrix product, few enough to hold (chunk, V) a few times."""
@@ -49,12 +52,18 @@ class Head:
 
     def finish(self, product_NV: Tensor) -> Tensor:
         """Scale and soft cap, in float32."""
-        logits_NV = _widen(product_NV)
+        logits_NV = product_NV.to(wide(product_NV.dtype))
         if self.scale != 1:
             logits_NV = logits_NV * self.scale
         if self.softcap is not None:
             logits_NV = self.softcap * torch.tanh(logits_NV / self.softcap)
         return logits_NV
+
+    def unfinish(self, slope_NV: Tensor, logits_NV: Tensor) -> Tensor:
+        """The slope along the product, from that along the finished logits; in place."""
+        if self.softcap is not None:
+            slope_NV *= 1 - (logits_NV / self.softcap).square()
+        return slope_NV if self.scale == 1 else slope_NV.mul_(self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +78,7 @@ def score(
     student: Dense,
     targets_N: Tensor,
     terms: Sequence[Term],
-    teacher: Dense | None,
+    teacher: Dense | Sparse | None,
     shared_vocabulary: int,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor]:
@@ -80,7 +89,8 @@ def score(
     unweighted sums, detached; a term of weight 0 is not computed and its sum is 0. The caller divides.
 
     Cross-entropy is over the student's full vocabulary; divergences are over the first ``shared_vocabulary``
-    ids, cut before the softmax. No positions give 0 with a live graph. Differentiable once.
+    ids, cut before the softmax; from a sparse teacher over its K ids and the rest. No positions give 0 with a
+    live graph. Differentiable once.
     """
     active = [term for term in terms if term.weight != 0]
     if not any(term.needs_teacher for term in active):
@@ -120,47 +130,66 @@ class _Work:
     head: Head
     targets_N: Tensor
     terms: tuple[Term, ...]
-    teacher: Dense | None
+    teacher: Dense | Sparse | None
     shared_vocabulary: int
     chunk: int
     with_gradient: bool
 
-    def sums(self, product_NV: Tensor, teacher_NV: Tensor | None, targets_N: Tensor) -> Tensor:
-        """Unweighted sum of each term over the positions of one chunk, from the student's product."""
-        student = _Outcomes(self.head.finish(product_NV))
-        teacher = None if teacher_NV is None else _Outcomes(teacher_NV)
-        zero = product_NV.new_zeros((), dtype=student.logits_NV.dtype)
-        sums = []
-        for term in self.terms:
-            if term.weight == 0:
-                sums.append(zero)
-            elif term.needs_teacher:
-                assert teacher is not None
-                width, T = self.shared_vocabulary, term.temperature
-                sums.append(term.score(teacher.at(width, T), student.at(width, T)).sum())
-            else:
-                sums.append(term.score(targets_N, student.at(None, term.temperature)).sum())
-        return torch.stack(sums)
+    def run(self, hidden_NH: Tensor, wanted: Sequence[bool], by_formula: bool) -> tuple[Tensor, Gradients]:
+        """Sum of each term over all positions, and the gradients of their weighted sum, chunk by chunk."""
+        n, head = len(hidden_NH), self.head
+        gradients = Gradients(hidden_NH, head.weight_VH, head.bias_V, wanted)
+        product = Product(head.weight_VH, head.bias_V, min(self.chunk, n))
+        signal_of = self._signals(min(self.chunk, n))
+        values_KN = hidden_NH.new_zeros((len(self.terms), n), dtype=wide(hidden_NH.dtype))
+        # The dtype of each product is settled: autocast would lower float32 slopes, and formulas.
+        with torch.autocast(hidden_NH.device.type, enabled=False):
+            for start in range(0, n, self.chunk):
+                rows = slice(start, start + self.chunk)
+                student_NV, signal = product(hidden_NH[rows]), signal_of(rows)
+                slope_NV = gradients.room(student_NV, rows)
+                for block in blocks(len(student_NV), student_NV.shape[-1], student_NV.device):
+                    values_KN[:, rows][:, block] = self._block(
+                        student_NV[block],
+                        None if signal is None else signal[block],
+                        self.targets_N[rows][block],
+                        None if slope_NV is None else slope_NV[block],
+                        by_formula,
+                    )
+                if slope_NV is not None:
+                    gradients.add(slope_NV, rows)
+        return values_KN.sum(-1), gradients
 
+    def _signals(self, rows: int) -> Callable[[slice], Tensor | Sparse | None]:
+        """What the teacher says at a chunk of at most ``rows`` positions: a product, or as it is."""
+        teacher = self.teacher
+        if not isinstance(teacher, Dense):
+            return lambda chunk: None if teacher is None else teacher[chunk]
+        product, hidden_NH = Product(teacher.head.weight_VH, teacher.head.bias_V, rows), teacher.hidden_NH
+        return lambda chunk: product(hidden_NH[chunk])
 
-class _Outcomes:
-    """One chunk's logits, and their log-probabilities at each width and temperature: computed once each."""
-
-    def __init__(self, logits_NV: Tensor) -> None:
-        self.logits_NV = logits_NV
-        self._known: dict[tuple[int, float], Tensor] = {}
-
-    def at(self, width: int | None, temperature: float) -> Tensor:
-        """Log-probabilities over the first ``width`` ids (None: all), softened by ``temperature``."""
-        size = self.logits_NV.shape[-1]
-        width = size if width is None else width
-        assert width <= size, f"{width} shared ids, but only {size} logits"
-        if (width, temperature) not in self._known:
-            logits_NV = self.logits_NV[:, :width]
-            if temperature != 1:
-                logits_NV = logits_NV / temperature
-            self._known[width, temperature] = logits_NV.log_softmax(-1)
-        return self._known[width, temperature]
+    def _block(
+        self,
+        product_NV: Tensor,
+        signal: Tensor | Sparse | None,
+        targets_N: Tensor,
+        slope_NV: Tensor | None,
+        by_formula: bool,
+    ) -> Tensor:
+        """Values of one block; its slope along the product is written to ``slope_NV``."""
+        student = Logits(self.head.finish(product_NV))
+        teacher: Logits | Sparse | None
+        if isinstance(signal, Tensor):
+            assert isinstance(self.teacher, Dense)
+            teacher = Logits(self.teacher.head.finish(signal))
+        else:
+            teacher = signal
+        values_KN, along_NV = values_and_slope(
+            student, targets_N, self.terms, teacher, self.shared_vocabulary, by_formula
+        )
+        if slope_NV is not None:
+            slope_NV.copy_(self.head.unfinish(along_NV, student.logits_NV))
+        return values_KN
 
 
 class _Score(torch.autograd.Function):
@@ -172,31 +201,14 @@ class _Score(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Sums of all chunks; gradients for what wants them are kept for ``backward``."""
         wanted = [work.with_gradient and needed for needed in ctx.needs_input_grad[:3]]
-        inputs = (hidden_NH, weight_VH, bias_V)
-        gradients = [
-            torch.zeros_like(x, dtype=_wide(x.dtype)) if x is not None and want else None
-            for x, want in zip(inputs, wanted, strict=True)
-        ]
-        ctx.dtypes = [None if x is None else x.dtype for x in inputs]
-        weights_K = [term.weight for term in work.terms]
-        wide = _wide(hidden_NH.dtype)
-        sums_K = hidden_NH.new_zeros(len(weights_K), dtype=wide)
-        scale_K = torch.tensor(weights_K, dtype=wide, device=hidden_NH.device)
-        for start in range(0, len(hidden_NH), work.chunk):
-            rows = slice(start, start + work.chunk)
-            teacher = work.teacher
-            teacher_NV = None if teacher is None else teacher.head.logits(teacher.hidden_NH[rows])
-            product_NV = work.head.product(hidden_NH[rows])
-            # A float32 leaf: the terms' gradient stops here and goes on through the product by hand.
-            leaf_NV = _widen(product_NV.detach()).requires_grad_(any(wanted))
-            with _no_autocast(leaf_NV), torch.set_grad_enabled(any(wanted)):
-                chunk_K = work.sums(leaf_NV, teacher_NV, work.targets_N[rows])
-                sums_K += chunk_K.detach()
-                if chunk_K.requires_grad:
-                    (slope_NV,) = torch.autograd.grad((chunk_K * scale_K).sum(), leaf_NV)
-                    _accumulate(gradients, slope_NV, hidden_NH[rows], weight_VH, rows, product_NV.dtype)
+        sums_K, gradients = work.run(hidden_NH, wanted, by_formula=False)
+        if not sums_K.isfinite().all():
+            # Infinite logits (ids that are ruled out): 0 x inf is NaN in a closed form, not in a formula.
+            sums_K, gradients = work.run(hidden_NH, wanted, by_formula=True)
         ctx.gradients = gradients
-        loss = (sums_K * scale_K).sum()  # not a product of matrices: autocast would make that half precision
+        # Not a product of matrices: autocast would make that half precision.
+        scale_K = sums_K.new_tensor([term.weight for term in work.terms])
+        loss = (sums_K * scale_K).sum()
         ctx.mark_non_differentiable(sums_K)
         ctx.set_materialize_grads(False)
         return loss, sums_K
@@ -204,52 +216,7 @@ class _Score(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, loss_gradient: Tensor | None, _sums_gradient: None) -> tuple[Tensor | None, ...]:
-        """The kept gradients times the loss's own (its count, any loss scale), in the inputs' dtypes."""
+        """The kept gradients times the loss's own."""
         if loss_gradient is None:
             return None, None, None, None
-        scaled = [
-            None if gradient is None else (gradient * loss_gradient).to(dtype)
-            for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
-        ]
-        return *scaled, None
-
-
-def _accumulate(
-    gradients: list[Tensor | None],
-    slope_NV: Tensor,
-    hidden_NH: Tensor,
-    weight_VH: Tensor | None,
-    rows: slice,
-    product_dtype: torch.dtype,
-) -> None:
-    """Add one chunk's share to the gradients of hidden states, weight and bias, given that of the product.
-
-    bfloat16 products are differentiated in bfloat16, as autograd does; float16 ones in float32, for small
-    slopes would underflow before any loss scale has seen them.
-    """
-    for_hidden, for_weight, for_bias = gradients
-    dtype = product_dtype if product_dtype == torch.bfloat16 else slope_NV.dtype
-    if for_bias is not None:
-        for_bias += slope_NV.sum(0)
-    if weight_VH is None:
-        if for_hidden is not None:
-            for_hidden[rows] = slope_NV
-        return
-    slope_NV = slope_NV.to(dtype)
-    if for_hidden is not None:
-        for_hidden[rows] = slope_NV @ weight_VH.to(dtype)
-    if for_weight is not None:
-        for_weight += slope_NV.T @ hidden_NH.to(dtype)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """float32 at least: float64 stays, all else becomes float32."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(_wide(x.dtype))
-
-
-def _no_autocast(like: Tensor) -> torch.autocast:
-    return torch.autocast(like.device.type, enabled=False)
+        return *ctx.gradients.scaled(loss_gradient), None

@@ -41,6 +41,22 @@ def signal(
     return Dense(draw(n, H), Head(draw(v, H), draw(v) if bias else None, **head))
 
 
+class Watch(TorchDispatchMode):
+    """Notes the size of every tensor that is made, and every product of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.products: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.sizes.extend(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor))
+        if "mm" in func.__name__:
+            self.products.append(func.__name__)
+        return result
+
+
 def targets(n: int = N) -> Tensor:
     return torch.randint(V, (n,), generator=torch.Generator().manual_seed(9))
 
@@ -154,15 +170,32 @@ def test_autocast_decides_the_product_alone() -> None:
         assert torch.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
 
 
-def test_small_slopes_survive_float16() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_small_slopes_survive_float16(autocast: bool) -> None:
     """Slopes of 1e-9 vanish in float16 before a loss scale; here the scale comes first."""
-    student, teacher = signal(0, torch.float16), signal(1, torch.float16)
+    dtype = torch.float32 if autocast else torch.float16
+    student, teacher = signal(0, dtype), signal(1, dtype)
     tiny = tuple(dataclasses.replace(term, weight=term.weight * 1e-9) for term in EVERY)
-    loss, _ = score(student, targets(), tiny, teacher, SHARED)
+    with torch.autocast("cpu", dtype=torch.float16, enabled=autocast):
+        loss, _ = score(student, targets(), tiny, teacher, SHARED)
     scaled = torch.autograd.grad(loss * 2.0**16, parameters(student))
     plain, _ = reference(student, targets(), EVERY, teacher)
     for ours, theirs in zip(scaled, torch.autograd.grad(plain, parameters(student)), strict=True):
         assert torch.cosine_similarity(ours.flatten().double(), theirs.flatten().double(), dim=0) > 0.999
+
+
+def test_formulas_run_in_float32_under_autocast() -> None:
+    """A user's divergence may multiply matrices: autocast is for the model's products."""
+
+    def squared(teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+        gap_NV = teacher_NV.exp() - student_NV.exp()
+        assert (gap_NV @ gap_NV.T).dtype == torch.float32
+        return (gap_NV @ gap_NV.T).diagonal()
+
+    student, teacher = signal(0, torch.float32), signal(1, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = score(student, targets(), [Term(1.0, REFERENCE, squared)], teacher, SHARED)
+    assert loss > 0
 
 
 @pytest.mark.parametrize("chunk", [1, 5, N, 1000])
@@ -205,15 +238,23 @@ def test_plain_road_gives_the_same_numbers() -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_only_what_wants_a_gradient_gets_one() -> None:
-    """A frozen head gives none and costs none; the teacher never gets any."""
+@pytest.mark.parametrize("frozen", ["weight", "body", "bias", "nothing"])
+def test_only_what_wants_a_gradient_gets_one(frozen: str) -> None:
+    """What is frozen gets no gradient and costs no product; the teacher never gets any."""
     student, teacher = signal(0), signal(1)
-    frozen = Dense(student.hidden_NH, Head(student.head.weight_VH.detach(), student.head.bias_V))  # type: ignore[union-attr]
-    check(frozen, teacher, EVERY, rtol=1e-9, atol=1e-11)
-    loss, _ = score(frozen, targets(), EVERY, teacher, SHARED)
-    loss.backward()
-    assert all(x.grad is None for x in (*parameters(teacher), student.head.weight_VH) if x is not None)
-    assert frozen.hidden_NH.grad is not None
+    three = {"body": student.hidden_NH, "weight": student.head.weight_VH, "bias": student.head.bias_V}
+    if frozen in three:
+        three[frozen] = three[frozen].detach()  # type: ignore[union-attr]
+    student = Dense(three["body"], Head(three["weight"], three["bias"]))  # type: ignore[arg-type]
+    check(student, teacher, EVERY, rtol=1e-9, atol=1e-11)
+    with Watch() as watch:
+        loss, _ = score(student, targets(), EVERY, teacher, SHARED)
+        loss.backward()
+    # One for both models' logits, and one for each gradient that is wanted.
+    backward = sum(x is not None and x.requires_grad for x in (three["body"], three["weight"]))
+    assert len(watch.products) == 2 + backward
+    assert all(x.grad is None for x in parameters(teacher))
+    assert all((x is not None and x.grad is not None) == (name != frozen) for name, x in three.items())
 
 
 def test_without_gradient() -> None:
@@ -309,6 +350,44 @@ def test_rows_of_padded_vocabularies() -> None:
         score(student, targets(), terms, teacher, V + 1)
 
 
+def test_ids_ruled_out_on_both_sides() -> None:
+    """A bias of -inf (the same ids on both sides) leaves all finite, and the rest as without them."""
+    student, teacher = signal(0), signal(1)
+    kept = torch.arange(V) % 5 != 2
+    ids = torch.arange(V)[kept][torch.arange(N)]
+
+    def cut(dense: Dense, rows: Tensor | slice, bias: Tensor) -> Dense:
+        assert dense.head.weight_VH is not None
+        return Dense(dense.hidden_NH, Head(dense.head.weight_VH[rows], bias))
+
+    def barred(dense: Dense, shared: int) -> list[Tensor]:
+        loss, sums_K = score(dense, ids if shared == V else remapped, EVERY, other[shared], shared, chunk=8)
+        return [loss.detach(), sums_K, *torch.autograd.grad(loss, parameters(student)[:2])]
+
+    remapped = kept.cumsum(0)[ids] - 1
+    minus = torch.zeros(V, dtype=torch.float64).masked_fill(~kept, -torch.inf)
+    few = int(kept.sum())
+    other = {V: cut(teacher, slice(None), minus), few: cut(teacher, kept, minus[kept])}
+    found = barred(cut(student, slice(None), minus), V)
+    wanted = barred(cut(student, kept, minus[kept]), few)
+    assert all(x.isfinite().all() for x in found)
+    torch.testing.assert_close(found, wanted)
+
+
+def test_an_id_that_only_the_student_rules_out_makes_the_loss_infinite() -> None:
+    """Not NaN: a KL says what it means, and a JSD stays finite with its gradient."""
+    student, teacher = signal(0), signal(1)
+    bias = torch.zeros(V, dtype=torch.float64)
+    bias[3] = -torch.inf
+    barred = Dense(student.hidden_NH, Head(student.head.weight_VH, bias))
+    _, sums_K = score(barred, torch.zeros(N, dtype=torch.long), EVERY, teacher, SHARED)
+    assert [bool(x) for x in sums_K.isinf()] == [x.score is forward_kl for x in EVERY]
+    jsd = [Term(1.0, REFERENCE, GeneralizedJSD(0.5))]
+    loss, _ = score(barred, torch.zeros(N, dtype=torch.long), jsd, teacher, SHARED)
+    assert loss.isfinite()
+    assert all(x.isfinite().all() for x in torch.autograd.grad(loss, parameters(student)[:2]))
+
+
 def test_cross_entropy_is_over_the_full_vocabulary() -> None:
     student = signal(0)
     _, sums_K = score(student, torch.full((N,), V - 1), KD[:1], None, SHARED)
@@ -320,23 +399,12 @@ def test_each_head_is_multiplied_once_and_no_whole_logits_exist() -> None:
     """The largest tensor is a chunk's or the weight's; one product forward, and two for the gradients."""
     n, v, chunk = 512, 300, 32
     student, teacher = (signal(seed, torch.float32, n=n, v=v, bias=False) for seed in (0, 1))
-    seen: list[int] = []
-    products: list[str] = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            result = func(*args, **(kwargs or {}))
-            seen.extend(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor))
-            if "mm" in func.__name__:
-                products.append(func.__name__)
-            return result
-
     ids = targets(n)
-    with Watch():
+    with Watch() as watch:
         loss, _ = score(student, ids, EVERY, teacher, v, chunk)
         loss.backward()
-    assert max(seen) == max(chunk * v, v * H, n * H) < n * v
-    assert len(products) == 4 * (n // chunk)
+    assert max(watch.sizes) == max(chunk * v, v * H, n * H) < n * v
+    assert len(watch.products) == 4 * (n // chunk)
 
 
 def test_log_probabilities_for_evaluation() -> None:

@@ -1,0 +1,166 @@
+"""Slopes in closed form against the formulas, autograd and float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import cross_entropy as torch_cross_entropy
+
+from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
+from distil.fused import Logits, blocks, values_and_slope
+from distil.losses import Term, cross_entropy
+from distil.slopes import slope_of
+from distil.types import REFERENCE
+
+if TYPE_CHECKING:
+    from distil.losses import Score
+
+N, V = 5, 23
+CLOSED = [forward_kl, reverse_kl, *(GeneralizedJSD(w) for w in (0.0, 0.1, 0.5, 0.9, 1.0))]
+
+
+def logits(seed: int, scale: float = 3.0, v: int = V, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (scale * torch.randn(N, v, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def ours(
+    student: Tensor, teacher: Tensor, term: Term, shared: int = V, by_formula: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Values of one term and its weighted slope along the logits."""
+    ids = torch.arange(len(student)) % student.shape[-1]
+    values_KN, slope_NV = values_and_slope(Logits(student), ids, (term,), Logits(teacher), shared, by_formula)
+    return values_KN[0], slope_NV
+
+
+def expected(student: Tensor, teacher: Tensor, term: Term, shared: int = V) -> tuple[Tensor, Tensor]:
+    """The same from the divergence's own formula and autograd, in float64."""
+    leaf = student.double().requires_grad_()
+    rows = [(x[:, :shared] / term.temperature).log_softmax(-1) for x in (teacher.double(), leaf)]
+    values = term.score(*rows)
+    (slope,) = torch.autograd.grad(term.weight * values.sum(), leaf)
+    return values.detach(), slope
+
+
+@pytest.mark.parametrize("score", CLOSED, ids=str)
+@pytest.mark.parametrize("by_formula", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    temperature=st.sampled_from([0.25, 0.7, 1.0, 2.0, 10.0]),
+    weight=st.floats(0.01, 100),
+    scale=st.sampled_from([0.0, 0.1, 3.0, 30.0]),
+    shared=st.integers(1, V),
+    extra=st.integers(0, 4),
+)
+def test_closed_form_is_the_formula(
+    score: Score,
+    by_formula: bool,
+    seed: int,
+    temperature: float,
+    weight: float,
+    scale: float,
+    shared: int,
+    extra: int,
+) -> None:
+    """At any temperature, weight and shared vocabulary, whichever of the two models has ids of its own."""
+    student, teacher = logits(seed, scale), logits(seed + 1, v=V + extra)
+    term = Term(weight, REFERENCE, score, temperature)
+    assert slope_of(score) is not None
+    found, wanted = (
+        ours(student, teacher, term, shared, by_formula),
+        expected(student, teacher, term, shared),
+    )
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(found[1], wanted[1], rtol=1e-9, atol=1e-11 * weight / temperature)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_cross_entropy_is_torchs(temperature: float) -> None:
+    leaf = logits(0).requires_grad_()
+    ids = torch.arange(N)
+    wanted = torch_cross_entropy(leaf / temperature, ids, reduction="none")
+    (slope,) = torch.autograd.grad(0.7 * wanted.sum(), leaf)
+    term = Term(0.7, REFERENCE, cross_entropy, temperature)
+    found = values_and_slope(Logits(leaf.detach()), ids, (term,), None, 3, by_formula=False)
+    torch.testing.assert_close(found[0][0], wanted.detach())
+    torch.testing.assert_close(found[1], slope)
+
+
+@pytest.mark.parametrize("score", CLOSED, ids=str)
+@pytest.mark.parametrize("scale", [3.0, 200.0])
+def test_float32_at_a_large_vocabulary(score: Score, scale: float) -> None:
+    """Few nats of error in a million, also where most probabilities underflow; never below 0."""
+    v = 50_000
+    teacher = logits(0, scale, v, torch.float32)
+    for step in (1e-3, 1.0):
+        student = teacher + step * logits(1, 1.0, v, torch.float32)
+        term = Term(1.0, REFERENCE, score)
+        found, wanted = ours(student, teacher, term, v), expected(student, teacher, term, v)
+        assert (found[0] >= 0).all()
+        # A logit of 800 is itself known to 6e-5.
+        torch.testing.assert_close(found[0].double(), wanted[0], rtol=1e-4, atol=2e-6 * max(1, scale / 4))
+        torch.testing.assert_close(found[1].double(), wanted[1], rtol=1e-3, atol=1e-6 * max(1, scale / 4))
+
+
+@pytest.mark.parametrize("score", CLOSED, ids=str)
+def test_zero_at_equality(score: Score) -> None:
+    teacher = logits(0, 3.0, 5_000, torch.float32)
+    value, slope = ours(teacher.clone(), teacher, Term(1.0, REFERENCE, score), 5_000)
+    assert value.max() < 2e-6
+    assert slope.abs().max() < 2e-7
+
+
+def test_terms_add_up_and_keep_their_place() -> None:
+    student, teacher = logits(0), logits(1)
+    terms = [Term(0.5, REFERENCE, score, T) for score in CLOSED[:3] for T in (1.0, 2.0)]
+    terms.insert(2, Term(0.0, REFERENCE, forward_kl))
+    values, slope = values_and_slope(
+        Logits(student), torch.arange(N), terms, Logits(teacher), V, by_formula=False
+    )
+    one_by_one = [expected(student, teacher, term) for term in terms]
+    assert values[2].count_nonzero() == 0
+    for index in (0, 1, 3, 4, 5, 6):
+        torch.testing.assert_close(values[index], one_by_one[index][0])
+    torch.testing.assert_close(slope, sum(x[1] for x in one_by_one))
+
+
+def test_a_formula_of_a_user_and_a_class_derived_from_ours_are_asked_themselves() -> None:
+    @dataclass(frozen=True)
+    class Doubled(GeneralizedJSD):
+        def __call__(self, teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+            return 2 * super().__call__(teacher_NV, student_NV)
+
+    def total_variation(teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+        return 0.5 * (teacher_NV.exp() - student_NV.exp()).abs().sum(-1)
+
+    def constant(teacher_NV: Tensor, student_NV: Tensor) -> Tensor:
+        return teacher_NV.exp().amax(-1)
+
+    student, teacher = logits(0), logits(1, v=V + 2)
+    for score in (Doubled(0.3), total_variation):
+        assert slope_of(score) is None
+        term = Term(1.7, REFERENCE, score, 2.0)
+        for found, wanted in zip(
+            ours(student, teacher, term, V - 3), expected(student, teacher, term, V - 3), strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
+    value, slope = ours(student, teacher, Term(1.0, REFERENCE, constant))
+    assert value.min() > 0
+    assert slope.count_nonzero() == 0
+
+
+def test_blocks_cover_every_position_once() -> None:
+    cpu = torch.device("cpu")
+    for n, vocabulary in ((0, 10), (1, 10), (7, 10**6), (256, 32_000), (300, 1000)):
+        covered = [i for block in blocks(n, vocabulary, cpu) for i in range(n)[block]]
+        assert covered == list(range(n))
+    assert list(blocks(256, 10**6, torch.device("cuda"))) == [slice(0, 256)]
+    assert math.isclose(len(list(blocks(256, 32_000, cpu))), 64)
