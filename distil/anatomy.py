@@ -30,9 +30,13 @@ def virtual_tokens(model: nn.Module) -> int:
 
 def virtual_logits(model: nn.Module) -> int:
     """How many positions the output of ``model`` is longer than its input: a prefix is no position of it."""
+    return 0 if has_prefix(model) else virtual_tokens(model)
+
+
+def has_prefix(model: nn.Module) -> bool:
+    """Whether a learnt prefix stands in the cache of every layer of ``model``."""
     wrapped: Any = model
-    prefix = virtual_tokens(model) and wrapped.active_peft_config.peft_type.value == "PREFIX_TUNING"
-    return 0 if prefix else virtual_tokens(model)
+    return virtual_tokens(model) > 0 and wrapped.active_peft_config.peft_type.value == "PREFIX_TUNING"
 
 
 def position_limit(model: nn.Module) -> int | None:

@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 from distil import checkpoints, environment, results
 from distil.advice import advice
 from distil.anatomy import is_adapted, virtual_tokens
+from distil.borrowed import borrowed
 from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge, pad_id, score_rows
@@ -37,7 +38,7 @@ from distil.redact import redact
 from distil.self_teacher import adapter_off
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
-from distil.types import InputError, RunFailed, RunInterrupted
+from distil.types import InputError, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +81,11 @@ def run_stages(
         _place(parts, arguments, Path(config.output_dir))
     with clock("evaluate"):
         teacher, before = _judge_before(config, parts, folder, progress)
-    trainer, log = build_trainer(config, method, parts, arguments, folder, tracker)
-    with clock("train"):
-        notes = parts.notes + _advise(config, trainer)
-        _train(trainer, folder, config, console)
-    # Mixed precision was for training: all three models are judged in their own.
-    trainer.accelerator.unwrap_model(parts.student, keep_fp32_wrapper=False)
-    parts.student.config.use_cache = True  # Trainer switches it off for good; the product generates
+    with borrowed(parts.student):
+        trainer, log = build_trainer(config, method, parts, arguments, folder, tracker)
+        with clock("train"):
+            notes = parts.notes + _advise(config, trainer)
+            _train(trainer, folder, config, console)
     with clock("evaluate"):
         after = _judge(config, parts.student, parts, progress, "the distilled student")
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}
@@ -204,15 +203,9 @@ def build_trainer(
     rows = validation.select(range(min(config.eval.during_training_rows, len(validation)))).to_list()
 
     def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
-        totals = score_rows(
+        return score_rows(
             model, parts.teacher, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
-        )
-        scalars = {
-            "nll_per_token": totals.nll_per_token,
-            "kl_per_token": totals.kl_per_token,
-            "top1_agreement": totals.top1_agreement,
-        }
-        return {name: value for name, value in scalars.items() if value is not None}
+        ).while_training()
 
     arguments_pad = pad_id(parts.tokenizer)
     trainer = DistillationTrainer(
@@ -263,9 +256,7 @@ def _train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig,
         raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
     if guard.asked:  # during the last step: what is left to stop is the judgement
         raise RunInterrupted("Stopped after the last step.")
-    trainer.refuse_broken_weights()
-    if trainer.wants_rollouts() and not trainer.tally.rollouts:
-        raise RunFailed("The method asks for the student's own sequences, but none was sampled.")
+    trainer.refuse_broken_student()
 
 
 # ---- judgement

@@ -138,6 +138,13 @@ class DistillationTrainer(CheckpointedTrainer):
         """Whether a term of the coming step scores the student's own sequences."""
         return any(term.sequences is ROLLOUT for term in self.terms())
 
+    def refuse_broken_student(self) -> None:
+        """Raise RunFailed, once training is over, for a student that nobody should take for a trained one:
+        weights that are no numbers, or a method whose rollouts never came."""
+        self.refuse_broken_weights()
+        if self.wants_rollouts() and not self.tally.rollouts:
+            raise RunFailed("The method asks for the student's own sequences, but none was sampled.")
+
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])

@@ -23,11 +23,14 @@ from distil.api.inputs import (
     warn_of_order,
 )
 from distil.api.keeper import StudentKeeper
+from distil.api.padding import without_padding
 from distil.api.rows import raw_rows, read_rows
-from distil.types import InputError
+from distil.api.scores import scores_of
+from distil.api.untold import untold_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+    from transformers.trainer_callback import TrainerState
     from transformers.trainer_utils import TrainOutput
 
     from distil.api.rows import RawRows
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from distil.methods.base import Method
 
 logger = logging.getLogger(__name__)
+
+OWN_ARGUMENTS = "its TrainingArguments were the caller's own"
+PADDED = "its padding was told by the tokenizer in hand, where no attention_mask was"
 
 
 class BaseDistillation(StudentKeeper):
@@ -135,11 +141,11 @@ class BaseDistillation(StudentKeeper):
             check_trainable(student)
             if idle := idle_fields(self.config):
                 logger.warning("%s, so nothing reads %s.", _what_is_trained(self.config), idle)
-            raw = raw_rows(train_dataset, "train_dataset", _limit(train_dataset, training_args))
-            self._columns = raw.columns
+            given = raw_rows(train_dataset, "train_dataset", _limit(train_dataset, training_args))
+            raw = without_padding(given, self.tokenizer)
             method = self._method()
             rows = self._rows(raw, wants_prompts=method.wants_rollouts)
-            held_out = None if eval_dataset is None else self._rows(raw_rows(eval_dataset, "eval_dataset"))
+            held_out = None if eval_dataset is None else self._rows(self._held_out(eval_dataset))
             job = Job(
                 method=method,
                 student=student,
@@ -150,27 +156,26 @@ class BaseDistillation(StudentKeeper):
                 stops=end_ids(self.tokenizer, self.teacher, self.student),
                 pad_id=filling_id(self.tokenizer),
                 shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
+                fresh=not (self._past.came or self._past.trained or student.name_or_path),
             )
-            before = self._past
-            self._past = before.trains(
-                self.config,
-                resumed=bool(resume_from_checkpoint),
-                own_arguments=training_args is not None,
-                bits=self._bits_untold(student),
-            )
-            try:
-                output, self.history = train(job, training_args, resume_from_checkpoint)
-            except InputError:  # nothing was trained
-                self._past = before
-                raise
-        return output
+            untold = untold_models(self.config, self.teacher, student, self._past.came)
+            untold += [OWN_ARGUMENTS] * (training_args is not None) + [PADDED] * (raw is not given)
+            past = self._past.trains(self.config, resumed=bool(resume_from_checkpoint), untold=untold)
+
+            def ended(state: TrainerState) -> None:
+                if state.global_step:  # else nothing was trained
+                    self.history, self._columns = state.log_history, raw.columns
+                    self._past = past.ended(state.global_step, state.max_steps)
+
+            return train(job, training_args, resume_from_checkpoint, ended)
 
     @checked("evaluate")
     def evaluate(self, eval_dataset: Any) -> dict[str, float]:
         """Scores of the student, over all scored tokens together. Random state and modes are left as before.
 
         Args:
-            eval_dataset: rows as ``train`` takes them.
+            eval_dataset: rows as ``train`` takes them, cut at ``max_length`` as there (how many is logged):
+                ``compute_perplexity`` cuts none.
 
         Returns:
             ``eval_loss`` (nats a token), ``perplexity`` = exp(eval_loss), ``kl_to_teacher`` = KL(teacher ||
@@ -186,7 +191,7 @@ class BaseDistillation(StudentKeeper):
         with library_words(self.config.peft_type):
             student = self.student
             place(self.teacher, student)
-            rows = self._rows(raw_rows(eval_dataset, "eval_dataset"))
+            rows = self._rows(self._held_out(eval_dataset))
             totals = score_rows(
                 student,
                 self.teacher,
@@ -195,16 +200,12 @@ class BaseDistillation(StudentKeeper):
                 self.config.per_device_eval_batch_size,
                 shared_ids(self.tokenizer, self.teacher, self.student),
             )
-        scores = {
-            "eval_loss": totals.nll_per_token,
-            "perplexity": totals.perplexity,
-            "kl_to_teacher": totals.kl_per_token,
-            "top1_agreement": totals.top1_agreement,
-            "eval_tokens": float(totals.tokens),
-        }
-        return {name: value for name, value in scores.items() if value is not None}
+        return scores_of(totals) | {"eval_tokens": float(totals.tokens)}
 
     # ---- parts
+
+    def _held_out(self, dataset: Any) -> RawRows:
+        return without_padding(raw_rows(dataset, "eval_dataset"), self.tokenizer)
 
     def _rows(self, raw: RawRows, *, wants_prompts: bool = False) -> list[dict[str, Any]]:
         """``raw`` as rows that fit both models."""

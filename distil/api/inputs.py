@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from distil.api.config import DistillationConfig
 from distil.api.errors import ArgumentError, require
 from distil.api.rows import TokenIds
-from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
-from distil.types import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -198,41 +196,3 @@ def shared_ids(
 
     reader: Any = token_ids(teacher, student) if tokenizer is None else tokenizer
     return shared_vocabulary(teacher, student, reader)
-
-
-def local_tokenizer(*names: str | None) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of the first of these models that is on this machine; no hub is asked."""
-    from distil.models import load_tokenizer
-
-    for name in names:
-        if name:
-            config = ModelConfig("custom", TeacherConfig(), StudentConfig(path=name))
-            try:
-                return load_tokenizer(config, allow_network=False)[0]
-            except InputError:
-                continue
-    return None
-
-
-def check_same_tokens(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """Raise ArgumentError where both models' tokenizers are on this machine and read ids differently."""
-    from distil.models.sources import student_source, teacher_source
-    from distil.models.vocabulary import difference, read_vocabulary
-
-    names = [str(getattr(model, "name_or_path", "") or "") for model in (teacher, student)]
-    if not all(names):
-        return
-    config = ModelConfig("custom", TeacherConfig(path=names[0]), StudentConfig(path=names[1]))
-    try:
-        sources = teacher_source(config), student_source(config)
-    except InputError:  # a folder that is gone by now
-        return
-    files = [None if source is None else source.file("tokenizer.json") for source in sources]
-    if files[0] is None or files[1] is None or files[0].read_bytes() == files[1].read_bytes():
-        return
-    how = difference(read_vocabulary(files[0]), read_vocabulary(files[1]))
-    require(
-        how is None,
-        f"teacher_model ({names[0]}) and student_model ({names[1]}) have different tokenizers: {how}. A "
-        "divergence compares what both say about one id: choose a student of the teacher's family.",
-    )

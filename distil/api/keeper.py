@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from distil.api.calls import check_path, checked
 from distil.api.config import DistillationConfig
-from distil.api.errors import ArgumentError, library_words
+from distil.api.errors import ArgumentError, in_words, library_words
 from distil.api.inputs import (
     check_quantised,
-    check_same_tokens,
     half_precision,
-    local_tokenizer,
     quantisation,
-    quantised_bits,
     shared_ids,
 )
 from distil.api.past import Past
 from distil.api.rows import score_of
+from distil.api.tokenizers import check_same_tokens, local_tokenizer, warn_of_endings
+from distil.types import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FREED = "the student was freed. Give load_student(folder) a saved one, or make a new {name}."
+FREED_ADAPTED = "the student was freed, and its base with it. Make a new {name} of the base model; a saved \
+adapter comes back with load_student(folder)."
 
 
 class StudentKeeper:
@@ -58,13 +59,20 @@ class StudentKeeper:
         with library_words(config.peft_type):
             check_same_tokens(teacher, student)
             self._adopt(student)
+            warn_of_endings(teacher, student)
 
     @property
     def student(self) -> PreTrainedModel:
         """The student: with ``use_peft`` PEFT's wrapper of it. Raises ValueError after ``free_student``."""
-        if self._student is None or next(self._student.parameters()).is_meta:
-            raise ArgumentError(FREED.format(name=type(self).__name__))
-        return self._student
+        if (student := self._held()) is None:
+            words = FREED_ADAPTED if self.config.use_peft else FREED
+            raise ArgumentError(words.format(name=type(self).__name__))
+        return student
+
+    def _held(self) -> PreTrainedModel | None:
+        """The student, unless it was freed: by ``free_student``, or to the meta device."""
+        held = self._student
+        return None if held is None or next(held.parameters()).is_meta else held
 
     @checked("save_student")
     def save_student(self, output_dir: str | Path) -> None:
@@ -80,7 +88,7 @@ class StudentKeeper:
             ArgumentError: where nothing can be written there, or the student was freed.
         """
         from distil.api.experiment import command_of
-        from distil.api.saved import base_recipe, save
+        from distil.api.saved import base_recipe, own_adapter, save
         from distil.cards.library import library_card
 
         check_path("output_dir", output_dir)
@@ -99,7 +107,8 @@ class StudentKeeper:
                 )
             config = self._past.config or self.config
             names = config.teacher_model_name, config.student_model_name
-            card = library_card(type(self).__name__, *names, self._past, command_of(run), base)
+            on = base or own_adapter(student)
+            card = library_card(type(self).__name__, *names, self._past, command_of(run), on)
             save(Path(output_dir), student, tokenizer, config, card, base)
 
     @checked("load_student")
@@ -128,15 +137,19 @@ class StudentKeeper:
         folder = Path(model_path).expanduser()
         with library_words(self.config.peft_type):
             resumable = adapter_of(self._experiment_of(None, self.config)).no_resume is None
-            model = load(folder, self._student, self._base_name, self._base_print, resumable=resumable)
+            model = load(folder, self._held(), self._base_name, self._base_print, resumable=resumable)
             adapter = (folder / ADAPTER_CONFIG).is_file()
             if adapter:
                 self._student = model
                 model.train(False)
                 place(self.teacher, model)
             else:
-                check_same_tokens(self.teacher, model)
-                self._adopt(model)
+                try:
+                    check_same_tokens(self.teacher, model)
+                    self._adopt(model)
+                except InputError as error:
+                    said = in_words(str(error), self.config.peft_type)
+                    raise ArgumentError(f"model_path={folder}: {said}") from error
                 if self._base_print:
                     logger.warning(
                         "%s is a whole model: it is the base now, and a new adapter goes onto it.", folder
@@ -145,7 +158,10 @@ class StudentKeeper:
         return self.student
 
     def free_student(self) -> None:
-        """Let go of the student's memory; ``load_student`` brings one back."""
+        """Let go of the student's memory; ``load_student`` brings a whole one back.
+
+        An adapter needs its base: make a new object of that.
+        """
         self._student = None
 
     def experiment(self, data: str | Path | None = None) -> ExperimentConfig:
@@ -196,16 +212,16 @@ class StudentKeeper:
         """Take ``student`` as the one to train, an adapter on it where the config asks for one."""
         from distil.api.students import adapted, place
 
+        # All that may refuse it comes before an adapter is put on: a refused model stays as it was given.
         check_quantised(student, self.config)
-        self._base_name = str(student.name_or_path) or self.config.student_model_name
+        shared_ids(self.tokenizer, self.teacher, student)
+        place(self.teacher, student)
+        name = str(student.name_or_path) or self.config.student_model_name
         tokenizer = self.tokenizer
         if tokenizer is None and self.config.prompt_tuning_init == "TEXT":
-            tokenizer = self._local_tokenizer()
-        self._student, self._base_print = adapted(
-            student, self._experiment_of(student, self.config), tokenizer
-        )
-        place(self.teacher, self._student)
-        shared_ids(self.tokenizer, self.teacher, self._student)
+            tokenizer = local_tokenizer(name, self.config.student_model_name)
+        made, told = adapted(student, self._experiment_of(student, self.config), tokenizer)
+        self._student, self._base_name, self._base_print = made, name, told
 
     def _experiment_of(
         self, student: PreTrainedModel | None, config: DistillationConfig, data: str | Path | None = None
@@ -223,10 +239,6 @@ class StudentKeeper:
             },
             peft=quantisation(student) if config.use_peft else {},
         )
-
-    def _bits_untold(self, student: PreTrainedModel) -> int | None:
-        """In how many bits the base is held, where no key of a run would say so."""
-        return None if self.config.peft_type.lower() == "qlora" else quantised_bits(student)
 
     def _local_tokenizer(self) -> PreTrainedTokenizerBase | None:
         return local_tokenizer(self._base_name, self.config.student_model_name)

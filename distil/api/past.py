@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,21 +32,18 @@ class Past:
         base = {"path": self.came["path"]} if adapter and "path" in self.came else {}
         return replace(self, came=base | {"adapter" if adapter else "path": str(folder)}, trained=False)
 
-    def trains(
-        self, config: DistillationConfig, *, resumed: bool, own_arguments: bool, bits: int | None
-    ) -> Past:
-        """A training begins, or goes on from a checkpoint (``resumed``).
-
-        ``bits``: in how many the base is held where its adapter does not say so.
-        """
-        untold = {
-            "it went on from an earlier training of the same object": self.trained and not resumed,
-            "its TrainingArguments were the caller's own": own_arguments,
-            f"its base was held in {bits} bits under an adapter that is not qlora": bits is not None,
-        }
+    def trains(self, config: DistillationConfig, *, resumed: bool, untold: Iterable[str]) -> Past:
+        """A training begins, or goes on from a checkpoint (``resumed``). ``untold``: see there."""
+        again = "it went on from an earlier training of the same object"
+        first = [again] if self.trained and not resumed else []
         start = self.start if self.trained else self.came
-        told = tuple(words for words, holds in untold.items() if holds)
-        return replace(self, start=start, trained=True, untold=told, config=copy(config))
+        return replace(self, start=start, trained=True, untold=(*first, *untold), config=copy(config))
+
+    def ended(self, step: int, steps: int) -> Past:
+        """The training that began ended after ``step`` of ``steps`` optimizer steps."""
+        if step >= steps:
+            return self
+        return replace(self, untold=(*self.untold, f"it was stopped after step {step} of {steps}"))
 
     @property
     def keys(self) -> dict[str, Any]:

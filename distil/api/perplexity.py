@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from distil.api.calls import checked
 from distil.api.errors import ArgumentError, library_words, require
 from distil.api.inputs import check_length, check_model, token_ids
-from distil.api.rows import RawRows, raw_rows, read_rows
+from distil.api.padding import without_padding
+from distil.api.rows import raw_rows, read_rows
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def compute_perplexity(
         _move(model, device)
     with library_words():
         rows = read_rows(
-            _without_padding(raw_rows(dataset, "dataset"), tokenizer),
+            without_padding(raw_rows(dataset, "dataset"), tokenizer),
             max_length=length,
             tokenizer=tokenizer,
             ids=token_ids(model),
@@ -77,20 +77,3 @@ def _move(model: PreTrainedModel, device: str | torch.device) -> None:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         text = str(error).splitlines()[0].rstrip(".")
         raise ArgumentError(f'device="{device}" cannot be used here: {text}. Give device="cpu".') from error
-
-
-def _without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase) -> RawRows:
-    """Rows that come padded and without a mask get one: the pad ids at their end, but for a first EOS."""
-    if "input_ids" not in raw.columns or "attention_mask" in raw.columns or tokenizer.pad_token_id is None:
-        return raw
-    rows = [{**row, "attention_mask": _mask(row["input_ids"], tokenizer)} for row in raw.rows]
-    return RawRows(raw.name, rows, [*raw.columns, "attention_mask"])
-
-
-def _mask(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    end = len(ids)
-    while end and int(ids[end - 1]) == tokenizer.pad_token_id:
-        end -= 1
-    if tokenizer.pad_token_id == tokenizer.eos_token_id and end < len(ids):
-        end += 1
-    return [1] * end + [0] * (len(ids) - end)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distil.api.errors import ArgumentError, require
+from distil.api.forms import plain_rows
 from distil.config.schema import DataConfig
 from distil.data.columns import Kind, detect
 from distil.data.encode import Dropped, Encoder
 from distil.data.hf import HfConfig
-from distil.data.local import FORMATS
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
@@ -81,17 +80,22 @@ class RawRows:
     name: str
     rows: Sequence[Mapping[str, Any]]
     columns: list[str]
+    rest: Iterator[Mapping[str, Any]] | None = None
+    """Of a stream that is read as far as ``max_steps`` see: what follows, in place of rows that drop out."""
 
 
 def raw_rows(dataset: Any, name: str, limit: int | None = None) -> RawRows:
-    """Read ``dataset``, ``limit`` rows at most: a ``datasets.Dataset`` or ``IterableDataset``, a torch one, a
-    ``DataLoader``, or a list of dicts. Raises ArgumentError for anything else, and where it is empty."""
-    rows = list(islice(plain_rows(dataset, name), limit))
+    """Read ``dataset``: a ``datasets.Dataset`` or ``IterableDataset``, a torch one, a ``DataLoader``, or a
+    list of dicts. Of a stream: ``limit`` rows, and more as some drop out.
+
+    Raises ArgumentError for anything else, and where it is empty.
+    """
+    source = plain_rows(dataset, name)
+    rows = list(islice(source, limit))
     require(bool(rows), f"{name} is empty: give a data set with rows.")
     names = getattr(dataset, "column_names", None)
-    return RawRows(
-        name, rows, list(names) if names else list(dict.fromkeys(key for row in rows for key in row))
-    )
+    columns = list(names) if names else list(dict.fromkeys(key for row in rows for key in row))
+    return RawRows(name, rows, columns, None if limit is None else source)
 
 
 def read_rows(
@@ -125,116 +129,69 @@ def read_rows(
     reader: Any = tokenizer
     if shape.kind is Kind.TOKENS:
         reader = ids
-        if wants_prompts:
-            _check_prompts(raw.rows, columns, name)
     elif tokenizer is None:
         raise ArgumentError(f"{name} holds text (columns: {', '.join(columns)}), no tokens. {TOKENISE}")
-    return _encode(Encoder(config, shape, reader, name), raw.rows, name)
+    check = _check_prompts if wants_prompts and shape.kind is Kind.TOKENS else None
+    return _encode(Encoder(config, shape, reader, name), raw, check)
 
 
-def _encode(encoder: Encoder, rows: Sequence[Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
+Check: TypeAlias = Callable[[Sequence[Mapping[str, Any]], int, RawRows], None]
+
+
+def _encode(encoder: Encoder, raw: RawRows, check: Check | None) -> list[dict[str, Any]]:
+    name, wanted = raw.name, len(raw.rows)
     kept: list[dict[str, Any]] = []
     dropped: Counter[str] = Counter()
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        for row in encoder.encode(batch, range(start, start + len(batch))):
+    cut = seen = 0
+    for batch in _batches(raw, lambda: len(kept)):
+        if check is not None:
+            check(batch, seen, raw)
+        for row in encoder.encode(batch, range(seen, seen + len(batch))):
             if isinstance(row, Dropped):
                 dropped[row.reason] += 1
             else:
+                cut += row.cut > 0
                 prompt = row.ids[: row.prompt]
                 kept.append({"input_ids": row.ids, "labels": row.labels, "prompt_ids": prompt})
+        seen += len(batch)
     reasons = ", ".join(f"{reason.replace('data.', '')} ({n})" for reason, n in dropped.most_common())
     require(bool(kept), f"{name}: no row has a token to learn from: {reasons}. {_way_out(encoder.config)}")
     if dropped:
-        logger.warning("%s: %d of %d rows are left out: %s.", name, dropped.total(), len(rows), reasons)
-    return kept
+        logger.warning("%s: %d of %d rows are left out: %s.", name, dropped.total(), seen, reasons)
+    if cut:
+        length = encoder.config.max_length
+        logger.warning("%s: %d of %d rows lose what is beyond max_length=%d.", name, cut, seen, length)
+    return kept[:wanted]
+
+
+def _batches(raw: RawRows, kept: Callable[[], int]) -> Iterator[Sequence[Mapping[str, Any]]]:
+    """``raw`` in batches; of a stream as many more as lack, as long as usable ones come."""
+    rows, had = raw.rows, -1
+    while rows and kept() > had:
+        had = kept()
+        yield from (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
+        lacking = kept() < len(raw.rows) and raw.rest is not None
+        rows = list(islice(raw.rest or (), len(raw.rows))) if lacking else []
 
 
 def _way_out(config: DataConfig) -> str:
     return f"Rows need two tokens at least, one of them scored within max_length={config.max_length}."
 
 
-def _check_prompts(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], name: str) -> None:
-    if "prompt_input_ids" in columns:
-        for number, row in enumerate(rows):
+def _check_prompts(rows: Sequence[Mapping[str, Any]], start: int, raw: RawRows) -> None:
+    """Raise ArgumentError unless each of these rows, the first of number ``start``, says its prompt."""
+    if "prompt_input_ids" in raw.columns:
+        for number, row in enumerate(rows, start):
             mask = row.get("prompt_attention_mask")
             ids = row.get("prompt_input_ids")
             if ids is None or len(ids) == 0 or (mask is not None and not any(mask)):
                 raise ArgumentError(
-                    f"{name}, row {number}: prompt_input_ids holds no real token, so there is nothing to go "
-                    "on from. Rows padded on the left start with padding: take the prompt after it."
+                    f"{raw.name}, row {number}: prompt_input_ids holds no real token, so there is nothing to "
+                    "go on from. Rows padded on the left start with padding: take the prompt after it."
                 )
         return
-    if "labels" in columns and all(
+    if "labels" in raw.columns and all(
         int(row["labels"][0]) == IGNORE_INDEX for row in rows if len(row["labels"])
     ):
         return
-    raise ArgumentError(f"{name} has no column prompt_input_ids. {ADD_PROMPTS}")
-
-
-# ---- forms of data sets
-
-
-def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of ``dataset`` one by one, as plain values."""
-    columns = list(dataset.values()) if isinstance(dataset, Mapping) else []
-    if columns and all(isinstance(c, list) and not any(isinstance(x, Mapping) for x in c) for c in columns):
-        raise ArgumentError(f"{name} is a dict of lists: give datasets.Dataset.from_dict({name}).")
-    if type(dataset).__module__.startswith("pandas"):
-        raise ArgumentError(
-            f"{name} is a {type(dataset).__name__}: give datasets.Dataset.from_pandas({name})."
-        )
-    if isinstance(dataset, (str, Path)) and (kind := FORMATS.get(Path(dataset).suffix.lower())):
-        raise ArgumentError(
-            f"{name} is the name of a file. Give its rows: "
-            f'datasets.load_dataset("{kind}", data_files="{dataset}", split="train").'
-        )
-    if isinstance(dataset, Mapping):
-        raise ArgumentError(_of_mapping(dataset, name))
-    if dataset is None or isinstance(dataset, (str, bytes)) or not _has_rows(dataset):
-        what = repr(dataset) if isinstance(dataset, str) else f"a {type(dataset).__name__}"
-        raise ArgumentError(
-            f"{name} is {what}: give a data set, as datasets.load_dataset(…) or load_from_disk(…) returns."
-        )
-    loaded = getattr(dataset, "with_format", None)
-    if loaded is not None and hasattr(dataset, "features"):
-        dataset = loaded(None)  # plain lists, whatever format the user's loop wants
-    for row in dataset if hasattr(dataset, "__iter__") else (dataset[i] for i in range(len(dataset))):
-        if _is_batch(row):
-            yield from _of_batch(row)
-        elif isinstance(row, Mapping):
-            yield row
-        else:
-            raise ArgumentError(
-                f"{name} holds rows of type {type(row).__name__}: give dicts with input_ids or text "
-                '({"text": …}, {"prompt": …, "response": …}), or a datasets.Dataset.'
-            )
-
-
-def _of_mapping(dataset: Mapping[str, Any], name: str) -> str:
-    """What to give in place of a mapping: one row, one batch, or splits."""
-    if "input_ids" in dataset:
-        rows = f"datasets.Dataset.from_dict({{key: list(value) for key, value in {name}.items()}})"
-        return f"{name} is one batch, as a tokenizer returns it. Give its rows: {rows}."
-    if all(isinstance(value, (str, int, float, list)) for value in dataset.values()):
-        return f"{name} is one row: give a list of rows, [{name}]."
-    held_out = [one for one in dataset if str(one) in ("validation", "test")]
-    split = held_out[0] if name == "eval_dataset" and held_out else next(iter(dataset))
-    splits = ", ".join(map(str, dataset))
-    return f"{name} is a {type(dataset).__name__} of splits ({splits}): give one, {name}=data[{split!r}]."
-
-
-def _has_rows(dataset: Any) -> bool:
-    return hasattr(dataset, "__iter__") or (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
-
-
-def _is_batch(row: Any) -> bool:
-    """Whether ``row`` is a batch of a DataLoader: tensors of two dimensions."""
-    ids = row.get("input_ids") if isinstance(row, Mapping) else None
-    return getattr(ids, "ndim", 1) == 2
-
-
-def _of_batch(batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    plain = {key: value.tolist() if hasattr(value, "tolist") else list(value) for key, value in batch.items()}
-    for values in zip(*plain.values(), strict=True):
-        yield dict(zip(plain, values, strict=True))
+    raise ArgumentError(f"{raw.name} has no column prompt_input_ids. {ADD_PROMPTS}")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
 
 from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing, same_base
 from distil.api.errors import ArgumentError, require
@@ -38,29 +42,61 @@ def save(
     )
     untyped: Any = student
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
-        if is_adapted(student):
-            untyped.save_pretrained(folder, save_embedding_layers=False)
-            if base is not None:
-                write_json(folder / SIDECAR, base)
-        else:
-            with quiet():
-                untyped.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        config.save(folder / CONFIG)
-        write_text(folder / "README.md", card)
-    except OSError as error:
+        with _placed(folder) as beside:
+            if is_adapted(student):
+                untyped.save_pretrained(beside, save_embedding_layers=False)
+                if base is not None:
+                    write_json(beside / SIDECAR, base)
+            else:
+                with quiet():
+                    untyped.save_pretrained(beside)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(beside)
+            config.save(beside / CONFIG)
+            write_text(beside / "README.md", card)
+    except (OSError, SafetensorError) as error:  # what safetensors calls a full disk
         raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
 
 
-def _clear(folder: Path) -> None:
-    """Of a folder that was saved before: away with what would be read beside the new student."""
-    if (folder / CONFIG).is_file():
-        named = [folder / name for name in (ADAPTER_CONFIG, SIDECAR, "config.json", "generation_config.json")]
-        for stale in [*folder.glob("*.safetensors"), *folder.glob("*.index.json"), *named]:
-            stale.unlink(missing_ok=True)
+@contextmanager
+def _placed(folder: Path) -> Iterator[Path]:
+    """A folder to write in; once all is written its files move into ``folder``, and of an earlier student
+    goes what would be read beside them. Until then that student stays whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / ".partial"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    try:
+        yield beside
+        before = _read_beside(folder) if (folder / CONFIG).is_file() else set()
+        for path in list(beside.iterdir()):
+            if (folder / path.name).is_dir():
+                shutil.rmtree(folder / path.name)
+            path.replace(folder / path.name)
+            before.discard(path.name)
+        for name in before:
+            (folder / name).unlink()
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _read_beside(folder: Path) -> set[str]:
+    """Names of the files there that say what a student is."""
+    named = (ADAPTER_CONFIG, SIDECAR, "config.json", "generation_config.json")
+    found = [*folder.glob("*.safetensors"), *folder.glob("*.index.json"), *(folder / name for name in named)]
+    return {path.name for path in found if path.is_file()}
+
+
+def own_adapter(student: PreTrainedModel) -> dict[str, Any] | None:
+    """Of an adapter that came with the student: its kind, and on what it stands; None: there is none."""
+    from distil.anatomy import is_adapted
+
+    if not is_adapted(student):
+        return None
+    untyped: Any = student
+    config = untyped.active_peft_config
+    path = config.base_model_name_or_path or student.name_or_path
+    return {"peft": config.peft_type.value.lower(), "model": {"path": path}}
 
 
 def base_recipe(
@@ -102,12 +138,17 @@ def load(
     if (folder / ADAPTER_CONFIG).is_file():
         kind = str(check_folder(folder)["peft_type"])
         require(
-            student is not None and is_adapted(student),
+            student is not None,
+            f"{where} holds an adapter ({kind}), and its base was freed with the student. Make the "
+            f"distillation again with the base model ({base_name}), then load_student.",
+        )
+        assert student is not None
+        require(
+            is_adapted(student),
             f"{where} holds an adapter ({kind}), and the student here has none to take it. Make the "
             "distillation with the base model and DistillationConfig(use_peft=True, peft_type=…), as it was "
             "trained.",
         )
-        assert student is not None
         if not resumable:
             return _finished(folder, where, student, base_print)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
+from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
+from transformers.utils import is_in_notebook
 
 from distil import checkpoints
-from distil.advice import advice
-from distil.api.errors import in_words, require
+from distil.anatomy import has_prefix
+from distil.api.advise import advise
+from distil.api.errors import require
+from distil.api.scores import scores_of
+from distil.borrowed import borrowed
 from distil.callbacks import ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import score_rows
@@ -25,8 +30,7 @@ from distil.files import read_json
 from distil.methods.base import Method
 from distil.models.load import quiet
 from distil.stages import training_arguments
-from distil.trainer import DistillationTrainer
-from distil.types import RunFailed
+from distil.trainer import DistillationTrainer, Evaluate
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +48,40 @@ class Job:
     stops: Collection[int]
     pad_id: int
     shared_vocabulary: int
+    fresh: bool = False
+    """Whether the student's weights are random yet."""
 
 
 def train(
-    job: Job, given: TrainingArguments | None, resume: str | Path | bool | None
-) -> tuple[TrainOutput, list[dict[str, float]]]:
-    """Train ``job.student`` in place: Trainer's output, and what was logged."""
+    job: Job,
+    given: TrainingArguments | None,
+    resume: str | Path | bool | None,
+    ended: Callable[[TrainerState], None],
+) -> TrainOutput:
+    """Train ``job.student`` in place. ``ended`` hears how far it came, wherever it stops."""
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
     root = Path(arguments.output_dir or "")
     checkpoint = _checkpoint(root, resume)
     set_seed(arguments.seed)
-    trainer = DistillationTrainer(
+    with borrowed(job.student):
+        trainer = _trainer(job, arguments)
+        if checkpoint is None:
+            _make_room(root, own=given is None)
+        advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
+        bar = ProgressBar(Console(stderr=True), trainer.tokens_seen)
+        if arguments.disable_tqdm:
+            trainer.add_callback(bar)
+        try:
+            with bar, quiet():
+                output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        finally:
+            ended(trainer.state)
+        trainer.refuse_broken_student()
+    return output
+
+
+def _trainer(job: Job, arguments: TrainingArguments) -> DistillationTrainer:
+    return DistillationTrainer(
         job.method,
         job.student,
         job.teacher if job.method.needs_teacher else None,
@@ -66,29 +93,10 @@ def train(
         shared_vocabulary=job.shared_vocabulary,
         evaluate_student=None if job.held_out is None else _evaluation(job, arguments),
     )
-    _advise(trainer, job)
-    bar = ProgressBar(Console(stderr=True), trainer.tokens_seen)
-    if arguments.disable_tqdm:
-        trainer.add_callback(bar)
-    with bar, quiet():
-        output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    _finish(trainer, job)
-    return output, trainer.state.log_history
 
 
-def _finish(trainer: DistillationTrainer, job: Job) -> None:
-    """Refuse a broken student; leave a whole one as it came, in eval mode."""
-    trainer.refuse_broken_weights()
-    if trainer.wants_rollouts() and not trainer.tally.rollouts:
-        raise RunFailed("The method asks for the student's own sequences, but none was sampled.")
-    trainer.accelerator.unwrap_model(job.student, keep_fp32_wrapper=False)
-    job.student.config.use_cache = True  # Trainer switches it off for good; the product generates
-    job.student.zero_grad(set_to_none=True)
-    job.student.train(False)
-
-
-def _evaluation(job: Job, arguments: TrainingArguments) -> Any:
-    """The evaluation while training: the same scores as afterwards."""
+def _evaluation(job: Job, arguments: TrainingArguments) -> Evaluate:
+    """The evaluation while training, in its precision: ``evaluate`` scores in that of the weights."""
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
         totals = score_rows(
@@ -99,30 +107,9 @@ def _evaluation(job: Job, arguments: TrainingArguments) -> Any:
             arguments.per_device_eval_batch_size,
             job.shared_vocabulary,
         )
-        scalars = {
-            "nll_per_token": totals.nll_per_token,
-            "perplexity": totals.perplexity,
-            "kl_to_teacher": totals.kl_per_token,
-            "top1_agreement": totals.top1_agreement,
-        }
-        return {name: value for name, value in scalars.items() if value is not None}
+        return scores_of(totals, "nll_per_token")
 
     return evaluate
-
-
-def _advise(trainer: DistillationTrainer, job: Job) -> None:
-    steps = trainer.planned_steps()
-    for line in advice(job.experiment, trainer.terms(), steps, trainer.args.get_warmup_steps(steps)):
-        logger.warning(in_words(line))
-    every = trainer.args.eval_steps
-    if job.held_out is not None and trainer.args.eval_strategy == "steps" and every and every > steps:
-        logger.warning(
-            "eval_steps=%d, but the run has %d steps: eval_dataset is not looked at while training. Try "
-            "eval_steps=%d, or evaluate(eval_dataset) afterwards.",
-            every,
-            steps,
-            max(1, steps // 4),
-        )
 
 
 # ---- arguments
@@ -135,7 +122,9 @@ def _own_arguments(job: Job) -> TrainingArguments:
         trainer.eval_strategy = "no"
     gpu = torch.accelerator.is_available()
     require(not trainer.fp16 or gpu, "fp16=True needs a GPU, and there is none: set fp16=False.")
-    return training_arguments(job.experiment, Path(job.experiment.output_dir) / job.method.config.name)
+    arguments = training_arguments(job.experiment, Path(job.experiment.output_dir) / job.method.config.name)
+    arguments.disable_tqdm = not is_in_notebook()  # where no bar of a terminal is seen, Trainer shows a table
+    return arguments
 
 
 REFUSED = {
@@ -166,6 +155,12 @@ def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
         f'training_args: eval_strategy="{strategy}" without eval_dataset. Give train(train_dataset, '
         'eval_dataset, …), or eval_strategy="no".',
     )
+    checkpointing = any(getattr(given, f"{name}_checkpointing", None) for name in ("gradient", "activation"))
+    require(
+        not checkpointing or not has_prefix(job.student),
+        'training_args: gradient_checkpointing=True with peft_type="prefix": it does not work in PEFT. Set '
+        "it to False: an adapter needs little memory for gradients anyway.",
+    )
     arguments = copy.copy(given)
     arguments.remove_unused_columns = False
     arguments.label_names = ["labels"]
@@ -178,9 +173,8 @@ def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
 
 
 def _checkpoint(root: Path, resume: str | Path | bool | None) -> Path | None:
-    """The checkpoint to go on from; None after making room for a fresh training."""
+    """The checkpoint to go on from; None for a fresh training."""
     if resume is None or resume is False:
-        _make_room(root)
         return None
     if resume is True:
         newest, problems = checkpoints.newest_valid(root)
@@ -194,31 +188,40 @@ def _checkpoint(root: Path, resume: str | Path | bool | None) -> Path | None:
     return folder
 
 
-def _make_room(root: Path) -> None:
-    """An earlier training's checkpoints must not be taken for this one's: a finished one's go, an unfinished
-    one's are set aside."""
-    earlier = [folder for folder in checkpoints.published(root) if (folder / checkpoints.MANIFEST).exists()]
+def _make_room(root: Path, *, own: bool) -> None:
+    """An earlier training's checkpoints must not be taken for this one's: they are set aside.
+
+    ``own``: ``root`` is the library's own folder, where those of a training that came to its end go.
+    """
+    earlier = checkpoints.published(root)
     if not earlier:
         return
-    try:
-        state = read_json(earlier[-1] / "trainer_state.json")
-        finished = state["global_step"] >= state["max_steps"]
-    except (OSError, ValueError, KeyError):
-        finished = False
-    if finished:
+    finished = _finished(earlier[-1])
+    if own and finished and all((folder / checkpoints.MANIFEST).exists() for folder in earlier):
         for folder in earlier:
             shutil.rmtree(folder)
+        logger.warning("The checkpoints that an earlier training left in %s are gone: it was over.", root)
         return
-    number = 1
-    while (aside := root / f"unfinished-{number}").exists():
+    kind, number = "finished" if finished else "unfinished", 1
+    while (aside := root / f"{kind}-{number}").exists():
         number += 1
     aside.mkdir(parents=True)
     for folder in earlier:
         folder.rename(aside / folder.name)
     logger.warning(
-        "An earlier training in %s did not come to its end: its checkpoints are now in %s. "
+        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. "
         "resume_from_checkpoint=%r goes on from there.",
         root,
+        "came" if finished else "did not come",
         aside,
         str(aside / earlier[-1].name),
     )
+
+
+def _finished(folder: Path) -> bool:
+    """Whether this was the last checkpoint of its training."""
+    try:
+        state = read_json(folder / "trainer_state.json")
+        return bool(state["global_step"] >= state["max_steps"])
+    except (OSError, ValueError, KeyError):
+        return False

@@ -82,7 +82,16 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{path}")
 
 As one plain model, where its kind can be merged:
 
-```bash
+{_merging(base)}"""
+
+
+def _merging(base: Mapping[str, Any]) -> str:
+    if "base_print" in base:
+        return """```bash
 distil merge FOLDER --output MERGED
+```
+"""
+    return """```python
+model.merge_and_unload().save_pretrained(MERGED)
 ```
 """

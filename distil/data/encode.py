@@ -39,6 +39,8 @@ class Encoded:
     keep: int
     prompt_text: str
     response_text: str
+    cut: int = 0
+    """How many ids it lost to ``max_length``."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def shorten(row: Encoded, max_length: int, truncation: str) -> Encoded | Dropped
     ids, labels = row.ids[:max_length], [IGNORE_INDEX, *row.labels[1:max_length]]
     if all(label == IGNORE_INDEX for label in labels):
         return Dropped(PROMPT_TOO_LONG, row.prompt) if row.prompt >= max_length else Dropped(NOTHING_SCORED)
-    return replace(row, ids=ids, labels=labels, prompt=min(row.prompt, max_length))
+    return replace(row, ids=ids, labels=labels, prompt=min(row.prompt, max_length), cut=max(0, excess))
 
 
 def closed(prompt: str, ending: str) -> str:

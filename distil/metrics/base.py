@@ -75,6 +75,15 @@ class ScoreTotals:
         # exp overflows near 709; no model that is any use comes near.
         return None if nll is None else math.exp(nll) if nll < 700 else math.inf
 
+    def while_training(self) -> dict[str, float]:
+        """What is logged of an evaluation during training; what could not be computed is left out."""
+        scalars = {
+            "nll_per_token": self.nll_per_token,
+            "kl_per_token": self.kl_per_token,
+            "top1_agreement": self.top1_agreement,
+        }
+        return {name: value for name, value in scalars.items() if value is not None}
+
     @property
     def bits_per_byte(self) -> float | None:
         """Bits a byte of text: comparable across tokenizers."""

@@ -1,0 +1,102 @@
+"""A user's data set, in any of its forms, as rows of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distil.api.errors import ArgumentError
+from distil.data.local import FORMATS
+
+PLAIN_BATCHES = """{name} is a DataLoader whose batches are no tensors of rows: torch's own collate takes
+rows that are lists apart, and those of several lengths not at all. Give the data set itself, without a
+DataLoader; or one over dataset.with_format("torch"), with rows of one length; or one that pads:
+    DataLoader(dataset, collate_fn=DataCollatorWithPadding(tokenizer))"""
+"""What torch's default collate makes of a data set whose rows are lists, and the ways out."""
+
+
+def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of ``dataset`` one by one, as plain values."""
+    columns = list(dataset.values()) if isinstance(dataset, Mapping) else []
+    if columns and all(isinstance(c, list) and not any(isinstance(x, Mapping) for x in c) for c in columns):
+        raise ArgumentError(f"{name} is a dict of lists: give datasets.Dataset.from_dict({name}).")
+    if type(dataset).__module__.startswith("pandas"):
+        raise ArgumentError(
+            f"{name} is a {type(dataset).__name__}: give datasets.Dataset.from_pandas({name})."
+        )
+    if isinstance(dataset, (str, Path)) and (kind := FORMATS.get(Path(dataset).suffix.lower())):
+        raise ArgumentError(
+            f"{name} is the name of a file. Give its rows: "
+            f'datasets.load_dataset("{kind}", data_files="{dataset}", split="train").'
+        )
+    if isinstance(dataset, Mapping):
+        raise ArgumentError(_of_mapping(dataset, name))
+    if dataset is None or isinstance(dataset, (str, bytes)) or not _has_rows(dataset):
+        what = repr(dataset) if isinstance(dataset, str) else f"a {type(dataset).__name__}"
+        raise ArgumentError(
+            f"{name} is {what}: give a data set, as datasets.load_dataset(…) or load_from_disk(…) returns."
+        )
+    loaded = getattr(dataset, "with_format", None)
+    if loaded is not None and hasattr(dataset, "features"):
+        dataset = loaded(None)  # plain lists, whatever format the user's loop wants
+    for row in _each(dataset, name):
+        if _is_batch(row):
+            yield from _of_batch(row)
+        elif _is_taken_apart(row):
+            raise ArgumentError(PLAIN_BATCHES.format(name=name))
+        elif isinstance(row, Mapping):
+            yield row
+        else:
+            raise ArgumentError(
+                f"{name} holds rows of type {type(row).__name__}: give dicts with input_ids or text "
+                '({"text": …}, {"prompt": …, "response": …}), or a datasets.Dataset.'
+            )
+
+
+def _of_mapping(dataset: Mapping[str, Any], name: str) -> str:
+    """What to give in place of a mapping: one row, one batch, or splits."""
+    if "input_ids" in dataset:
+        rows = f"datasets.Dataset.from_dict({{key: list(value) for key, value in {name}.items()}})"
+        return f"{name} is one batch, as a tokenizer returns it. Give its rows: {rows}."
+    if all(isinstance(value, (str, int, float, list)) for value in dataset.values()):
+        return f"{name} is one row: give a list of rows, [{name}]."
+    held_out = [one for one in dataset if str(one) in ("validation", "test")]
+    split = held_out[0] if name == "eval_dataset" and held_out else next(iter(dataset))
+    splits = ", ".join(map(str, dataset))
+    return f"{name} is a {type(dataset).__name__} of splits ({splits}): give one, {name}=data[{split!r}]."
+
+
+def _each(dataset: Any, name: str) -> Iterator[Any]:
+    """What ``dataset`` yields, or its items by number."""
+    if not hasattr(dataset, "__iter__"):
+        yield from (dataset[i] for i in range(len(dataset)))
+        return
+    try:
+        yield from dataset
+    except RuntimeError as error:
+        if "each element in list of batch" not in str(error):
+            raise
+        raise ArgumentError(PLAIN_BATCHES.format(name=name)) from error
+
+
+def _has_rows(dataset: Any) -> bool:
+    return hasattr(dataset, "__iter__") or (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
+
+
+def _is_batch(row: Any) -> bool:
+    """Whether ``row`` is a batch of a DataLoader: tensors of two dimensions."""
+    ids = row.get("input_ids") if isinstance(row, Mapping) else None
+    return getattr(ids, "ndim", 1) == 2
+
+
+def _is_taken_apart(row: Any) -> bool:
+    """Whether ``row`` is a batch that torch's own collate made of lists: a tensor for each position."""
+    ids = row.get("input_ids") if isinstance(row, Mapping) else None
+    return isinstance(ids, (list, tuple)) and bool(ids) and getattr(ids[0], "ndim", 0) == 1
+
+
+def _of_batch(batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    plain = {key: value.tolist() if hasattr(value, "tolist") else list(value) for key, value in batch.items()}
+    for values in zip(*plain.values(), strict=True):
+        yield dict(zip(plain, values, strict=True))

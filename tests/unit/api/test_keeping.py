@@ -1,0 +1,177 @@
+"""Students taken up, refused and saved: whole or not at all; and commands that would not train the same."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
+from tests.conftest import build_llama
+from tests.training import distance
+
+Load = Callable[..., PreTrainedModel]
+Make = Callable[..., DistillationConfig]
+
+
+@pytest.fixture
+def small(hub: Path, tmp_path: Path) -> Path:
+    """A folder of a model that knows fewer ids than the tokenizer gives."""
+    build_llama(64, seed=3).save_pretrained(tmp_path / "small")
+    return tmp_path / "small"
+
+
+def test_a_refused_model_stays_as_it_was_given(
+    small: Path, teacher: PreTrainedModel, make: Make, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(small)
+    names = [name for name, _ in model.named_parameters()]
+    with pytest.raises(ArgumentError, match="knows 64 ids"):
+        KnowledgeDistillation(teacher, model, make(use_peft=True), tokenizer)
+    assert [name for name, _ in model.named_parameters()] == names
+    assert all(p.requires_grad for p in model.parameters())
+    KnowledgeDistillation(build_llama(64, seed=1), model, make(use_peft=True))  # it can be given again
+
+
+@pytest.mark.parametrize("keys", [{}, {"use_peft": True}])
+def test_a_refused_folder_changes_nothing(
+    keys: dict[str, Any],
+    small: Path,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make(**keys), tokenizer)
+    held, said = learns.student, learns.command()
+    with pytest.raises(ArgumentError, match=rf"^model_path={small}: .*knows 64 ids"):
+        learns.load_student(small)
+    assert learns.student is held
+    assert learns.command() == said
+    learns.save_student(tmp_path / "saved")
+    assert learns.load_student(tmp_path / "saved") is learns.student
+
+
+def test_an_adapter_whose_base_was_freed_says_what_to_do(
+    teacher: PreTrainedModel, student: PreTrainedModel, load: Load, make: Make, hub: Path, tmp_path: Path
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make(use_peft=True))
+    learns.save_student(tmp_path / "adapter")
+    learns.free_student()
+    with pytest.raises(ArgumentError, match="Make a new KnowledgeDistillation of the base model"):
+        _ = learns.student
+    with pytest.raises(ArgumentError, match="its base was freed with the student") as caught:
+        learns.load_student(tmp_path / "adapter")
+    assert str(hub / "gpt2") in str(caught.value)
+    again = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True))
+    again.load_student(tmp_path / "adapter")
+
+
+def test_an_earlier_student_stays_whole_until_the_new_one_is_written(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "saved"
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    learns.save_student(folder)
+    (folder / "notes.txt").write_text("the user's own", encoding="utf-8")
+    names = sorted(path.name for path in folder.iterdir())
+    first = {name: (folder / name).read_bytes() for name in names}
+    learns.train(rows)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer, "save_pretrained", full)  # behind the weights
+        with pytest.raises(ArgumentError, match="No space left"):
+            learns.save_student(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+    learns.save_student(folder)
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert distance(AutoModelForCausalLM.from_pretrained(folder), student) == 0
+    assert (folder / "model.safetensors").read_bytes() != first["model.safetensors"]
+
+
+# ---- commands that would train another student
+
+
+def untold_after(learns: KnowledgeDistillation, rows: Dataset, caplog: pytest.LogCaptureFixture) -> str:
+    learns.train(rows.select(range(4)))
+    caplog.clear()
+    learns.command()
+    return caplog.text
+
+
+def test_a_student_with_an_adapter_of_its_own_is_told_in_card_and_command(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    hub: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wrapped: Any = get_peft_model(student, LoraConfig(target_modules=["q_proj"], r=2))
+    learns = KnowledgeDistillation(teacher, wrapped, make())
+    assert "the adapter that was trained was the caller's own" in untold_after(learns, rows, caplog)
+    learns.save_student(tmp_path / "own")
+    card = (tmp_path / "own" / "README.md").read_text("utf-8")
+    assert "\nlibrary_name: peft\n" in card
+    assert "No command line says the same" in card
+    assert (
+        f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{hub / "gpt2"}"), FOLDER)' in card
+    )
+    assert "distil merge" not in card, "which has no word of its base"
+    assert "merge_and_unload()" in card
+
+
+def test_what_the_names_of_the_config_do_not_bring_is_told(
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    hub: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = KnowledgeDistillation(teacher, load("gpt2"), make())
+    assert untold_after(told, rows, caplog) == ""
+    frozen = load("gpt2")
+    frozen.get_input_embeddings().weight.requires_grad_(False)
+    assert "part of the student was frozen" in untold_after(
+        KnowledgeDistillation(teacher, frozen, make()), rows, caplog
+    )
+    shutil.copytree(hub / "gpt2", tmp_path / "elsewhere")
+    other = AutoModelForCausalLM.from_pretrained(tmp_path / "elsewhere")
+    said = untold_after(KnowledgeDistillation(teacher, other, make()), rows, caplog)
+    assert (
+        f"its student came from {tmp_path / 'elsewhere'}, not from student_model_name={hub / 'gpt2'}" in said
+    )
+    made = type(other)(other.config)
+    made.name_or_path = ""
+    said = untold_after(KnowledgeDistillation(teacher, made, make()), rows, caplog)
+    assert "its student came from no folder and no hub name" in said
+    monkeypatch.chdir(hub)
+    relative = DistillationConfig("gpt2-medium", "gpt2", **short(make()))
+    assert untold_after(KnowledgeDistillation(teacher, load("gpt2"), relative), rows, caplog) == ""
+
+
+def short(config: DistillationConfig) -> dict[str, Any]:
+    names = ("num_train_epochs", "per_device_train_batch_size", "warmup_steps", "max_length", "output_dir")
+    return {name: getattr(config, name) for name in names}

@@ -1,0 +1,153 @@
+"""Data sets as they come: padded without a mask, batched, streamed, longer than ``max_length``."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
+
+from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation, compute_perplexity
+
+Make = Callable[..., DistillationConfig]
+
+
+@pytest.fixture(scope="module")
+def bare(rows: Dataset) -> Dataset:
+    """Padded ids and nothing that says so."""
+    return rows.select_columns(["input_ids"])
+
+
+def test_padding_without_a_mask_is_told_by_the_tokenizer(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    bare: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    masked = rows.select_columns(["input_ids", "attention_mask"])
+    scores = learns.evaluate(masked)
+    assert learns.evaluate(bare) == scores
+    assert compute_perplexity(student, bare, tokenizer) == pytest.approx(scores["perplexity"], rel=1e-6)
+    own_labels = bare.add_column("labels", bare["input_ids"])
+    assert learns.evaluate(own_labels) == scores
+    learns.command()
+    assert "does not say all" not in caplog.text
+    learns.train(bare, bare)
+    learns.command()
+    assert "its padding was told by the tokenizer in hand" in caplog.text
+    assert "which is scored" not in caplog.text
+
+
+def test_what_looks_like_padding_is_told_where_no_tokenizer_is_known(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    bare: Dataset,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    eos = rows[0]["input_ids"][-1]
+    for quiet in (
+        rows,
+        [{"input_ids": row["input_ids"][: sum(row["attention_mask"])]} for row in rows],
+        [{"input_ids": row["input_ids"], "labels": [*row["input_ids"][:-1], -100]} for row in rows],
+    ):
+        learns.evaluate(quiet)
+    assert "which is scored" not in caplog.text
+    learns.evaluate(bare)
+    assert f"end in a run of {eos}, which is scored: no attention_mask says that it is padding" in caplog.text
+
+
+def test_batches_that_a_loader_took_apart_are_refused_with_the_way_out(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    columns = rows.select_columns(["input_ids", "attention_mask"])
+    lengths = [
+        {key: row[key][: sum(row["attention_mask"])] for key in ("input_ids", "attention_mask")}
+        for row in rows
+    ]
+    for refused in (DataLoader(columns, batch_size=4), DataLoader(lengths, batch_size=4)):  # type: ignore[arg-type, var-annotated]
+        with pytest.raises(ArgumentError, match=r"^eval_dataset is a DataLoader whose batches") as caught:
+            learns.evaluate(refused)
+        assert 'dataset.with_format("torch")' in str(caught.value)
+        assert "collate_fn=DataCollatorWithPadding(tokenizer)" in str(caught.value)
+    wanted = learns.evaluate(columns)
+    padded: Any = DataLoader(lengths, 4, collate_fn=DataCollatorWithPadding(tokenizer))  # type: ignore[arg-type]
+    for way_out in (DataLoader(columns.with_format("torch"), batch_size=4), padded, lengths):
+        assert learns.evaluate(way_out) == pytest.approx(wanted)
+
+    def broken() -> Any:
+        yield from rows.to_list()[:2]
+        raise RuntimeError("the user's own")
+
+    with pytest.raises(RuntimeError, match="the user's own"):
+        learns.evaluate(broken())
+
+
+def test_a_stream_is_read_until_there_are_as_many_rows_as_max_steps_see(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tmp_path: Path,
+) -> None:
+    """Rows that drop out are replaced by later ones, and none is seen twice."""
+    own = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        report_to=[],
+        disable_tqdm=True,
+        save_strategy="no",
+    )
+    plain = rows.select_columns(["input_ids", "attention_mask"]).to_list()
+    taken: list[int] = []
+
+    def stream() -> Any:
+        for number, row in enumerate(itertools.cycle(plain)):
+            taken.append(number)
+            yield row if number % 3 == 0 else {**row, "attention_mask": [1] + [0] * 95}
+
+    learns = KnowledgeDistillation(teacher, student, make())
+    output = learns.train(stream(), None, own)
+    assert output.global_step == 2
+    assert learns.history[-1]["epoch"] == 1, "8 rows, each seen once"
+    assert 22 <= len(taken) <= 24, "the eighth usable row is number 21, read by eights"
+    hopeless = ({**row, "attention_mask": [0] * 96} for row in itertools.cycle(plain))
+    with pytest.raises(ArgumentError, match="no row has a token to learn from"):
+        learns.train(hopeless, None, own)
+
+
+def test_rows_that_are_cut_are_counted(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    learns.evaluate(rows)
+    assert "max_length" not in caplog.text
+    lengths = [sum(mask) for mask in rows["attention_mask"]]
+    limit = sorted(lengths)[-4]
+    longer = sum(length > limit for length in lengths)
+    learns.config.max_length = limit
+    tokens = learns.evaluate(rows)["eval_tokens"]
+    assert f"eval_dataset: {longer} of 16 rows lose what is beyond max_length={limit}." in caplog.text
+    assert tokens == sum(min(length, limit) - 1 for length in lengths)
