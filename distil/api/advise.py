@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from distil.advice import advice
 from distil.api.errors import in_words
@@ -49,11 +50,11 @@ def advise(
         logger.warning(line)
 
 
-def still_share(model: Any, learning_rate: float) -> float:
+def still_share(model: nn.Module, learning_rate: float) -> float:
     """Share of the trained weights that a step of ``learning_rate`` leaves where they are: it is less than
     half of the distance to the next number of their type. Of those in half precision; no others are counted.
     """
     half = (torch.bfloat16, torch.float16)
     trained = [p.detach() for p in model.parameters() if p.requires_grad and p.dtype in half]
-    still = sum(int((p + learning_rate * p.sign() == p).logical_and(p != 0).sum()) for p in trained)
+    still: int = sum(int((p + learning_rate * p.sign() == p).logical_and(p != 0).sum()) for p in trained)
     return still / max(1, sum(p.numel() for p in trained))

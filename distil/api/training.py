@@ -15,7 +15,7 @@ from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
-from transformers.utils import is_in_notebook
+from transformers.utils.import_utils import is_in_notebook
 
 from distil import checkpoints
 from distil.anatomy import has_prefix
