@@ -25,7 +25,7 @@ from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
-from distil.files import read_json, write_json, write_text
+from distil.files import check_writable, read_json, write_json, write_text
 from distil.methods.base import METHODS, Method
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
@@ -109,12 +109,7 @@ def preflight(config: ExperimentConfig) -> None:
     )
     if config.model.student.adapter is not None:
         check_stored(Path(config.model.student.adapter).expanduser(), adapter.shape())
-    output = Path(config.output_dir)
-    existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(
-            f"output_dir={config.output_dir}: {existing} cannot be written to. Give another output_dir=."
-        )
+    check_writable(config.output_dir)
 
 
 def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:

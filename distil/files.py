@@ -7,6 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from distil.types import InputError
+
+
+def check_writable(output_dir: str) -> None:
+    """Raise InputError where no folder of that name is or can be made. Makes none."""
+    output = Path(output_dir)
+    existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(
+            f"output_dir={output_dir}: {existing} cannot be written to. Give another output_dir=."
+        )
+
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` atomically: after a crash the file holds the old text or the new, never

@@ -37,6 +37,11 @@ def advise(
             f"eval_steps={args.eval_steps:.0f}, but the run has {steps} steps: eval_dataset is not looked at "
             f"while training. Try eval_steps={max(1, steps // 4)}, or evaluate(eval_dataset) afterwards."
         )
+    if evaluates and args.eval_strategy == "no":
+        said.append(
+            'TrainingArguments have eval_strategy="no": eval_dataset is not looked at while training. Give '
+            'eval_strategy="steps" (and eval_steps), or evaluate(eval_dataset) afterwards.'
+        )
     model: Any = trainer.model
     still = still_share(model, args.learning_rate)
     if still >= STILL:

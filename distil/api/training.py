@@ -26,7 +26,7 @@ from distil.borrowed import borrowed
 from distil.callbacks import ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import score_rows
-from distil.files import read_json
+from distil.files import check_writable, read_json
 from distil.methods.base import Method
 from distil.models.load import quiet
 from distil.stages import training_arguments
@@ -60,7 +60,8 @@ def train(
 ) -> TrainOutput:
     """Train ``job.student`` in place. ``ended`` hears how far it came, wherever it stops."""
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
-    root = Path(arguments.output_dir or "")
+    check_writable(arguments.output_dir or ".")
+    root = Path(arguments.output_dir or ".")
     checkpoint = _checkpoint(root, resume)
     set_seed(arguments.seed)
     with borrowed(job.student):

@@ -92,3 +92,15 @@ def test_rollouts_that_never_came_are_refused(tmp_path: Path) -> None:
         Setup(build_method("gkd"), tmp_path).trainer().refuse_broken_student()
     Setup(build_method("kd"), tmp_path).trainer().refuse_broken_student()
     Setup(build_method("gkd", lambda_gkd=1.0), tmp_path).trainer().refuse_broken_student()
+
+
+def test_a_folder_that_cannot_be_written_and_rows_nobody_evaluates_are_told(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"input_ids": [3, 4, 5]}]
+    learns = KnowledgeDistillation(build_llama(seed=1), build_llama(seed=2), make())
+    (tmp_path / "file").touch()
+    with pytest.raises(ArgumentError, match=r"output_dir=.*file.* cannot be written to"):
+        learns.train(rows, training_args=arguments(tmp_path / "file" / "in_it"))
+    learns.train(rows, rows, training_args=arguments(tmp_path / "own"))
+    assert 'eval_strategy="no": eval_dataset is not looked at while training' in caplog.text
