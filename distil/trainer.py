@@ -198,7 +198,8 @@ class DistillationTrainer(CheckpointedTrainer):
                 counts[1] += scored_and_targets(batch["rollout"]["labels"])[1].numel()
                 counts[2] += len(batch["rollout"]["labels"])
         counts = self._over_ranks(counts)
-        self.tally.scored_tokens += int(counts[0])
+        if any(term.sequences is REFERENCE for term in self.terms()):
+            self.tally.scored_tokens += int(counts[0])
         self.tally.rollout_tokens += int(counts[1])
         self.tally.rollouts += int(counts[2])
         return {REFERENCE.value: counts[0], ROLLOUT.value: counts[1]}

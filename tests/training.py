@@ -103,6 +103,11 @@ def build_method(name: str, **keys: Any) -> Method[MethodConfig]:
     return method
 
 
+def name_of(score: object) -> str:
+    """What a parametrised test is called by: the same in every process."""
+    return str(getattr(score, "__name__", score))
+
+
 @dataclass
 class Setup:
     """One small training run, every part replaceable."""

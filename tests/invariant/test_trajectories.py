@@ -225,6 +225,9 @@ def test_rollouts_are_counted_and_reproducible(tmp_path: Path) -> None:
     assert trainer.tally.rollout_tokens > 0
     off = Setup(build_method("gkd", lambda_gkd=1.0), tmp_path / "b").train()
     assert off.tally.rollouts == 0
+    assert off.tokens_seen() == trainer.tally.scored_tokens
+    on = Setup(build_method("gkd", lambda_gkd=0.0), tmp_path / "d").train()
+    assert on.tokens_seen() == on.tally.rollout_tokens > 0, "rows that no term scores are not trained on"
     again = Setup(build_method("gkd"), tmp_path / "c").train()
     assert distance(trainer.model, again.model) == 0
 

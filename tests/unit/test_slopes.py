@@ -18,6 +18,7 @@ from distil.fused import Logits, blocks, values_and_slope
 from distil.losses import Term, cross_entropy
 from distil.slopes import slope_of
 from distil.types import REFERENCE
+from tests.training import name_of
 
 if TYPE_CHECKING:
     from distil.losses import Score
@@ -49,7 +50,7 @@ def expected(student: Tensor, teacher: Tensor, term: Term, shared: int = V) -> t
     return values.detach(), slope
 
 
-@pytest.mark.parametrize("score", CLOSED, ids=str)
+@pytest.mark.parametrize("score", CLOSED, ids=name_of)
 @pytest.mark.parametrize("by_formula", [False, True])
 @settings(max_examples=25, deadline=None)
 @given(
@@ -94,7 +95,7 @@ def test_cross_entropy_is_torchs(temperature: float) -> None:
     torch.testing.assert_close(found[1], slope)
 
 
-@pytest.mark.parametrize("score", CLOSED, ids=str)
+@pytest.mark.parametrize("score", CLOSED, ids=name_of)
 @pytest.mark.parametrize("scale", [3.0, 200.0])
 def test_float32_at_a_large_vocabulary(score: Score, scale: float) -> None:
     """Few nats of error in a million, also where most probabilities underflow; never below 0."""
@@ -110,7 +111,7 @@ def test_float32_at_a_large_vocabulary(score: Score, scale: float) -> None:
         torch.testing.assert_close(found[1].double(), wanted[1], rtol=1e-3, atol=1e-6 * max(1, scale / 4))
 
 
-@pytest.mark.parametrize("score", CLOSED, ids=str)
+@pytest.mark.parametrize("score", CLOSED, ids=name_of)
 def test_zero_at_equality(score: Score) -> None:
     teacher = logits(0, 3.0, 5_000, torch.float32)
     value, slope = ours(teacher.clone(), teacher, Term(1.0, REFERENCE, score), 5_000)

@@ -15,13 +15,14 @@ from distil.head import Dense, Head, score
 from distil.losses import Term, cross_entropy
 from distil.sparse import Sparse
 from distil.types import REFERENCE, InputError
+from tests.training import name_of
 
 if TYPE_CHECKING:
     from distil.losses import Score
 
 N, H, V, SHARED = 9, 6, 31, 27
 SCORES = [forward_kl, reverse_kl, GeneralizedJSD(0.1), GeneralizedJSD(0.5)]
-each = pytest.mark.parametrize("divergence", SCORES, ids=str)
+each = pytest.mark.parametrize("divergence", SCORES, ids=name_of)
 
 
 def draw(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
