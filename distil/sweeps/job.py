@@ -73,7 +73,8 @@ def run_job(
         )
         job.seconds = round(time.monotonic() - began, 2)
         if not known:
-            traceback.print_exc()
+            # Not `say`: it is long. A launcher that takes what jobs print into files keeps it in its logs.
+            print(redact(traceback.format_exc()), end="", file=sys.stderr, flush=True)
         say(f"  {name} failed: {job.reason}")
     finally:
         record.report(job)

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from distil.config.command_line import PLUGINS_VARIABLE
 from distil.config.store import prepared
+from distil.redact import redact
 from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
 from distil.sweeps.on_ray import run_on_ray
@@ -91,7 +92,7 @@ class Launcher:
                 self._run([job])
         else:
             for job, reason in left:
-                job.status, job.reason = FAILED, reason or "its process ended without a word"
+                job.status, job.reason = FAILED, redact(reason) or "its process ended without a word"
                 self.record.report(job)
 
     def _launched(self, jobs: list[Job]) -> list[str]:
