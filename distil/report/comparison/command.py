@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +19,8 @@ from distil.types import InputError
 
 EPILOG = """\
 Runs are grouped by what was swept, and seeds folded: mean, 95 % interval, paired differences from the
-baseline. Writes comparison.html, .md, .csv, .json (results alone) and comparison_cost.json.
+baseline. Writes comparison.html, .md, .csv, .json (results alone) and comparison_cost.json: into the folder
+where it is one and nothing else is asked, otherwise into a folder comparison-… of its own, or --out.
 
   distil compare outputs/mine
   distil compare outputs/mine outputs/older --baseline kd --budget seconds
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument(
         "--out", type=Path, metavar="FOLDER",
-        help="where the files go (the first folder, or the one around it where it is a run)",
+        help="where the files go",
     )  # fmt: skip
     return arguments
 
@@ -71,11 +73,23 @@ def run_compare(arguments: Sequence[str]) -> int:
     except SystemExit:  # --help was printed
         return 0
     comparison = compare(given.folders, given.baseline, given.budget, given.force, given.declared)
-    first: Path = given.folders[0]
-    folder = given.out or (first.resolve().parent if is_run(first) else first)
+    folder = given.out or _own_place(given)
     try:
         write_comparison(comparison, folder)
     except OSError as error:
         raise InputError(f"{folder}: {error}. Give another folder: --out FOLDER.") from error
     print_comparison(comparison, Console(), folder)
     return 0
+
+
+def _own_place(given: argparse.Namespace) -> Path:
+    """Where the files go. A folder's own comparison is of all its runs, as they are: another view, or one of
+    other runs, does not take its place."""
+    first: Path = given.folders[0]
+    view = [given.baseline, given.budget, given.force, sorted(given.declared)]
+    alone = len(given.folders) == 1 and not is_run(first)
+    if alone and not any(view):
+        return first
+    asked = repr([view, sorted(str(folder.resolve()) for folder in given.folders)])
+    around = first if alone else first.resolve().parent
+    return around / f"comparison-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"

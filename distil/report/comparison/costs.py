@@ -31,11 +31,12 @@ COSTS: tuple[tuple[Metric, Callable[[Cost], Any]], ...] = (
     (_cost("steps"), lambda cost: spent(cost, "steps")),
     (_cost("tokens"), lambda cost: spent(cost, "tokens")),
     (_cost("sampled_tokens"), lambda cost: cost.get("rollout_tokens")),
-    (_cost("peak_memory", "bytes", ranked=True), lambda cost: cost.get("peak_memory_bytes")),
+    (_cost("peak_memory", "bytes"), lambda cost: cost.get("peak_memory_bytes")),
     (_cost("trainable_parameters"), lambda cost: mapping(cost.get("parameters")).get("trainable")),
     (_cost("student_size", "bytes"), lambda cost: cost.get("student_bytes")),
 )
-"""What the table of costs shows. What was chosen, not measured, has no best."""
+"""What the table of costs shows. What was chosen, not measured, has no best; nor has memory: jobs that share
+a process inherit what earlier ones left."""
 
 
 def cost_of(run: RunRecord, read: Callable[[Cost], Any]) -> float | None:

@@ -115,6 +115,7 @@ def _chunks(
 
 
 def _texts(column: Column) -> Iterator[str]:
+    yield _best(column)
     for cell in column.cells.values():
         yield f"{words.mean(cell, column)} {words.MARK}"
         yield f"{words.difference(cell, column)} {_sign(cell.verdict)}"

@@ -136,6 +136,20 @@ def test_the_terminal_says_what_differs_before_any_number(sweep: Path, width: in
     assert "not separable" in text  # kd and gkd score the same
 
 
+@pytest.mark.parametrize("width", range(60, 141, 5))
+def test_every_table_in_the_terminal_is_whole(tmp_path: Path, width: int) -> None:
+    """In as many blocks as the width asks for, each with its rows' names, and no cell cut."""
+    for method, score in {"sft": 0.4, "kd": 0.5}.items():  # of one seed: short cells, a long last row
+        write_job(tmp_path, method, 0, {f"metric_{n}": score for n in range(9)})
+    file = io.StringIO()
+    print_comparison(compare([tmp_path]), Console(file=file, width=width))
+    text = file.getvalue()
+    assert "…" not in text
+    starts = [line.split(" ", 1)[0] for line in text.splitlines()]
+    assert starts.count("sft") == starts.count("kd") - 1 >= 2  # kd opens a sentence, too
+    assert starts.count("best") >= 1
+
+
 def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
     """The floor is explained where there is one; rows and lists that say nothing are not shown."""
     names = ["nll", *(f"ranked_{number}" for number in range(5))]
@@ -160,13 +174,23 @@ def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
 
 
 def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(sweep)]) == 0
+    names = {
+        "comparison.html", "comparison.md", "comparison.csv", "comparison.json", "comparison_cost.json",
+    }  # fmt: skip
+    own = {path: path.read_bytes() for path in sweep.glob("comparison*")}
+    assert {path.name for path in own} == names
+    one, other = sorted(sweep.glob("kd-*"))[:2]
+    capsys.readouterr()
     assert main(["compare", str(sweep), "--budget", "steps"]) == 0
     out = capsys.readouterr().out
     assert "On the validation rows, at 400 steps" in out
-    assert {path.name for path in sweep.glob("comparison*")} == {
-        "comparison.html", "comparison.md", "comparison.csv", "comparison.json", "comparison_cost.json",
-    }  # fmt: skip
-    one = next(iter(sorted(sweep.glob("kd-*"))))
+    for arguments in (["--budget", "steps", str(sweep)], [str(one), str(other)], [str(one)]):
+        assert main(["compare", *arguments]) == 0
+    assert {path: path.read_bytes() for path in own} == own, "another view does not take its place"
+    views = [path for path in sweep.glob("comparison-*") if path.is_dir()]
+    assert len(views) == 3
+    assert all({path.name for path in view.iterdir()} == names for view in views)
     assert main(["compare", str(one), "--out", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "elsewhere" / "comparison.html").is_file()
     assert not list(one.glob("comparison*"))
