@@ -84,7 +84,9 @@ class SweepRecord:
 
     def report(self, job: Job) -> None:
         """Write down what ``job`` came to, or that it runs."""
-        write_json(self._reports / f"job-{_digest(job.overrides)}.json", asdict(job) | {"at": now()})
+        file = self._reports / f"job-{_digest(job.overrides)}.json"
+        first = read_json(file)["at"] if file.exists() else now()
+        write_json(file, asdict(job) | {"at": first})
         self._write()
 
     def jobs(self) -> list[Job]:

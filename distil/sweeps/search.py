@@ -25,6 +25,8 @@ DIGITS = 3
 """Significant digits of a proposal."""
 EDGE = 0.05
 """Share of an interval, at each end: a best value in there hints at better ones outside."""
+FEW = 4
+"""So many trials, or fewer, all stand evenly: less says nothing to a sampler."""
 LOCK_SECONDS = 5
 """After this, a lock on the journal is that of a process that was killed."""
 
@@ -144,7 +146,7 @@ class Study:
     def _ask(self, number: int) -> Trial:
         """The first half of the trials of one key stand evenly, alike for every choice; then TPE proposes."""
         seed = self.settings.seed + number
-        first = (self.settings.trials + 1) // 2
+        first = max((self.settings.trials + 1) // 2, min(self.settings.trials, FEW))
         sampler: Any = self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=first)
         if len(self.space) == 1 and number < first:
             ((key, interval),) = self.space.items()

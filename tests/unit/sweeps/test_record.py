@@ -83,6 +83,15 @@ def _report(folder: Path, number: int) -> None:
         record.report(job)
 
 
+def test_a_job_keeps_its_place_when_it_reports_again(tmp_path: Path) -> None:
+    record = SweepRecord(tmp_path, KEY)
+    record.begin("command", [])
+    first, second = Job(["method=sft"], "method=sft"), Job(["method=kd"], "method=kd")
+    for job in (first, second, first):
+        record.report(job)
+    assert [job.label for job in record.jobs()] == ["method=sft", "method=kd"]
+
+
 def test_processes_that_report_at_once_lose_nothing(tmp_path: Path) -> None:
     """Each rewrites the file; none with an older reading than the one that is there."""
     begun(tmp_path, 12)
