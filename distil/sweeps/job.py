@@ -13,6 +13,7 @@ from pathlib import Path
 
 from distil.config.schema import ExperimentConfig
 from distil.experiment import locate, run
+from distil.locks import alone
 from distil.metrics.base import METRICS
 from distil.redact import redact
 from distil.report.run_directory import read_run
@@ -20,7 +21,6 @@ from distil.report.terminal import cut
 from distil.report.words import duration, score
 from distil.sweeps.plan import seconds_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
-from distil.sweeps.workers import alone
 from distil.types import DistilError, RunInterrupted
 
 HEADLINE = 4
@@ -58,7 +58,7 @@ def run_job(
         experiment = config()
         if job.run is None:  # of a sweeper that finds its jobs as it goes
             job.run = os.path.relpath(locate(experiment)[1], record.folder)
-        with alone(record.folder, job.run, say):
+        with alone(record.folder / job.run, say):
             folder = run(experiment, command=command, summary=False)
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")

@@ -26,6 +26,7 @@ from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.experiment import locate
+from distil.locks import alone
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
@@ -55,7 +56,8 @@ class Request:
 def sweep(request: Request) -> None:
     """Plan, check, run, compare.
 
-    Raises InputError before the first job, RunInterrupted after Ctrl-C, DistilError where a job failed.
+    Raises InputError before the first job, also where another sweep is at work in the folder, RunInterrupted
+    after Ctrl-C, DistilError where a job failed.
     """
     with ExitStack() as stack:
         stack.enter_context(initialize_config_dir(str(request.conf), version_base=request.version_base))
@@ -67,6 +69,7 @@ def sweep(request: Request) -> None:
         record = SweepRecord(folder.absolute(), key_of([request.command]))
         search = _search(master)
         jobs = None if search else _planned(master, folder)
+        stack.enter_context(alone(record.folder, None))
         record.begin(request.command, jobs or (), search.total() if search else None)
         told = (
             [search.opening(folder)] if search else opening(jobs, folder) if jobs else [f"Sweep in {folder}."]
@@ -90,10 +93,10 @@ def sweep(request: Request) -> None:
             (place / "multirun.yaml").unlink(missing_ok=True)  # holds every override word by word
             forget_pickles(place)
             clear(record.folder)
-    if search:
-        finish_search(search, studies, record, request.command)
-    else:
-        finish(record, request.command)
+        if search:
+            finish_search(search, studies, record, request.command)
+        else:
+            finish(record, request.command)
 
 
 def _composed(request: Request) -> DictConfig:

@@ -1,12 +1,11 @@
 """What a job needs to know in a process of a launcher: its share of the machine, and when to end.
 
 A launcher starts processes and knows nothing of the others'. Here each takes its part of the cores and one of
-the GPUs, ends when the sweep that started it is gone, and leaves alone a run that another still writes.
+the GPUs, and ends when the sweep that started it is gone.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -14,25 +13,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from distil.locks import remove_free, take
 from distil.sweeps.record import REPORTS
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Read by torch and numpy when they load: they are set before."""
 DEVICES = "CUDA_VISIBLE_DEVICES"
-RUNNING = "running"
-"""Folder of the locks of runs, below ``.sweep/``."""
 SAID = "said.log"
 """What jobs say that have no terminal of their own; the sweep's process reads it out."""
 LOOK = 1.0
-"""Seconds between two looks at whether the sweep still lives, or a run is free."""
+"""Seconds between two looks at whether the sweep still lives."""
 
-_slots: list[IO[str]] = []
+_slots: list[int] = []
 """The lock on this process's place among the workers: held until the process ends."""
 
 
@@ -82,9 +79,9 @@ class Worker:
         folder.mkdir(parents=True, exist_ok=True)
         number = 0
         while True:
-            file = _locked(folder / f"{socket.gethostname()}-{number}")
-            if file is not None:
-                _slots.append(file)
+            lock = take(folder / f"{socket.gethostname()}-{number}")
+            if lock is not None:
+                _slots.append(lock)
                 return number
             number += 1
 
@@ -121,36 +118,10 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@contextmanager
-def alone(folder: Path, run: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no other process works on ``run`` of the sweep in ``folder``.
-
-    The process of an earlier attempt may: one that was killed leaves jobs on a cluster, which go on.
-    """
-    path = folder / REPORTS / RUNNING / f"{run.replace(os.sep, '_')}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file, waited = _locked(path), False
-    while file is None:
-        if not waited:
-            say(f"  {run} is still written by a job of an earlier attempt: waiting for that.")
-        waited = True
-        time.sleep(LOOK)
-        file = _locked(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
 def clear(folder: Path) -> None:
-    """Remove what the workers of a sweep left: locks that nobody holds, lines that were read out."""
-    for path in (folder / REPORTS / RUNNING).glob("*.lock"):
-        if (file := _locked(path)) is not None:
-            path.unlink(missing_ok=True)
-            file.close()
+    """Remove what the workers of a sweep left: places that nobody has, lines that were read out."""
     for path in (folder / REPORTS / "slots").glob("*"):
-        path.unlink(missing_ok=True)
+        remove_free(path)
     (folder / REPORTS / SAID).unlink(missing_ok=True)
 
 
@@ -178,21 +149,6 @@ def read_out(folder: Path) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def _locked(path: Path) -> IO[str] | None:
-    """A lock on ``path`` as an open file; None where another process has it."""
-    while True:
-        file = open(path, "w", encoding="ascii")  # noqa: SIM115  # whoever has the lock has it open
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        with suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                return file
-        file.close()  # its owner removed it in between: that one is no lock any more
 
 
 def _allotted(environment: Mapping[str, str]) -> int | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from distil.locks import alone
 from tests.end_to_end.conftest import ROOT, Command, environment
 
 JOBS = 12
@@ -222,3 +225,16 @@ def test_a_failed_job_ends_no_other_and_is_tried_again(
     assert again.returncode == 1
     assert "2 done before, 1 begun before" in again.stdout
     assert again.stderr.count("\njob ") + again.stderr.startswith("job ") == 1, "the failed one alone"
+
+
+def test_one_sweep_at_a_time_works_in_a_folder(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """The second says whose it is and what to do, and touches nothing of the first."""
+    command = ["-m", *small_arguments, "method=sft,kd", f"output_dir={tmp_path}"]
+    with alone(tmp_path / "default", None):
+        refused = run_command(*command)
+    assert refused.returncode == 2
+    assert f"in use by process {os.getpid()} on {socket.gethostname()}" in refused.stderr
+    assert "another name=" in refused.stderr
+    assert list(tmp_path.iterdir()) == []

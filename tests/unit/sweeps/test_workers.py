@@ -1,17 +1,15 @@
-"""What a job of a parallel launcher takes of the machine, and that it leaves other processes' runs alone."""
+"""What a job of a parallel launcher takes of the machine."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from distil.sweeps.workers import alone, clear, cores, jobs_at_once, shares, visible_devices
+from distil.sweeps.workers import clear, cores, jobs_at_once, shares, visible_devices
 
 REPORT = """
 import os, socket, sys
@@ -92,24 +90,14 @@ def test_a_worker_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
     assert process.wait(timeout=20) == -9
 
 
-def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
-    """The second waits, says so, and comes when the first is through."""
-    order, said = [], []
-
-    def second() -> None:
-        with alone(tmp_path, "kd-s0", said.append):
-            order.append("second")
-
-    with alone(tmp_path, "kd-s0", said.append), alone(tmp_path, "kd-s1", said.append):
-        thread = threading.Thread(target=second)
-        thread.start()
-        deadline = time.monotonic() + 20
-        while not said and time.monotonic() < deadline:
-            time.sleep(0.01)
-        order.append("first")
-    thread.join(timeout=20)
-    assert order == ["first", "second"]
-    assert len(said) == 1
-    assert "kd-s0" in said[0]
+def test_what_workers_leave_is_removed_but_for_a_place_that_one_has(tmp_path: Path) -> None:
+    """Else two of them would be given one GPU."""
+    process = reporting(tmp_path, "1", "4", "9")
+    assert line(process) == ["1", "1", "4"]
+    clear(tmp_path)
+    other = reporting(tmp_path, "1", "4", "9")
+    assert line(other) == ["1", "1", "9"]
+    for each in (process, other):
+        each.communicate("")
     clear(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -1,0 +1,101 @@
+"""A folder has one process at a time; the others wait or are refused, and a dead one holds nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from distil.locks import alone, release, remove_free, take
+from distil.types import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from distil.locks import alone
+with alone(Path(sys.argv[1]), None):
+    if sys.argv[2:] != ["fork"] or os.fork() == 0:
+        print(os.getpid(), flush=True)
+    time.sleep(100)
+"""
+
+
+def holding(folder: Path, *words: str) -> tuple[subprocess.Popen[str], int]:
+    """A process that is alone in ``folder`` for long, and the id of it, or of its child."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    return process, int(process.stdout.readline())
+
+
+def test_the_second_waits_says_for_whom_and_comes_when_the_first_is_through(tmp_path: Path) -> None:
+    order: list[str] = []
+    said: list[str] = []
+
+    def second() -> None:
+        with alone(tmp_path / "kd-s0", said.append):
+            order.append("second")
+
+    with alone(tmp_path / "kd-s0", said.append), alone(tmp_path / "kd-s1", said.append):
+        thread = threading.Thread(target=second)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not said and time.monotonic() < deadline:
+            time.sleep(0.01)
+        order.append("first")
+    thread.join(timeout=20)
+    assert order == ["first", "second"]
+    (line,) = said
+    assert f"kd-s0 is in use by process {os.getpid()} on {socket.gethostname()}" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_who_does_not_wait_is_refused_until_the_holder_is_dead(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "default"
+    process, _ = holding(folder)
+    with (
+        pytest.raises(InputError, match=f"in use by process {process.pid} on .*another name="),
+        alone(folder, None),
+    ):
+        raise AssertionError("two at once")
+    process.kill()
+    process.wait()
+    assert list(folder.parent.iterdir()) != [], "what the dead one left is taken over"
+    with alone(folder, None):
+        pass
+    assert list(folder.parent.iterdir()) == []
+
+
+def test_a_forked_child_does_not_hold_what_its_dead_parent_held(tmp_path: Path) -> None:
+    """As workers that load data."""
+    process, child = holding(tmp_path / "run", "fork")
+    try:
+        process.kill()
+        process.wait()
+        os.kill(child, 0)  # lives
+        with alone(tmp_path / "run", None):
+            pass
+    finally:
+        os.kill(child, 9)
+
+
+def test_a_lock_that_another_has_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "0"
+    lock = take(path)
+    assert lock is not None
+    remove_free(path)
+    assert path.exists()
+    release(lock)
+    remove_free(path)
+    assert not path.exists()
