@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distil.files import write_text
+from distil.ranks import any_of, is_main, world_size
 
 logger = logging.getLogger(__name__)
 
@@ -195,29 +196,37 @@ class ProgressBar(TrainerCallback):
 
 
 class InterruptGuard(TrainerCallback):
-    """Ctrl-C once: finish the step, save, stop. Twice: stop at once. As a context manager it owns SIGINT."""
+    """Ctrl-C once: finish the step, save, stop. Twice: stop at once. As a context manager it owns SIGINT.
+
+    Of several processes all stop after the same step; torchrun hands its own SIGTERM on to them, too.
+    """
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> InterruptGuard:
-        self._before = signal.signal(signal.SIGINT, self._ask)
+        heard = (signal.SIGINT,) if world_size() == 1 else (signal.SIGINT, signal.SIGTERM)
+        self._before = {one: signal.signal(one, self._ask) for one in heard}
         return self
 
     def __exit__(self, *_error: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for one, before in self._before.items():
+            signal.signal(one, before)
 
-    def _ask(self, _signal: int, _frame: FrameType | None) -> None:
+    def _ask(self, heard: int, _frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nStopping after this step, with a checkpoint. Ctrl-C again stops at once.", file=sys.stderr)
+        if heard == signal.SIGINT and is_main():
+            again = " Ctrl-C again stops at once." if world_size() == 1 else ""
+            print(f"\nStopping after this step, with a checkpoint.{again}", file=sys.stderr)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Turn the wish into a save and a stop."""
-        if self.asked:
+        if any_of(self.asked):
+            self.asked = True
             control.should_save = True
             control.should_training_stop = True

@@ -27,6 +27,7 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
+from distil.ranks import is_main, world_size
 from distil.registry import unknown_name
 from distil.types import DistilError, InputError, RunInterrupted
 
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _verb(arguments)
     except DistilError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if is_main():  # the others have told it
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return RunInterrupted.exit_code
@@ -133,6 +135,11 @@ def _job(config: DictConfig, command: str, arguments: Sequence[str]) -> None:
 
 def _sweep(flags: list[str], overrides: list[str], arguments: list[str], plugins: list[str]) -> None:
     """Every combination of what ``overrides`` say, one job after the other or as the launcher has it."""
+    if world_size() > 1:
+        raise InputError(
+            "-m under torchrun: a sweep starts its jobs itself. Start each job by a torchrun of its own, all "
+            "with one name=NAME, then: distil compare outputs/NAME."
+        )
     from distil.sweeps.multirun import Request, sweep
 
     if flag_value(flags, "--config-path", "-cp"):
@@ -228,7 +235,11 @@ def _replaced(argv: list[str], environment: dict[str, str]) -> Iterator[None]:
 
 
 def _program() -> str:
-    name = Path(sys.argv[0]).name
+    name, world = Path(sys.argv[0]).name, world_size()
+    if world > 1:
+        here = os.environ.get("LOCAL_WORLD_SIZE", str(world))
+        counted = f"--nproc_per_node={here}" if here == str(world) else f"--nproc_per_node={here} --nnodes=…"
+        return f"torchrun {counted} {name if name == 'run.py' else '-m distil run'}"
     return f"python {name}" if name == "run.py" else "distil run"
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -19,11 +19,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from distil import environment, identity
+from distil import environment, identity, ranks
 from distil.adapters.base import ADAPTERS
 from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.config.validate import check_packages
+from distil.config.validate import check_packages, check_processes
 from distil.data.base import check_data
 from distil.files import check_writable, read_json, write_json, write_text
 from distil.methods.base import METHODS, Method
@@ -33,12 +33,15 @@ from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.terminal import print_summary
-from distil.tracking import Tracker, check_tracker, how_to_see, start_tracker
+from distil.tracking import NoTracker, Tracker, check_tracker, how_to_see, start_tracker
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
 STATUS = "status.json"
+
+DDP_TIMEOUT = 1800
+"""Seconds, as transformers has it."""
 
 
 def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path:
@@ -46,21 +49,48 @@ def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path
 
     ``summary``: whether to print at the end what came out.
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
+    Of the processes that ``torchrun`` starts, the first writes the directory, and alone says what went wrong.
     """
+    check_processes(config)
+    with ranks.joined(config.trainer.arguments().get("ddp_timeout", DDP_TIMEOUT)):
+        name, folder, done = ranks.from_main(lambda: _located(config))
+        if ranks.is_main():
+            _run_first(config, redact(command), name, Path(folder), summary)
+        elif not done:
+            _run_beside(config, Path(folder), command)
+    return Path(folder)
+
+
+def _located(config: ExperimentConfig) -> tuple[str, str, bool]:
     name, folder = locate(config)
-    command = redact(command)
+    return name, str(folder), status_of(folder) == "done"
+
+
+def _run_beside(config: ExperimentConfig, folder: Path, command: str) -> None:
+    """The part of any process but the first: it trains, writes nothing, and is not heard."""
+    logging.disable()
+    warnings.simplefilter("ignore")
+    from distil.stages import run_stages
+
+    method = METHODS.get(config.method.name).factory(config.method)
+    environment.use_threads(config.run.threads)
+    run_stages(config, method, folder, NoTracker(), Console(quiet=True), command)
+
+
+def _run_first(config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool) -> None:
+    """The whole of a run, in the first process or the only one."""
     console = Console(quiet=not summary)
     if status_of(folder) == "done":
         console.print(
             f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
         )
         print_summary(read_run(folder), console)
-        return folder
+        return
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     _open_folder(folder, config, command)
     with _reported(folder), _log_file(folder / "run.log"):
-        with _kept_status(folder, name, command), ExitStack() as started:
+        with _kept_status(folder, name, command), ExitStack() as started, ranks.one_failure():
             from distil.stages import run_stages
 
             plain = _without_secrets(config)
@@ -73,7 +103,6 @@ def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path
     print_summary(read_run(folder), console)
     for line in how_to_see([folder]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-    return folder
 
 
 def _keep_files(tracker: Tracker, folder: Path) -> None:
@@ -94,11 +123,6 @@ def locate(config: ExperimentConfig) -> tuple[str, Path]:
 
 def preflight(config: ExperimentConfig) -> None:
     """Refuse what cannot work, with the standard library alone: no model, no torch."""
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
-        raise InputError(
-            f"WORLD_SIZE={os.environ['WORLD_SIZE']}: a run is one process so far, and several would write "
-            "the same files. Start it without torchrun."
-        )
     check_packages(config)
     check_tracker(config.tracker)
     check_data(config.data, config.run.allow_network)
@@ -114,9 +138,10 @@ def preflight(config: ExperimentConfig) -> None:
 
 def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
     """The identity of this run: its config without what has no effect, its files' contents, the code."""
-    return identity.run_identity(
-        asdict(config), _fingerprints(config), environment.code_version(), _ignored(config, method)
-    )
+    known = _fingerprints(config)
+    if ranks.world_size() > 1:  # they multiply the batch
+        known |= {"processes": str(ranks.world_size())}
+    return identity.run_identity(asdict(config), known, environment.code_version(), _ignored(config, method))
 
 
 def _ignored(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
@@ -168,11 +193,13 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         method = METHODS.get(config.method.name).factory(config.method)
-        known = {
+        known: dict[str, Any] = {
             "code": environment.code_version(),
             "fingerprints": _fingerprints(config),
             "ignored": _ignored(config, method),
         }
+        if ranks.world_size() > 1:
+            known["processes"] = ranks.world_size()
         write_json(folder / "environment.json", environment.describe_environment(command) | known)
     except OSError as error:
         raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error

@@ -20,7 +20,7 @@ from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from distil import checkpoints, environment, results
+from distil import checkpoints, environment, ranks, results
 from distil.advice import advice
 from distil.anatomy import is_adapted, virtual_tokens
 from distil.borrowed import borrowed
@@ -41,6 +41,9 @@ from distil.trainer import DistillationTrainer
 from distil.types import InputError, RunInterrupted
 
 logger = logging.getLogger(__name__)
+
+BEFORE = "before.json"
+"""What teacher and untouched student came to."""
 
 
 @dataclass
@@ -69,6 +72,8 @@ def run_stages(
 ) -> None:
     """Run every stage; ``folder`` then holds results, costs, samples and the student.
 
+    Of several processes, all load and train, and the first judges and writes.
+
     Raises RunInterrupted after Ctrl-C (with a checkpoint), RunFailed where training cannot go on.
     """
     clock, progress = Clock(), Progress(console)
@@ -80,14 +85,17 @@ def run_stages(
         parts = load_parts(config, wants_teacher=method.needs_teacher or config.eval.teacher)
         _place(parts, arguments, Path(config.output_dir))
     with clock("evaluate"):
-        teacher, before = _judge_before(config, parts, folder, progress)
+        ranks.from_main(lambda: _judge_before(config, parts, folder, progress))
     with borrowed(parts.student):
         trainer, log = build_trainer(config, method, parts, arguments, folder, tracker)
         with clock("train"):
             notes = parts.notes + _advise(config, trainer)
             _train(trainer, folder, config, console)
+    if not ranks.is_main():
+        return
     with clock("evaluate"):
         after = _judge(config, parts.student, parts, progress, "the distilled student")
+    teacher, before = _judged_before(folder)
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}
     base = base_recipe(config, parts.base)
     results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command, base)
@@ -128,7 +136,7 @@ def _place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
     for model in (parts.student, parts.teacher):
         if model is not None and getattr(model, "hf_device_map", None) is None:
             torch.nn.Module.to(model, arguments.device)
-    if arguments.save_strategy != "no":
+    if arguments.save_strategy != "no" and ranks.is_main():
         saved, trained = saved_and_trained_bytes(parts.student)
         keep = arguments.save_total_limit or 2  # null: all, however many those will be
         needed = checkpoints.space_needed(saved, trained, keep)
@@ -203,6 +211,9 @@ def build_trainer(
     rows = validation.select(range(min(config.eval.during_training_rows, len(validation)))).to_list()
 
     def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
+        return ranks.from_main(lambda: in_one_process(model))
+
+    def in_one_process(model: PreTrainedModel) -> dict[str, float]:
         return score_rows(
             model, parts.teacher, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
         ).while_training()
@@ -221,7 +232,8 @@ def build_trainer(
         evaluate_student=evaluate_student,
     )
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
-    trainer.add_callback(log)
+    if ranks.is_main():
+        trainer.add_callback(log)
     return trainer, log
 
 
@@ -239,24 +251,30 @@ def _train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig,
 
     Raises RunInterrupted where Ctrl-C stopped it, RunFailed for a method that asks for rollouts and got none.
     """
-    root = folder / "checkpoints"
-    if not config.run.resume and root.exists():
-        shutil.rmtree(root)
-    checkpoint, problems = checkpoints.newest_valid(root)
-    for problem in problems:
-        logger.warning(problem)
-    if checkpoint is not None:
-        logger.info("Going on from %s.", checkpoint.name)
+    checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume))
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
         trainer.add_callback(guard)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
         raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
     if guard.asked:  # during the last step: what is left to stop is the judgement
         raise RunInterrupted("Stopped after the last step.")
     trainer.refuse_broken_student()
+
+
+def _checkpoint(root: Path, resume: bool) -> str | None:
+    """Where training goes on from."""
+    if not resume and root.exists():
+        shutil.rmtree(root)
+    checkpoint, problems = checkpoints.newest_valid(root)
+    for problem in problems:
+        logger.warning(problem)
+    if checkpoint is None:
+        return None
+    logger.info("Going on from %s.", checkpoint.name)
+    return str(checkpoint)
 
 
 # ---- judgement
@@ -279,15 +297,11 @@ def _judge(
         )
 
 
-def _judge_before(
-    config: ExperimentConfig, parts: Parts, folder: Path, progress: Progress
-) -> tuple[Judgement | None, Judgement]:
+def _judge_before(config: ExperimentConfig, parts: Parts, folder: Path, progress: Progress) -> None:
     """Teacher and untouched student; kept on disk, so that a resumed run does not judge them again."""
-    kept = folder / "before.json"
+    kept = folder / BEFORE
     if kept.exists():
-        stored = read_json(kept)
-        teacher = None if stored["teacher"] is None else _restore(stored["teacher"])
-        return teacher, _restore(stored["student_before"])
+        return
     teacher = None
     if parts.teacher is not None and config.eval.teacher:
         teacher = _judge(config, parts.teacher, parts, progress, "the teacher")
@@ -296,7 +310,13 @@ def _judge_before(
         untouched = adapter_off(untouched)  # a prompt that nobody has trained yet is noise before every row
     before = _judge(config, untouched, parts, progress, "the untouched student")
     write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
-    return teacher, before
+
+
+def _judged_before(folder: Path) -> tuple[Judgement | None, Judgement]:
+    """What ``_judge_before`` kept."""
+    stored = read_json(folder / BEFORE)
+    teacher = None if stored["teacher"] is None else _restore(stored["teacher"])
+    return teacher, _restore(stored["student_before"])
 
 
 def _restore(stored: dict[str, Any]) -> Judgement:

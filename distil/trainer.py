@@ -123,9 +123,10 @@ class DistillationTrainer(CheckpointedTrainer):
             if batch is None:
                 break
             window.append(batch)
+        fresh = self._without_repeats(window)
         if window and self.wants_rollouts():
-            self._roll_out(window)
-        counts = self._count(window)
+            self._roll_out(window, fresh)
+        counts = self._count(window, fresh)
         for batch in window:
             batch["counts"] = counts
         return window, None
@@ -153,8 +154,28 @@ class DistillationTrainer(CheckpointedTrainer):
         """Scored tokens trained on so far, of all sequences and ranks."""
         return self.tally.scored_tokens + self.tally.rollout_tokens
 
-    def _roll_out(self, window: list[dict[str, Any]]) -> None:
-        """Sample a response for each row of the window, in one batch, and add them to the micro-batches."""
+    def _without_repeats(self, window: list[dict[str, Any]]) -> list[int]:
+        """How many leading rows of each micro-batch are new in this epoch; the others' labels are blanked.
+
+        Several processes get batches of one size and number: rows drawn before fill up the end of an epoch.
+        """
+        rank, world, size = self.args.process_index, self.args.world_size, self.args.train_batch_size
+        if world == 1 or self.args.dataloader_drop_last:
+            return [len(batch["index"]) for batch in window]
+        rows, accumulated = len(self.train_rows), self.args.gradient_accumulation_steps
+        steps = math.ceil(math.ceil(rows / (size * world)) / accumulated)  # of an epoch
+        first = self.state.global_step % steps * accumulated
+        starts = [(at * world + rank) * size for at in range(first, first + len(window))]
+        fresh = [min(max(rows - start, 0), size) for start in starts]
+        for batch, count in zip(window, fresh, strict=True):
+            batch["labels"][count:] = IGNORE_INDEX
+        return fresh
+
+    def _roll_out(self, window: list[dict[str, Any]], fresh: Sequence[int]) -> None:
+        """Sample a response for each row of the window, in one batch, and add them to the micro-batches.
+
+        Only the first ``fresh`` responses of each are scored.
+        """
         sizes = [len(batch["index"]) for batch in window]
         indices = [int(i) for batch in window for i in batch["index"]]
         prompts = [self.train_rows[i]["prompt_ids"] for i in indices]
@@ -184,19 +205,20 @@ class DistillationTrainer(CheckpointedTrainer):
             for prompt, response in zip(prompts, generated, strict=True)
         ]
         start = 0
-        for batch, size in zip(window, sizes, strict=True):
+        for batch, size, count in zip(window, sizes, fresh, strict=True):
             rolled = collate(rows[start : start + size], self.pad_id)
+            rolled["labels"][count:] = IGNORE_INDEX
             batch["rollout"] = {key: value.to(self.args.device) for key, value in rolled.items()}
             start += size
 
-    def _count(self, window: list[dict[str, Any]]) -> dict[str, Tensor]:
+    def _count(self, window: list[dict[str, Any]], fresh: Sequence[int]) -> dict[str, Tensor]:
         """Scored tokens of each kind of sequence, over the window and all ranks."""
         counts = torch.zeros(3, dtype=torch.long, device=self.args.device)
-        for batch in window:
+        for batch, rows in zip(window, fresh, strict=True):
             counts[0] += scored_and_targets(batch["labels"])[1].numel()
             if "rollout" in batch:
                 counts[1] += scored_and_targets(batch["rollout"]["labels"])[1].numel()
-                counts[2] += len(batch["rollout"]["labels"])
+                counts[2] += rows
         counts = self._over_ranks(counts)
         if any(term.sequences is REFERENCE for term in self.terms()):
             self.tally.scored_tokens += int(counts[0])

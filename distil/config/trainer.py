@@ -47,7 +47,7 @@ OURS: dict[str, str] = {
     "average_tokens_across_devices": "scored tokens are always counted over all processes",
     "remove_unused_columns": "the runner needs its own columns: rows keep all of them",
     "label_names": "the runner's rows have labels",
-    "local_rank": "a run is one process so far",
+    "local_rank": "torchrun sets it for each of its processes",
     "disable_tqdm": "the runner has a progress bar of its own, shown in terminals only",
     "logging_nan_inf_filter": "a loss that is NaN stops the run, with its step and its rows",
 }

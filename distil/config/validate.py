@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import Any
 
+from distil import ranks
 from distil.adapters.base import ADAPTERS, Adapter
 from distil.config.checks import check
 from distil.config.schema import ExperimentConfig
 from distil.data.base import DATA
 from distil.methods.base import METHODS
 from distil.metrics.base import METRICS
+from distil.types import InputError
+
+NOT_IN_PARTS = {
+    "fsdp": "Every process holds whole models so far: leave it out.",
+    "deepspeed": "Every process holds whole models so far: leave it out.",
+    "accelerator_config": "Its ways to cut a batch would count rows twice: leave it out.",
+    "parallelism_config": "Every process holds whole models so far: leave it out.",
+    "train_sampling_strategy": "Its order hangs on the chance of each process: leave it out.",
+    "ignore_data_skip": "Rows that fill up an epoch could not be told any more: leave it out.",
+    "save_on_each_node": "The first process alone writes: leave it out.",
+}
+"""Keys of the trainer that several processes cannot have, and why."""
 
 
 def validate(config: ExperimentConfig) -> None:
@@ -88,3 +102,27 @@ def _why_not_self(config: ExperimentConfig, adapter: Adapter[Any]) -> str:
         "changes the base itself (peft.bias or peft.init_lora_weights). Set peft.bias=none and "
         "peft.init_lora_weights=true."
     )
+
+
+def check_processes(config: ExperimentConfig) -> None:
+    """Raise InputError for what cannot be trained in several processes."""
+    world = ranks.world_size()
+    if world == 1:
+        return
+    said = f"This run has {world} processes (WORLD_SIZE={world})"
+    missing = [
+        name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
+    ]
+    if missing:
+        raise InputError(
+            f"{said}, but {', '.join(missing)} is not set: start it by torchrun, or unset WORLD_SIZE."
+        )
+    chosen = config.trainer.arguments()
+    for key, why in NOT_IN_PARTS.items():
+        if chosen.get(key) not in (None, False, "", [], {}, "random", "sequential"):
+            raise InputError(f"{said}: trainer.{key}={chosen[key]} does not go with that. {why}")
+    for who, model in (("teacher", config.model.teacher), ("student", config.model.student)):
+        if model.device_map is not None:
+            raise InputError(
+                f"{said}, each with whole models of its own on one device: leave out model.{who}.device_map."
+            )

@@ -72,10 +72,10 @@ def test_rows_longer_than_a_table_of_positions(
 def test_several_processes(
     small_arguments: list[str], run_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under torchrun each process would write the same run directory."""
+    """The variable alone: torchrun sets more."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = run_command(*small_arguments, f"output_dir={tmp_path / 'out'}")
-    check_refused(done, tmp_path / "out", "WORLD_SIZE=2")
+    check_refused(done, tmp_path / "out", "WORLD_SIZE=2", "start it by torchrun")
 
 
 def test_tokenizers_that_differ(

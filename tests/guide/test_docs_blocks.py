@@ -60,7 +60,7 @@ def fenced(page: Path) -> list[Fenced]:
 BLOCKS = [block for page in PAGES for block in fenced(page)]
 FILES = [block for block in BLOCKS if block.mark.startswith("file: ") and block.page != "CONTRIBUTING.md"]
 PYTHON = [block for block in BLOCKS if block.language == "python" and not block.mark.startswith("file: ")]
-BASH = [block for block in BLOCKS if block.language == "bash"]
+BASH = [block for block in BLOCKS if block.language == "bash" and not block.mark.startswith("file: ")]
 
 
 def label(block: Fenced) -> str:
@@ -196,6 +196,11 @@ def read(words: list[str]) -> None:
     """Put one command to what reads it, short of what would take long."""
     match words:
         case ["python", "run.py", *rest] | ["distil", "run", *rest]:
+            composed(rest)
+        case ["torchrun", str(option), "run.py", *rest] if option.startswith("--nproc_per_node="):
+            composed(rest)
+        case ["sbatch", script, *rest]:
+            assert Path(script).is_file(), script
             composed(rest)
         case ["distil", "report", _]:
             pass

@@ -21,14 +21,17 @@ def outcome(name: str, folder: Path, launcher: list[str]) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, *launcher, SCRIPT, name, str(folder)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=200, env=environment, cwd=ROOT
+        command, capture_output=True, text=True, check=False, timeout=600, env=environment, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = torch.load(folder / "outcome.pt")
     return found
 
 
-@pytest.mark.parametrize("name", ["kd", "gkd"])
+@pytest.mark.timeout(1300)
+@pytest.mark.parametrize(
+    "name", ["kd", "gkd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sft", "revkd"))]
+)
 def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
     """Counts, rollouts with their noise, gradients through the fused head, logged means, checkpoints."""
     if not torch.distributed.is_gloo_available():

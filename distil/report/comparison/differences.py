@@ -83,6 +83,7 @@ def _recorded(runs: Sequence[RunRecord], groups: Sequence[str], keys: Keys) -> l
         readers[f"version of {name}"] = partial(_version, name=name)
     for name in ("device", "threads", "python"):
         readers[name] = partial(_environment, name=name)
+    readers["processes"] = lambda run: run.environment.get("processes", 1)
     return [
         Difference(what, "confound", by_group(runs, groups, read))
         for what, read in readers.items()

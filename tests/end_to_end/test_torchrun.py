@@ -1,0 +1,164 @@
+"""``torchrun run.py``: several processes are one run, and end as one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distil import checkpoints
+from tests.end_to_end.conftest import ROOT, Command, environment
+from tests.end_to_end.test_lifecycle import only_run, read
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(2000),  # each of up to five processes imports for itself
+    pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo"),
+]
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "run.py")]
+SHORT = ["trainer.max_steps=6", "trainer.eval_steps=3", "trainer.save_steps=3"]
+
+FAILS_IN_THE_SECOND = """
+import os
+from dataclasses import dataclass
+from distil.config.schema import MethodConfig
+from distil.losses import Term, cross_entropy
+from distil.methods.base import Method, register_method
+from distil.types import REFERENCE
+
+@dataclass
+class BrittleConfig(MethodConfig):
+    name: str = "brittle"
+
+@register_method("brittle", BrittleConfig)
+class Brittle(Method[BrittleConfig]):
+    def terms(self, step):
+        if step == 4 and os.environ["RANK"] == "1":
+            raise ZeroDivisionError("made to fail")
+        return (Term(1.0, REFERENCE, cross_entropy),)
+"""
+
+
+def started(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *TORCHRUN, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment() | variables,
+    )
+
+
+def finished(process: subprocess.Popen[str], code: int = 0) -> str:
+    """All that it said."""
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == code, err
+    return out + err
+
+
+@pytest.mark.parametrize("method", ["sft", "kd", "revkd", "gkd"])
+def test_two_processes_are_one(
+    method: str, small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """Weights, scores, what was counted and logged; over the end of an epoch that divides by nothing."""
+    common = [f"method={method}", *small_arguments, *SHORT, "data.max_train_rows=13"]
+    two = started(*common, "trainer.per_device_train_batch_size=2", f"output_dir={tmp_path / 'two'}")
+    said = finished(two)
+    assert said.count("report.html") == 1
+    done = run_command(*common, f"output_dir={tmp_path / 'one'}", timeout=600)
+    assert done.returncode == 0, done.stderr
+    one, two_runs = only_run(tmp_path / "one"), only_run(tmp_path / "two")
+    ours, theirs = (load_file(run / "student" / "model.safetensors") for run in (two_runs, one))
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        assert torch.allclose(ours[name], weight, atol=2e-4), name
+    ours, theirs = read(two_runs, "results.json"), read(one, "results.json")
+    for model in ("teacher", "student_before"):
+        assert ours[model] == theirs[model]
+    for metric, value in theirs["student_after"].items():
+        assert ours["student_after"][metric] == pytest.approx(value, rel=1e-3, abs=1e-6), metric
+    for count in ("steps", "scored_tokens", "rollout_tokens", "rollouts"):
+        assert read(two_runs, "cost.json")[count] == read(one, "cost.json")[count], count
+    logged = [(run / "metrics.jsonl").read_text(encoding="utf-8").splitlines() for run in (two_runs, one)]
+    assert len(logged[0]) == len(logged[1])
+    checkpoint = two_runs / "checkpoints" / "checkpoint-6"
+    assert checkpoints.verify(checkpoint) == []
+    assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
+
+
+def test_stopped_and_gone_on_with_is_the_same(small_arguments: list[str], tmp_path: Path) -> None:
+    """Ctrl-C at torchrun: all processes stop after one step with a checkpoint, and go on from it."""
+    long = ["method=gkd", *small_arguments, "trainer.max_steps=60", "trainer.save_steps=20"]
+    finished(started(*long, f"output_dir={tmp_path / 'whole'}"))
+    process = started(*long, f"output_dir={tmp_path / 'parts'}")
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and not list(tmp_path.glob("parts/*/*/checkpoints/checkpoint-20")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said = "".join(process.communicate(timeout=300))
+    run = only_run(tmp_path / "parts")
+    assert read(run, "status.json")["status"] == "interrupted", said
+    assert said.count("error: Stopped after step") == 1
+    assert "torchrun --nproc_per_node=2 run.py method=gkd" in said
+    said = finished(started(*long, f"output_dir={tmp_path / 'parts'}"))
+    assert "Going on from checkpoint-" in (run / "run.log").read_text(encoding="utf-8")
+    whole = only_run(tmp_path / "whole")
+    for name, weight in load_file(whole / "student" / "model.safetensors").items():
+        assert torch.equal(load_file(run / "student" / "model.safetensors")[name], weight), name
+    assert (run / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+
+
+def test_one_failure_is_one_message(small_arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "brittle.py").write_text(FAILS_IN_THE_SECOND, encoding="utf-8")
+    (tmp_path / "conf" / "method" / "brittle.yaml").write_text(
+        "# fails\ndefaults:\n  - /schema/method/brittle@_here_\n  - _self_\n", encoding="utf-8"
+    )
+    arguments = ["--config-dir", str(tmp_path / "conf"), "method=brittle", *small_arguments]
+    process = started(
+        *arguments, f"output_dir={tmp_path / 'out'}", DISTIL_PLUGINS=str(tmp_path / "brittle.py")
+    )
+    said = finished(process, code=1)
+    reason = "Process 2 of 2: ZeroDivisionError: made to fail"
+    assert said.count(f"error: {reason}") == 1
+    assert str(ROOT / "distil") not in said, "a traceback, beside torchrun's own"
+    run = only_run(tmp_path / "out")
+    status = read(run, "status.json")
+    assert (status["status"], status["reason"]) == ("failed", reason)
+    assert "in terms\n" in (run / "run.log").read_text(encoding="utf-8"), "the traceback is kept"
+
+
+@pytest.mark.parametrize(
+    ("argument", "why"),
+    [
+        ("method=kdd", "method=kdd"),
+        ("-m", "-m under torchrun"),
+        ("trainer.fsdp=full_shard", "trainer.fsdp"),
+        ("trainer.train_sampling_strategy=group_by_length", "trainer.train_sampling_strategy"),
+        ("trainer.save_on_each_node=true", "trainer.save_on_each_node"),
+        ("model.student.device_map=auto", "model.student.device_map"),
+    ],
+)
+def test_what_several_processes_cannot_do_is_refused(
+    argument: str, why: str, monkeypatch: pytest.MonkeyPatch, run_command: Command, tmp_path: Path
+) -> None:
+    """Before they meet: so one of them is enough to see it."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "1")
+    done = run_command(argument, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert why in done.stderr
+    monkeypatch.setenv("RANK", "1")
+    done = run_command(argument, cwd=tmp_path)
+    assert (done.returncode, done.stdout + done.stderr) == (2, "")
