@@ -95,7 +95,8 @@ def compare(
     """
     if budget is not None and budget not in KINDS:
         raise InputError(f"budget={budget}: one of {', '.join(KINDS)}.")
-    runs, left_out = read_runs(folders)
+    found, left_out = read_runs(folders)
+    runs, older = _newest(found)
     configs = [config_of(run) for run in runs]
     keys = sort_keys(runs, configs, declared)
     labels = group_names(configs, keys.swept)
@@ -106,7 +107,7 @@ def compare(
             + "\n".join(f"  {reason}" for reason in unranked)
             + "\n--force shows them side by side, unranked."
         )
-    groups, older = _groups(runs, configs, labels, keys.swept)
+    groups = _groups(runs, configs, labels, keys.swept)
     groups, baselines = _against(groups, keys.swept, baseline)
     folded = {group.label: group.runs for group in groups}
     kept = [run for each in folded.values() for run in each]
@@ -142,30 +143,37 @@ def _nothing_in_common(runs: Sequence[RunRecord]) -> list[str]:
     return [f"no metric that all of them have: {'; '.join(told)}"]
 
 
+def _newest(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[LeftOut]]:
+    """Of runs with one config the one that ended last, in the order of ``runs``; and the older ones."""
+    newest: dict[str, RunRecord] = {}
+    older = []
+    for run in sorted(runs, key=lambda run: run.finished):
+        config = same(config_of(run))
+        if (before := newest.get(config)) is not None:
+            why = f"done again: {run.path.resolve().name} is the newer run of the same config."
+            older.append(LeftOut(before.path.resolve().name, why))
+        newest[config] = run
+    kept = {id(run) for run in newest.values()}
+    return [run for run in runs if id(run) in kept], older
+
+
 def _groups(
     runs: Sequence[RunRecord], configs: Sequence[Config], labels: Sequence[str], swept: Sequence[str]
-) -> tuple[tuple[Group, ...], list[LeftOut]]:
-    """Runs by group, in natural order of the swept values; of two with one seed the one that ended last."""
-    newest: dict[tuple[str, int], RunRecord] = {}
-    older = []
-    for run, name in sorted(
-        zip(runs, labels, strict=True), key=lambda pair: (pair[0].finished, pair[0].path.name)
-    ):
-        if (before := newest.get((name, seed_of(run)))) is not None:
-            why = f"done again: {run.path.resolve().name} is the newer run of {name}, seed {seed_of(run)}"
-            older.append(LeftOut(before.path.resolve().name, why))
-        newest[name, seed_of(run)] = run
+) -> tuple[Group, ...]:
+    """Runs by group, in natural order of the swept values; of one group in the order of their seeds."""
     config_by_label = dict(zip(labels, configs, strict=True))
     groups = [
         Group(
             name,
             {key: config[key] for key in swept if key in config},
             str(config.get("method.name")),
-            tuple(newest[place] for place in sorted(newest) if place[0] == name),
+            tuple(
+                sorted((run for run, label in zip(runs, labels, strict=True) if label == name), key=seed_of)
+            ),
         )
         for name, config in config_by_label.items()
     ]
-    return tuple(sorted(groups, key=lambda group: [_natural(group.choices.get(key)) for key in swept])), older
+    return tuple(sorted(groups, key=lambda group: [_natural(group.choices.get(key)) for key in swept]))
 
 
 def _natural(value: Any) -> tuple[int, float, list[tuple[int, float, str]]]:

@@ -61,7 +61,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
-    """The runs that are done and whole, and what was left out and why.
+    """The runs that are done and whole, and what was left out and why, whatever order the folders come in.
 
     Raises InputError where there is no folder, no run, or none that is done.
     """
@@ -80,6 +80,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
     if not runs:
         listed = "\n".join(f"  {each.run}: {each.why}" for each in left_out)
         raise InputError(f"No run to compare: of {len(left_out)} none is done.\n{listed}")
+    runs.sort(key=lambda run: (run.path.resolve().name, run.finished, run.path.resolve()))
     return runs, sorted(left_out, key=lambda each: (each.run, each.why))
 
 

@@ -154,6 +154,28 @@ def test_the_newer_of_two_equal_runs_counts(tmp_path: Path) -> None:
     assert [left.run for left in comparison.left_out] == ["kd-old"]
 
 
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"environment": {"code": "0.0.9+older"}},
+        {"evaluation": {"rows": 10}},
+        {"before": 0.1},
+        {"metric": "accuracy"},
+    ],
+)
+def test_a_run_that_was_done_again_says_nothing(tmp_path: Path, then: dict[str, Any]) -> None:
+    """Neither its code, nor its rows, nor its student before, nor its metrics count any more."""
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD}, environment={"code": "0.1.0+now"})
+    alone = compare([tmp_path])
+    earlier = {"environment": {"code": "0.1.0+now"}, "finished": "2026-11-01T10:00:00+00:00", **then}
+    write_sweep(tmp_path / "earlier", {"kd": {0: 0.9}}, **earlier)
+    both = compare([tmp_path])
+    assert not both.confounds
+    assert (both.columns, both.differences, both.groups) == (alone.columns, alone.differences, alone.groups)
+    (left,) = both.left_out
+    assert left.why.startswith("done again")
+
+
 class TestBadInput:
     def test_empty_and_missing_folders(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="holds no run directory"):
