@@ -9,44 +9,17 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from distil.config.schema import ExperimentConfig
+from distil.effect import with_effect
 from distil.files import read_json
 from distil.redact import is_secret
 from distil.types import InputError
 
 LENGTH = 10
 """Hex digits of an identity."""
-
-WITHOUT_EFFECT = (
-    # where the run lies, and who watches
-    "name",
-    "output_dir",
-    "tracker",
-    # how it is started; what plugins hold enters as fingerprints
-    "run.resume",
-    "run.rerun",
-    "run.allow_network",
-    "run.plugins",
-    "run.detect_anomaly",
-    # how much of it is shown
-    "eval.samples",
-    "trainer.log_*",
-    "trainer.logging_*",
-    "trainer.skip_memory_metrics",
-    # loading in other processes gives the same batches
-    "trainer.dataloader_num_workers",
-    "trainer.dataloader_pin_memory",
-    "trainer.dataloader_prefetch_factor",
-    "trainer.dataloader_persistent_workers",
-)
-"""Dotted keys (patterns) that change no result."""
-
-SAVING = ("trainer.save_*",)
-"""When checkpoints are written: without effect unless the best of them becomes the product."""
 
 WHOLE_FILE_BYTES = 256 * 2**20
 BLOCKS = 64
@@ -65,13 +38,10 @@ def run_identity(
         code: ``environment.code_version()``.
         ignored: dotted keys that this run does not use (``method.temperature``, ``rollouts``).
     """
-    without = (*WITHOUT_EFFECT, *ignored)
-    if not (config.get("trainer") or {}).get("load_best_model_at_end"):
-        without += SAVING
     kept = {
         key: value
-        for key, value in _flat(config).items()
-        if not is_secret(key) and not _matches(key, without) and key not in fingerprints
+        for key, value in with_effect(config, ignored).items()
+        if not is_secret(key) and key not in fingerprints
     }
     whole = {"config": kept, "files": dict(fingerprints), "code": code}
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, default=str)
@@ -129,31 +99,6 @@ def _is_done(folder: Path) -> bool:
         return bool(read_json(folder / "status.json")["status"] == "done")
     except (OSError, ValueError, KeyError, TypeError):
         return False
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Leaves of nested dicts by dotted key; 2 and 2.0 are one value."""
-    if isinstance(value, Mapping) and value:
-        return {
-            inner: leaf
-            for name, item in value.items()
-            for inner, leaf in _flat(item, f"{key}.{name}" if key else str(name)).items()
-        }
-    return {key: _plain(value)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    return value
-
-
-def _matches(key: str, patterns: Collection[str]) -> bool:
-    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
 
 
 def _file_digest(file: Path) -> bytes:

@@ -12,21 +12,14 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
+from distil.effect import with_effect
 from distil.report.run_directory import RunRecord, mapping
 
 SEED = "seed"
-COSMETIC = (
-    "name", "output_dir", "tracker",
-    "run.resume", "run.rerun", "run.allow_network", "run.plugins", "run.detect_anomaly",
-    "eval.samples", "eval.metrics",
-    "trainer.log_*", "trainer.logging_*", "trainer.skip_memory_metrics", "trainer.save_*",
-    "trainer.dataloader_num_workers", "trainer.dataloader_pin_memory",
-    "trainer.dataloader_prefetch_factor", "trainer.dataloader_persistent_workers",
-)  # fmt: skip
-"""Keys (patterns) that change no score: those that the identity of a run leaves out, and which are taken."""
+UNSCORED = ("eval.metrics",)
+"""Further keys that change no score: which of them are taken."""
 
 TUNED = (
     "trainer.learning_rate", "trainer.weight_decay",
@@ -58,26 +51,10 @@ class Keys:
     confounds: tuple[str, ...]
 
 
-def flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted key; lists are leaves, and 2 and 2.0 are one value."""
-    if isinstance(value, dict) and value:
-        return {
-            inner: leaf
-            for name, item in value.items()
-            for inner, leaf in flat(item, f"{key}.{name}" if key else str(name)).items()
-        }
-    return {key: int(value) if isinstance(value, float) and value.is_integer() else value}
-
-
 def config_of(run: RunRecord) -> Config:
-    """The config of ``run`` by dotted key, without the keys that it does not use."""
+    """The config of ``run`` by dotted key, without the keys that change no score or that it does not use."""
     unused = run.environment.get("ignored")
-    without = (*COSMETIC, *map(str, unused)) if isinstance(unused, list) else COSMETIC
-    return {key: value for key, value in flat(dict(run.config)).items() if not _matches(key, without)}
-
-
-def _matches(key: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
+    return with_effect(run.config, (*UNSCORED, *(map(str, unused) if isinstance(unused, list) else ())))
 
 
 def given(command: str) -> dict[str, str]:

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from distil import identity
 from distil.report.comparison.compare import Comparison, compare
-from distil.report.comparison.keys import COSMETIC, given, shown
+from distil.report.comparison.keys import given, shown
 from tests.unit.report.made_up_sweep import write_job
 
 
@@ -179,8 +178,11 @@ def test_cosmetic_keys_do_not_differ(tmp_path: Path) -> None:
     assert kinds(compare([tmp_path])) == {"method.name": "swept"}
 
 
-def test_what_the_identity_leaves_out_is_cosmetic() -> None:
-    assert {*identity.WITHOUT_EFFECT, *identity.SAVING} <= set(COSMETIC)
+@pytest.mark.parametrize("best", [False, True])
+def test_when_checkpoints_are_saved_differs_where_the_best_is_the_product(tmp_path: Path, best: bool) -> None:
+    kept = {"trainer.load_best_model_at_end": best}
+    grid(tmp_path, [("sft", kept), ("kd", {**kept, "trainer.save_steps": 7})])
+    assert [each.key for each in compare([tmp_path]).confounds] == ["trainer.save_steps"] * best
 
 
 def test_keys_that_a_run_does_not_use_do_not_differ(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Config keys that change no result: a run's identity leaves them out, and no comparison lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+WITHOUT_EFFECT = (
+    # where the run lies, and who watches
+    "name",
+    "output_dir",
+    "tracker",
+    # how it is started; what plugins hold enters as fingerprints
+    "run.resume",
+    "run.rerun",
+    "run.allow_network",
+    "run.plugins",
+    "run.detect_anomaly",
+    # how much of it is shown
+    "eval.samples",
+    "trainer.log_*",
+    "trainer.logging_*",
+    "trainer.skip_memory_metrics",
+    # loading in other processes gives the same batches
+    "trainer.dataloader_num_workers",
+    "trainer.dataloader_pin_memory",
+    "trainer.dataloader_prefetch_factor",
+    "trainer.dataloader_persistent_workers",
+)
+"""Dotted keys (patterns) that change no result."""
+
+SAVING = ("trainer.save_*",)
+"""When checkpoints are written: without effect unless the best of them becomes the product."""
+
+
+def with_effect(config: Mapping[str, Any], unused: Iterable[str] = ()) -> dict[str, Any]:
+    """The leaves of ``config`` by dotted key that can change a result; 2 and 2.0 are one value.
+
+    Args:
+        config: nested mappings. Lists are leaves.
+        unused: further dotted keys (patterns) to leave out: those that a run does not use.
+    """
+    trainer = config.get("trainer")
+    best = isinstance(trainer, Mapping) and trainer.get("load_best_model_at_end")
+    without = (*WITHOUT_EFFECT, *unused, *(() if best else SAVING))
+    return {key: value for key, value in _flat(config).items() if not _matches(key, without)}
+
+
+def _flat(value: Any, key: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {
+            inner: leaf
+            for name, item in value.items()
+            for inner, leaf in _flat(item, f"{key}.{name}" if key else str(name)).items()
+        }
+    return {key: _plain(value)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return value
+
+
+def _matches(key: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
