@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any
 from distil.files import read_json
 from distil.types import InputError
 
+FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
+"""Format specs that are taken: somebody else's may ask for a billion digits."""
 Scores = Mapping[str, float | None]
 """Number by metric name. None: could not be computed (a division by zero, a NaN)."""
 Curve = tuple[tuple[int, float | None], ...]
@@ -131,9 +134,12 @@ def read_run(path: Path) -> RunRecord:
 
 def number(value: Any) -> float | None:
     """``value`` if it is a finite number, else None (null, NaN, infinity, text, a truth value)."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer that no float holds
+        return None
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -239,11 +245,12 @@ def _results(raw: Mapping[str, Any]) -> Results:
 
 def _metric(name: str, raw: Mapping[str, Any]) -> Metric:
     better = raw.get("higher_is_better")
+    spec = _text(raw.get("format"))
     return Metric(
         name=name,
         unit=_text(raw.get("unit")),
         higher_is_better=better if isinstance(better, bool) else None,
-        format=_text(raw.get("format")) or Metric.format,
+        format=spec if FORMAT.fullmatch(spec) else Metric.format,
         description=_text(raw.get("description")),
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from distil.report.comparison.costs import spent
 from distil.report.comparison.runs import seed_of
+from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
 from distil.report.run_directory import Curve, Metric, RunRecord
 
@@ -15,8 +16,13 @@ KINDS = ("steps", "tokens", "seconds")
 NEAR = {"steps": 0.0, "tokens": 0.01, "seconds": 0.05}
 """Relative spread up to which runs count as having spent the same."""
 CURVES = "validation/"
-_LOWER = ("nll", "kl", "loss", "perplexity", "bits_per_byte", "cross_entropy", "divergence")
-_HIGHER = ("agreement", "accuracy", "rouge", "bleu", "faithful")
+HIGHER_IS_BETTER = {
+    "train/loss": False,
+    "validation/nll_per_token": False,
+    "validation/kl_per_token": False,
+    "validation/top1_agreement": True,
+}
+"""The direction of the scalars that have one; of any other nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,8 @@ class EqualBudget:
     """Whether some run went on beyond it: its learning rate had not come down yet."""
     unread: tuple[str, ...]
     """Groups of which a run was first evaluated later than that."""
+    lost: tuple[str, ...]
+    """Runs of which a curve is no finite number there: they diverged."""
 
 
 def held(groups: Mapping[str, Sequence[RunRecord]]) -> tuple[Held, ...]:
@@ -60,21 +68,28 @@ def held(groups: Mapping[str, Sequence[RunRecord]]) -> tuple[Held, ...]:
     return tuple(found)
 
 
-def timed(run: RunRecord, name: str, kind: str) -> dict[int, tuple[float, float]]:
-    """The finite points of a curve of ``run`` by step: (steps, tokens or seconds spent, value)."""
+def timed(run: RunRecord, name: str, kind: str) -> dict[int, tuple[float, float | None]]:
+    """The points of a curve of ``run`` by step: (steps, tokens or seconds spent, value; None: not finite)."""
     curve: Curve = run.curves.get(name, ())
     clock = run.clocks.get(kind, {})
-    points = ((step, float(step) if kind == "steps" else clock.get(step), value) for step, value in curve)
-    return {step: (x, value) for step, x, value in points if x is not None and value is not None}
+    found = {}
+    for step, value in curve:
+        x = in_reach(float(step) if kind == "steps" else clock.get(step))
+        if x is not None:
+            found[step] = (x, in_reach(value))
+    return found
 
 
-def along(run: RunRecord, name: str, kind: str) -> list[tuple[float, float]]:
+def along(run: RunRecord, name: str, kind: str) -> list[tuple[float, float | None]]:
     """The same points in their order."""
     return list(timed(run, name, kind).values())
 
 
-def read_at(points: Sequence[tuple[float, float]], amount: float) -> float | None:
-    """The curve's value at ``amount``, its neighbours joined by a straight line; None beyond its ends."""
+def read_at(points: Sequence[tuple[float, float | None]], amount: float) -> float | None:
+    """The curve's value at ``amount``, its neighbours joined by a straight line.
+
+    None beyond its ends, and where a neighbour is no finite number: no line leads over a gap.
+    """
     places = [x for x, _ in points]
     slack = 1e-9 * abs(amount)
     after = bisect_left(places, amount - slack)
@@ -84,21 +99,23 @@ def read_at(points: Sequence[tuple[float, float]], amount: float) -> float | Non
     if after == 0 or x <= amount + slack:
         return y
     before_x, before_y = points[after - 1]
+    if y is None or before_y is None:
+        return None
     return before_y + (y - before_y) * (amount - before_x) / (x - before_x)
 
 
 def direction(name: str) -> bool | None:
-    """Whether more is better, told by the name of a validation curve; None where the name does not say."""
-    bare = name.removeprefix(CURVES)
-    if bare.startswith(_LOWER):
-        return False
-    return True if any(word in bare for word in _HIGHER) else None
+    """Whether more is better in the curve ``name``; None where neither is."""
+    return HIGHER_IS_BETTER.get(name)
 
 
 def equal_budget(
     groups: Mapping[str, Sequence[RunRecord]], baselines: Mapping[str, str | None], kind: str
 ) -> EqualBudget | None:
-    """The validation curves that all runs have, read at the largest budget that all reached; None without."""
+    """The validation curves that all runs have, read at the largest budget that all reached; None without.
+
+    A run that diverged reached what it spent, and has no value from there on.
+    """
     runs = [run for each in groups.values() for run in each]
     names = [
         name
@@ -119,7 +136,12 @@ def equal_budget(
         }
         metric = Metric(name.removeprefix(CURVES), "", direction(name), ".3f")
         columns.append(column(metric, values, baselines))
-    unread = tuple(
-        label for label in groups if any(None in column.cells[label].by_seed.values() for column in columns)
+    first = {id(run): max(along(run, name, kind)[0][0] for name in names) for run in runs}
+    unread = tuple(label for label, each in groups.items() if any(first[id(run)] > amount for run in each))
+    lost = tuple(
+        run.path.resolve().name
+        for run in runs
+        if first[id(run)] <= amount and any(read_at(along(run, name, kind), amount) is None for name in names)
     )
-    return EqualBudget(kind, amount, tuple(columns), max(ends) > amount * (1 + NEAR[kind]) + 1e-9, unread)
+    early = max(ends) > amount * (1 + NEAR[kind]) + 1e-9
+    return EqualBudget(kind, amount, tuple(columns), early, unread, lost)

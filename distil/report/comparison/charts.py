@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from distil.report.chart import LARGEST, Axis
+from distil.report.chart import Axis
 from distil.report.comparison import words
 from distil.report.comparison.budget import direction, timed
 from distil.report.comparison.compare import Comparison, Group
@@ -62,50 +62,63 @@ def curves(comparison: Comparison, name: str, kind: str) -> str:
     folded = [each for each in folded if each[2]]
     if not folded:
         return ""
-    points = [point for _, _, each in folded for point in each]
+    points = [point for _, _, parts in folded for part in parts for point in part]
     end = max(spent for spent, *_ in points)
     marks = scale([0.0, end], LEFT, WIDTH - RIGHT).marks
     x = Scale(Axis(0, end, LEFT, WIDTH - RIGHT), tuple(mark for mark in marks if mark <= end * 1.0001))
     y = scale([value for _, *values in points for value in values], HEIGHT - BOTTOM, TOP)
     styles = places(comparison)
     parts = [*frame(x, y, kind), better(direction(name))]
-    for i, group, each in folded:
+    for i, group, pieces in folded:
         marker, dash = styles[group.label]
-        line = "L".join(f"{x(spent):.1f} {y(mean):.1f}" for spent, _, mean, _ in each)
-        drawn = _band(each, x, y) if len(group.runs) > 1 else ""
-        drawn += f'<path class="line" {dashes(dash)} d="M{line}h0"/>'
-        if len(each) <= MARKED:
-            drawn += "".join(symbol(marker, x(spent), y(mean)) for spent, _, mean, _ in each)
+        drawn = ""
+        for piece in pieces:
+            line = "L".join(f"{x(spent):.1f} {y(mean):.1f}" for spent, _, mean, _ in piece)
+            drawn += _band(piece, x, y) if len(group.runs) > 1 else ""
+            drawn += f'<path class="line" {dashes(dash)} d="M{line}h0"/>'
+        if sum(map(len, pieces)) <= MARKED:
+            drawn += "".join(symbol(marker, x(p[0]), y(p[2])) for piece in pieces for p in piece)
         parts.append(of_group(i, drawn))
     told = ", ".join(group.label for _, group, _ in folded)
     return svg("curve", HEIGHT, f"{name} by {kind}: {told}", parts)
 
 
-def _band(points: Sequence[tuple[float, float, float, float]], x: Scale, y: Scale) -> str:
+def _band(points: Sequence[Folded], x: Scale, y: Scale) -> str:
     upper = [f"{x(spent):.1f} {y(high):.1f}" for spent, _, _, high in points]
     lower = [f"{x(spent):.1f} {y(low):.1f}" for spent, low, _, _ in reversed(points)]
     return f'<path class="band" d="M{"L".join(upper + lower)}Z"/>'
 
 
-def folded_curve(group: Group, name: str, kind: str) -> list[tuple[float, float, float, float]]:
-    """(spent, lowest, mean, highest) over the seeds of a group, at the steps that all of its runs logged."""
+Folded = tuple[float, float, float, float]
+"""(spent, lowest, mean, highest) over the seeds of a group."""
+
+
+def folded_curve(group: Group, name: str, kind: str) -> list[list[Folded]]:
+    """The curve of a group at the steps that all of its runs logged, in pieces.
+
+    A piece ends where one of the runs has no finite value: no line leads over that.
+    """
     by_step = [timed(run, name, kind) for run in group.runs]
     common = sorted(set.intersection(*(set(points) for points in by_step)))
     stride = max(1, math.ceil(len(common) / DRAWN))
-    found = []
+    pieces: list[list[Folded]] = [[]]
     for at in range(0, len(common), stride):
         steps = common[at : at + stride]  # neighbours of a long curve are averaged
         spent = [points[step][0] for points in by_step for step in steps]
-        means = [sum(points[step][1] for step in steps) / len(steps) for points in by_step]
-        if max(map(abs, means)) < LARGEST:
-            found.append((sum(spent) / len(spent), min(means), sum(means) / len(means), max(means)))
-    return found
+        values = [[points[step][1] for step in steps] for points in by_step]
+        finite = [[value for value in each if value is not None] for each in values]
+        if finite != values:
+            pieces.append([])
+            continue
+        means = [sum(each) / len(each) for each in finite]
+        pieces[-1].append((sum(spent) / len(spent), min(means), sum(means) / len(means), max(means)))
+    return [piece for piece in pieces if piece]
 
 
 def _known(comparison: Comparison, column: Column) -> list[tuple[int, Group, Estimate]]:
-    """The groups that have a mean that can be drawn: index, group, estimate."""
+    """The groups that have a mean: index, group, estimate."""
     pairs = ((i, group, column.cells[group.label].estimate) for i, group in enumerate(comparison.groups))
-    return [(i, g, each) for i, g, each in pairs if each is not None and abs(each.mean) < LARGEST]
+    return [(i, g, each) for i, g, each in pairs if each is not None]
 
 
 def _in_sight(

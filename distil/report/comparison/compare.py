@@ -14,6 +14,7 @@ from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
 from distil.report.comparison.keys import Config, config_of, group_names, same, sort_keys
 from distil.report.comparison.runs import LeftOut, asked_order, read_runs, seed_of
+from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
 from distil.report.run_directory import Metric, RunRecord, Scores
 from distil.types import InputError
@@ -80,6 +81,7 @@ def compare(
     budget: str | None = None,
     force: bool = False,
     declared: Collection[str] = (),
+    left_out: Collection[LeftOut] = (),
 ) -> Comparison:
     """Compare the runs at and below ``folders``.
 
@@ -89,13 +91,15 @@ def compare(
         budget: ``steps``, ``tokens`` or ``seconds``: read the curves where all runs have spent the same.
         force: show runs that cannot be ranked side by side, unranked.
         declared: config keys that were tuned for each group by the same search: no confounds.
+        left_out: runs that left no directory, so that ``folders`` do not tell of them.
 
     Raises InputError where there is nothing to compare, or (without ``force``) runs that were judged on
     different rows or share no metric.
     """
     if budget is not None and budget not in KINDS:
         raise InputError(f"budget={budget}: one of {', '.join(KINDS)}.")
-    found, left_out = read_runs(folders)
+    found, unfit = read_runs(folders)
+    missing = sorted((*left_out, *unfit), key=lambda each: (each.run, each.why))
     runs, older = _newest(found)
     configs = [config_of(run) for run in runs]
     keys = sort_keys(runs, configs, declared)
@@ -119,8 +123,8 @@ def compare(
         baselines=baselines,
         unranked=tuple(unranked),
         differences=tuple(differences(runs, configs, labels, keys)),
-        left_out=(*left_out, *older),
-        notes=tuple(_notes(groups, left_out, bool(unranked))),
+        left_out=(*missing, *older),
+        notes=tuple(_notes(groups, missing, bool(unranked))),
         columns=_columns(groups, against, not unranked),
         references=_references(kept),
         costs=tuple(_costs(groups, against, not unranked)),
@@ -257,7 +261,7 @@ def _columns(
 
 
 def _score(run: RunRecord, name: str) -> float | None:
-    return run.results.after.get(name) if run.results else None
+    return in_reach(run.results.after.get(name)) if run.results else None
 
 
 def _values(
@@ -278,7 +282,7 @@ def _references(runs: Sequence[RunRecord]) -> dict[str, Scores]:
     for who, scores in told.items():
         agreed = {}
         for name in _metrics(runs):
-            values = {value for each in scores if (value := each.get(name)) is not None}
+            values = {value for each in scores if (value := in_reach(each.get(name))) is not None}
             if values and max(values) - min(values) <= CLOSE * max(map(abs, values)):
                 agreed[name] = min(values)
         if agreed:
@@ -310,8 +314,13 @@ def _notes(groups: Sequence[Group], left_out: Sequence[LeftOut], unranked: bool)
             told = "; ".join(f"{group.label}: {', '.join(map(str, group.seeds))}" for group in groups)
             said.append(f"The groups do not have the same seeds ({told}). Differences are over common seeds.")
     if left_out:
-        said.append(f"{len(left_out)} run directories are left out: a mean of those that ended may flatter.")
-    for group in groups:
-        for run in group.runs:
-            said += [f"{run.path.resolve().name}: {problem}" for problem in run.problems]
+        runs = "1 run is" if len(left_out) == 1 else f"{len(left_out)} runs are"
+        said.append(f"{runs} left out: a mean of those that ended may flatter.")
+    compared = [run for group in groups for run in group.runs]
+    valued = [name for name in _metrics(compared) if any(_score(run, name) is not None for run in compared)]
+    for run in compared:
+        scored = run.results.after if run.results else {}
+        if lacking := [name for name in valued if name in scored and _score(run, name) is None]:
+            said.append(f"{run.path.resolve().name}: no finite value of {', '.join(lacking)}.")
+        said += [f"{run.path.resolve().name}: {problem}" for problem in run.problems]
     return said

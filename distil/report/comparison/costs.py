@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from distil.report.comparison.statistics import in_reach
 from distil.report.run_directory import Metric, RunRecord, mapping, number
 
 Cost = Mapping[str, Any]
@@ -14,11 +15,15 @@ Cost = Mapping[str, Any]
 def spent(cost: Cost, kind: str) -> float | None:
     """Steps, tokens (those scored, the sampled ones among them) or seconds of training."""
     if kind == "seconds":
-        return number(mapping(cost.get("seconds")).get("train"))
+        return _amount(mapping(cost.get("seconds")).get("train"))
     if kind == "steps":
-        return number(cost.get("steps"))
-    scored = number(cost.get("scored_tokens"))
-    return None if scored is None else scored + (number(cost.get("rollout_tokens")) or 0)
+        return _amount(cost.get("steps"))
+    scored = _amount(cost.get("scored_tokens"))
+    return None if scored is None else scored + (_amount(cost.get("rollout_tokens")) or 0)
+
+
+def _amount(value: Any) -> float | None:
+    return in_reach(number(value))
 
 
 def _cost(name: str, unit: str = "", ranked: bool = False) -> Metric:
@@ -41,4 +46,4 @@ a process inherit what earlier ones left."""
 
 def cost_of(run: RunRecord, read: Callable[[Cost], Any]) -> float | None:
     """One of ``COSTS`` of ``run``; None where it was not recorded."""
-    return number(read(run.cost or {}))
+    return _amount(read(run.cost or {}))

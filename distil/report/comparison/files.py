@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from distil.cards.text import plain
 from distil.files import write_json, write_text
 from distil.report import words as run_words
 from distil.report.comparison import words
@@ -86,6 +86,7 @@ def _budget(table: EqualBudget) -> dict[str, Any]:
         "kind": table.kind,
         "amount": table.amount,
         "read_on_the_way": table.early,
+        "not_finite_in": list(table.lost),
         "scores": [_column(column) for column in table.columns],
     }
 
@@ -116,7 +117,7 @@ def as_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow([
-        "kind", "group", *comparison.swept, "metric", "unit", "n", "mean", "low", "high",
+        "kind", "group", *map(_safe, comparison.swept), "metric", "unit", "n", "mean", "low", "high",
         "baseline", "pairs", "difference", "difference_low", "difference_high", "verdict", "best",
     ])  # fmt: skip
     for kind, columns in _tables(comparison):
@@ -124,7 +125,7 @@ def as_csv(comparison: Comparison) -> str:
             for group in comparison.groups:
                 cell = column.cells[group.label]
                 chosen = [_safe(group.choices.get(key, "")) for key in comparison.swept]
-                metric = [column.metric.name, column.metric.unit]
+                metric = [_safe(column.metric.name), _safe(column.metric.unit)]
                 table.writerow([
                     kind, _safe(group.label), *chosen, *metric,
                     *_numbers(cell.estimate),
@@ -149,54 +150,54 @@ def _numbers(estimate: Estimate | None) -> list[Any]:
 
 
 def _safe(value: Any) -> Any:
-    """Texts of configs as texts: a leading apostrophe keeps a spreadsheet from running them."""
+    """Texts of configs and results as texts: a leading apostrophe keeps a spreadsheet from running them."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def as_markdown(comparison: Comparison) -> str:
     """Tables and what must be said beside them, for a README."""
-    parts = [f"# {words.heading(comparison)}", *_said_first(comparison)]
+    parts = [f"# {plain(words.heading(comparison))}", *_said_first(comparison)]
     if comparison.budget is not None and comparison.budget in comparison.budgets:
-        parts.append(words.budget_line(comparison.budgets[comparison.budget]))
+        parts.append(plain(words.budget_line(comparison.budgets[comparison.budget])))
     parts.append(_table(comparison, words.columns_of(comparison), comparison.budget is None))
     parts.append(words.explanation(comparison))
-    parts += [f"* {_plain(sentence)}" for sentence in words.verdicts(comparison)]
+    parts += [f"* {plain(sentence)}" for sentence in words.verdicts(comparison)]
     if comparison.costs:
         parts += ["## Cost", _table(comparison, comparison.costs, False)]
     for kind, table in comparison.budgets.items():
         if kind != comparison.budget:
             parts += [
                 f"## At equal {kind}",
-                words.budget_line(table),
+                plain(words.budget_line(table)),
                 _table(comparison, table.columns, False),
             ]
     if comparison.notes:
-        parts += ["## Notes", *(f"* {_plain(note)}" for note in comparison.notes)]
+        parts += ["## Notes", *(f"* {plain(note)}" for note in comparison.notes)]
     return "\n\n".join(filter(None, parts)).replace("\n\n* ", "\n* ").replace("\n* ", "\n\n* ", 1) + "\n"
 
 
 def _said_first(comparison: Comparison) -> Iterator[str]:
     for reason in comparison.unranked:
-        yield f"**Not ranked:** {_plain(reason)}"
+        yield f"**Not ranked:** {plain(reason)}"
     for each in comparison.differences:
         if each.kind != "swept":
             kind = f"**{KINDS[each.kind]}**" if each.kind == "confound" else KINDS[each.kind].capitalize()
-            yield f"{kind}: {_plain(each.text)}"
-    yield words.held_line(comparison)
+            yield f"{kind}: {plain(each.text)}"
+    yield plain(words.held_line(comparison))
     for left in comparison.left_out:
-        yield f"Left out: {_plain(left.run)}, {_plain(left.why)}"
+        yield f"Left out: {plain(left.run)}, {plain(left.why)}"
 
 
 def _table(comparison: Comparison, columns: Sequence[Column], references: bool) -> str:
-    heads = ["", "n", *(f"{words.title(c)}{f' {words.unit(c)}' if words.unit(c) else ''}" for c in columns)]
+    heads = ["", "n", *(plain(f"{words.title(c)} {words.unit(c)}") for c in columns)]
     lines = [heads, ["---", "--:", *("--:" for _ in columns)]]
     if references:
         lines += [_reference(who, scores, columns) for who, scores in comparison.references.items()]
     for group in comparison.groups:
-        lines.append([_plain(group.label), str(len(group.runs)), *(_shown(c, group.label) for c in columns)])
+        lines.append([plain(group.label), str(len(group.runs)), *(_shown(c, group.label) for c in columns)])
     if not comparison.unranked and len(comparison.groups) > 1:
         lines.append(
-            ["*best*", "", *(f"*{_plain(_best(column))}*" if _best(column) else "" for column in columns)]
+            ["*best*", "", *(f"*{plain(best)}*" if (best := words.best(c)) else "" for c in columns)]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -206,19 +207,9 @@ def _reference(who: str, scores: Mapping[str, float | None], columns: Sequence[C
     return [who, "", *("" if v is None else run_words.score(v, column.metric) for column, v in values)]
 
 
-def _best(column: Column) -> str:
-    return (column.best or "not separable") if column.leader else ""
-
-
 def _shown(column: Column, group: str) -> str:
     cell = column.cells[group]
     mean = words.mean(cell, column)
     mean = f"**{mean}** {words.MARK}" if column.best == group else mean
     difference = words.difference(cell, column)
     return f"{mean}<br>{difference} {cell.verdict}".rstrip() if difference else mean
-
-
-def _plain(text: str) -> str:
-    """Texts of configs and errors as they are: no Markdown, no HTML, no end of a table's cell."""
-    text = " ".join(text.split())
-    return re.sub(r"[\\`*\[\]<>|#]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)

@@ -12,8 +12,8 @@ from distil.files import read_json
 from distil.report.run_directory import RunRecord, mapping, read_run
 from distil.types import InputError
 
-SIGNS = ("status.json", "config.yaml", "results.json", "metrics.jsonl")
-"""A folder that holds one of these is, or was, a run directory."""
+SIGNS = ("status.json", "results.json")
+"""A folder that holds one of these is, or was, a run directory. An exported student holds a config alone."""
 NEEDED = ("status.json", "config.yaml", "results.json")
 """Without one of these a run cannot be compared; a hole in another file costs a picture only."""
 
@@ -71,7 +71,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
             run = read_run(path)
             why = _flaw(run)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            left_out.append(LeftOut(path.resolve().name, f"cannot be read: {_first_line(error)}"))
+            left_out.append(LeftOut(path.resolve().name, f"cannot be read: {first_line(error)}"))
             continue
         if why:
             left_out.append(LeftOut(path.resolve().name, why))
@@ -115,15 +115,21 @@ def _flaw(run: RunRecord) -> str:
     if broken := [problem for problem in run.problems if problem.startswith(NEEDED)]:
         return broken[0]
     if run.status != "done":
-        return f"{run.status}{f': {_first_line(run.reason)}' if run.reason else ''}"
-    if not isinstance(run.config.get("seed"), int) or not mapping(run.config.get("method")).get("name"):
+        return f"{run.status}{f': {first_line(run.reason)}' if run.reason else ''}"
+    seed = run.config.get("seed")
+    if (
+        isinstance(seed, bool)
+        or not isinstance(seed, int)
+        or not mapping(run.config.get("method")).get("name")
+    ):
         return "config.yaml says no seed or no method."
     if run.results is None or not run.results.after:
         return "done, but results.json holds no scores of the distilled student."
     return ""
 
 
-def _first_line(error: Any) -> str:
+def first_line(error: Any) -> str:
+    """``error`` on one line of 200 characters at most."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:199] + "…"
 

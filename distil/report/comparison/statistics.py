@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 CONFIDENCE = 0.95
+LARGEST = 1e100
+"""Beyond this a value is none: the squares of larger ones overflow."""
 _TINY = 1e-300
 _TERMS = 20_000
 
@@ -40,7 +42,12 @@ class Estimate:
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 
 
-def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
+def in_reach(value: float | None) -> float | None:
+    """``value`` where it can be reckoned with; None of one whose square would overflow, and of None."""
+    return value if value is not None and abs(value) < LARGEST else None
+
+
+def estimate(values: Sequence[float]) -> Estimate:
     """Mean and interval of ``values``, of which there must be one at least.
 
     The interval is mean ± t s / √n, with s of n - 1 degrees of freedom.
@@ -50,18 +57,16 @@ def estimate(values: Sequence[float], confidence: float = CONFIDENCE) -> Estimat
     if n == 1:
         return Estimate(mean, None, None, 1)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = t_quantile((1 + confidence) / 2, n - 1) * deviation / math.sqrt(n)
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * deviation / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n)
 
 
-def paired(
-    values: Mapping[int, float], baseline: Mapping[int, float], confidence: float = CONFIDENCE
-) -> Estimate | None:
+def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Estimate | None:
     """The mean of ``values[seed] - baseline[seed]`` over the seeds that both have; None without any."""
     common = sorted(values.keys() & baseline.keys())
     if not common:
         return None
-    return estimate([values[seed] - baseline[seed] for seed in common], confidence)
+    return estimate([values[seed] - baseline[seed] for seed in common])
 
 
 @lru_cache(maxsize=1024)

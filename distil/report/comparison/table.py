@@ -22,7 +22,8 @@ class Cell:
     estimate: Estimate | None
     """None where one of the group's runs has no value: a mean of the others would flatter it."""
     difference: Estimate | None
-    """Value less the baseline's, paired over common seeds. None: the baseline itself, or no common seed."""
+    """Value less the baseline's, paired over common seeds. None: the baseline itself, no common seed, or
+    a run of either has no value."""
     verdict: str
     """``better``, ``worse`` or ``not separable`` from the baseline; empty where neither is meant."""
 
@@ -35,10 +36,16 @@ class Column:
     cells: Mapping[str, Cell]
     """By group, in the order of the comparison."""
     leader: str | None
-    """The group whose mean is best; None where neither direction is better or nothing is ranked."""
+    """The group that is ahead of most others over common seeds; None where neither direction is better or
+    nothing is ranked."""
     rivals: tuple[str, ...]
     """The groups that the leader cannot be told from: its paired interval to each holds zero, or there is
-    none."""
+    none. A group without a mean is nobody's rival."""
+
+    @property
+    def unvalued(self) -> tuple[str, ...]:
+        """The groups without a mean: a run of theirs has no value."""
+        return tuple(group for group, cell in self.cells.items() if cell.estimate is None)
 
     @property
     def best(self) -> str | None:
@@ -60,27 +67,27 @@ def column(
         baselines: the group that each group is held against; None: against none.
         ranked: whether differences, verdicts and a leader are worked out.
     """
-    known = {group: _finite(by_seed) for group, by_seed in values.items()}
+    known = {group: _whole(by_seed) for group, by_seed in values.items()}
     cells = {}
     for group, by_seed in values.items():
         base = baselines.get(group) if ranked else None
-        whole = known[group] if len(known[group]) == len(by_seed) else {}
-        difference = paired(whole, known[base]) if base is not None and base in known else None
-        cells[group] = Cell(
-            by_seed,
-            estimate(list(whole.values())) if whole else None,
-            difference,
-            _verdict(difference, metric),
-        )
-    leader = _leader(metric, cells) if ranked else None
+        difference = paired(known[group], known[base]) if base is not None and base in known else None
+        mean = estimate(list(known[group].values())) if known[group] else None
+        cells[group] = Cell(by_seed, mean, difference, _verdict(difference, metric))
+    ranked_groups = {group: by_seed for group, by_seed in known.items() if by_seed} if ranked else {}
+    leader = _leader(metric, ranked_groups)
     rivals = tuple(
-        group for group in cells if leader not in (None, group) and not _ahead(metric, known, leader, group)
+        group
+        for group in ranked_groups
+        if leader not in (None, group) and not _ahead(metric, known, leader, group)
     )
     return Column(metric, cells, leader, rivals)
 
 
-def _finite(by_seed: BySeed) -> dict[int, float]:
-    return {seed: value for seed, value in sorted(by_seed.items()) if value is not None}
+def _whole(by_seed: BySeed) -> dict[int, float]:
+    """The values by seed; none where one is missing: the others would flatter the group."""
+    found = {seed: value for seed, value in sorted(by_seed.items()) if value is not None}
+    return found if len(found) == len(by_seed) else {}
 
 
 def _verdict(difference: Estimate | None, metric: Metric) -> str:
@@ -91,13 +98,22 @@ def _verdict(difference: Estimate | None, metric: Metric) -> str:
     return BETTER if (difference.sign > 0) == metric.higher_is_better else WORSE
 
 
-def _leader(metric: Metric, cells: Mapping[str, Cell]) -> str | None:
-    """The best mean. No leader where neither direction is better, or among fewer than two groups."""
-    means = {group: cell.estimate.mean for group, cell in cells.items() if cell.estimate is not None}
-    if metric.higher_is_better is None or len(means) < 2:
+def _leader(metric: Metric, known: Mapping[str, Mapping[int, float]]) -> str | None:
+    """The group that is ahead of most others, each pair over common seeds; of two the one of better mean.
+
+    With the same seeds everywhere that is the best mean; else a mean may be best by its seeds alone.
+    None where neither direction is better, or among fewer than two groups.
+    """
+    if metric.higher_is_better is None or len(known) < 2:
         return None
     sign = 1 if metric.higher_is_better else -1
-    return max(means, key=lambda group: sign * means[group])
+
+    def place(group: str) -> tuple[int, float]:
+        gaps = (paired(known[group], known[other]) for other in known if other != group)
+        mean = estimate(list(known[group].values())).mean
+        return sum(gap is not None and sign * gap.mean > 0 for gap in gaps), sign * mean
+
+    return max(known, key=place)
 
 
 def _ahead(metric: Metric, known: Mapping[str, Mapping[int, float]], leader: str | None, rival: str) -> bool:

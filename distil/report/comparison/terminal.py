@@ -115,7 +115,7 @@ def _chunks(
 
 
 def _texts(column: Column) -> Iterator[str]:
-    yield _best(column)
+    yield words.best(column)
     for cell in column.cells.values():
         yield f"{words.mean(cell, column)} {words.MARK}"
         yield f"{words.difference(cell, column)} {_sign(cell.verdict)}"
@@ -151,15 +151,9 @@ def _table(comparison: Comparison, columns: Sequence[Column], show: Show, refere
         table.add_row(name, str(len(group.runs)), *(_cell(column, group.label, show) for column in columns))
     if not comparison.unranked and len(comparison.groups) > 1:
         table.add_section()
-        lines = (Text(show(_best(column)), style="dim") for column in columns)
+        lines = (Text(show(words.best(column)), style="dim") for column in columns)
         table.add_row(Text("best", style="dim"), "", *lines)
     return table
-
-
-def _best(column: Column) -> str:
-    if column.leader is None:
-        return ""
-    return column.best if column.best is not None else "not separable"
 
 
 def _cell(column: Column, group: str, show: Show) -> Text:

@@ -144,7 +144,8 @@ def budget_line(table: EqualBudget) -> str:
         " this budget would do better."
     )
     unread = f" First evaluated later than that: {', '.join(table.unread)}." if table.unread else ""
-    return f"{told}, the most that every run reached.{early if table.early else ''}{unread}"
+    lost = f" No finite number there (diverged): {', '.join(table.lost)}." if table.lost else ""
+    return f"{told}, the most that every run reached.{early if table.early else ''}{unread}{lost}"
 
 
 def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
@@ -198,13 +199,22 @@ def columns_of(comparison: Comparison) -> tuple[Column, ...]:
     return comparison.columns
 
 
+def best(column: Column) -> str:
+    """The best group in one word of a table; empty where none is meant."""
+    return "" if column.leader is None else column.best or EITHER
+
+
 def best_line(column: Column) -> str:
     """Who is best, or who cannot be told from whom."""
     if column.leader is None:
         return ""
+    lacking = f"; no value: {_some(column.unvalued)}" if column.unvalued else ""
     if column.best is not None:
-        return f"best: {column.best}"
+        return f"best: {column.best}{lacking}"
     if len({cell.estimate.mean for cell in column.cells.values() if cell.estimate is not None}) == 1:
-        return "no difference"
-    others = ", ".join(column.rivals[:3]) + (" …" if len(column.rivals) > 3 else "")
-    return f"not separable: {column.leader} from {others}"
+        return f"no difference{lacking}"
+    return f"not separable: {column.leader} from {_some(column.rivals)}{lacking}"
+
+
+def _some(groups: Sequence[str]) -> str:
+    return ", ".join(groups[:3]) + (" …" if len(groups) > 3 else "")

@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distil.report.comparison.budget import direction, read_at
+from distil.report.comparison.charts import curves, folded_curve
 from distil.report.comparison.compare import compare
-from distil.report.comparison.words import held_line
-from tests.unit.report.made_up_sweep import write_job
+from distil.report.comparison.words import budget_line, held_line
+from distil.sweeps.search import OBJECTIVES
+from tests.unit.report.made_up_sweep import validation, write_job
 
 
 def line(step: int, seconds: float, tokens: int, nll: float) -> dict[str, Any]:
@@ -81,7 +83,56 @@ def test_what_was_held_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "better"),
-    [("nll_per_token", False), ("kl_per_token", False), ("top1_agreement", True), ("learning_rate", None)],
+    [
+        ("validation/nll_per_token", False),
+        ("validation/kl_per_token", False),
+        ("validation/top1_agreement", True),
+        ("validation/learning_rate", None),
+        ("validation/disagreement_with_accuracy_loss", None),  # no guess by a part of a name
+        ("train/loss", False),
+    ],
 )
-def test_directions_are_told_by_names(name: str, better: bool | None) -> None:
-    assert direction(f"validation/{name}") is better
+def test_directions_are_those_of_the_scalars_that_a_training_writes(name: str, better: bool | None) -> None:
+    assert direction(name) is better
+
+
+def test_every_objective_of_a_search_has_its_direction() -> None:
+    assert {name: -1 if direction(f"validation/{name}") else 1 for name in OBJECTIVES} == OBJECTIVES
+
+
+def test_a_run_that_diverged_takes_no_budget_from_the_others(tmp_path: Path) -> None:
+    for method, seed in (("sft", 0), ("sft", 1), ("kd", 0)):
+        write_job(tmp_path, method, seed, {"nll": 0.5})
+    whole = compare([tmp_path]).budgets["steps"]
+    curve = [
+        {**each, "validation/nll_per_token": None}
+        if "validation/nll_per_token" in each and each["step"] > 120
+        else each
+        for each in validation(1, 10.0)
+    ]
+    run = write_job(tmp_path, "kd", 1, {"nll": 0.5}, curve=curve)
+    comparison = compare([tmp_path])
+    table = comparison.budgets["steps"]
+    assert table.amount == whole.amount == 400
+    (column,) = table.columns
+    assert column.cells["kd"].by_seed[1] is None
+    assert column.cells["kd"].estimate is None
+    assert column.cells["sft"] == whole.columns[0].cells["sft"]
+    assert column.best is None
+    assert (table.lost, table.unread, table.early) == ((run.name,), (), False)
+    assert f"No finite number there (diverged): {run.name}." in budget_line(table)
+    kd = next(group for group in comparison.groups if group.label == "kd")
+    (piece,) = folded_curve(kd, "validation/nll_per_token", "steps")
+    assert piece[-1][0] == 120
+
+
+def test_no_line_leads_over_a_gap(tmp_path: Path) -> None:
+    points = [(1.0, 0.5), (2.0, None), (3.0, 0.1)]
+    assert [read_at(points, at) for at in (1.0, 1.5, 2.0, 2.5, 3.0)] == [0.5, None, None, None, 0.1]
+    curve = [{**line(step, step, step, 0.5), "validation/nll_per_token": nll}
+             for step, nll in ((1, 0.5), (2, 0.4), (3, None), (4, 1e200), (5, 0.3))]  # fmt: skip
+    write_job(tmp_path, "kd", 0, {"nll": 0.5}, curve=curve)
+    comparison = compare([tmp_path])
+    pieces = folded_curve(comparison.groups[0], "validation/nll_per_token", "steps")
+    assert [[point[0] for point in piece] for piece in pieces] == [[1, 2], [5]]
+    assert curves(comparison, "validation/nll_per_token", "steps").count('class="line"') == 2

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from distil.report.comparison import print_comparison, write_comparison
 from distil.report.comparison.compare import Comparison, compare
+from distil.report.comparison.runs import LeftOut
 from distil.report.comparison.table import Cell
+from distil.report.comparison.words import best_line
+from distil.report.run_directory import Metric
 from distil.types import InputError
 from tests.unit.report.made_up_sweep import write_job, write_sweep
 
@@ -105,7 +112,7 @@ def test_a_missing_job_is_named_and_the_rest_compared(tmp_path: Path) -> None:
     got = cell(comparison, "kd").difference
     assert got is not None
     assert got.n == 2
-    assert any("may flatter" in note for note in comparison.notes)
+    assert "1 run is left out: a mean of those that ended may flatter." in comparison.notes
 
 
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
@@ -125,6 +132,73 @@ def test_a_run_without_a_value_is_not_averaged_away(tmp_path: Path) -> None:
     assert cell(comparison, "kd").estimate is None
     assert cell(comparison, "kd").difference is None
     assert comparison.columns[0].best is None
+
+
+def test_a_group_without_a_value_is_nobodys_rival(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"gkd": SFT, "kd": KD, "revkd": {0: 0.61, 1: 0.64}})
+    run = write_job(tmp_path, "revkd", 2, {"nll": None})
+    comparison = compare([tmp_path])
+    (nll,) = comparison.columns
+    assert (nll.best, nll.rivals, nll.unvalued) == ("kd", (), ("revkd",))
+    assert best_line(nll) == "best: kd; no value: revkd"
+    assert f"{run.name}: no finite value of nll." in comparison.notes
+
+
+def test_nothing_is_held_against_a_baseline_that_lost_a_run(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": {0: 0.60, 1: 0.63}, "kd": KD})
+    write_job(tmp_path, "sft", 2, {"nll": None})
+    got = cell(compare([tmp_path]), "kd")
+    assert got.estimate is not None
+    assert got.difference is None
+    assert got.verdict == ""
+
+
+def test_who_leads_is_told_over_common_seeds(tmp_path: Path) -> None:
+    """The seeds that kd alone ran are easy: its mean is best, and it is worse wherever both ran."""
+    write_sweep(
+        tmp_path,
+        {
+            "sft": {0: 0.60, 1: 0.63, 2: 0.58},
+            "kd": {0: 0.65, 1: 0.68, 2: 0.631, 3: 0.1, 4: 0.1},
+        },
+    )
+    comparison = compare([tmp_path])
+    kd, sft = cell(comparison, "kd"), cell(comparison, "sft")
+    assert kd.estimate is not None
+    assert sft.estimate is not None
+    assert kd.estimate.mean < sft.estimate.mean
+    assert kd.verdict == "worse"
+    assert comparison.columns[0].best == "sft"
+
+
+@pytest.mark.parametrize("name", ["results.json", "cost.json", "metrics.jsonl"])
+@pytest.mark.parametrize("huge", ["1e308", "-1e308", "1" + "0" * 400])
+def test_numbers_that_nothing_can_be_reckoned_with_count_as_none(
+    tmp_path: Path, name: str, huge: str
+) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+    for seed in (0, 1):
+        run = next(tmp_path.glob(f"kd-*-s{seed}-*"))
+        text = (run / name).read_text(encoding="utf-8")
+        text = re.sub(
+            r'("nll": |"train": |"tokens": |"validation/nll_per_token": )[\d.]+', rf"\g<1>{huge}", text
+        )
+        assert huge in text
+        (run / name).write_text(text, encoding="utf-8")
+    comparison = compare([tmp_path])
+    write_comparison(comparison, tmp_path)
+    print_comparison(comparison, Console(file=io.StringIO(), width=80))
+    if name == "results.json":
+        assert cell(comparison, "kd").estimate is None
+        assert sum("no finite value of nll" in note for note in comparison.notes) == 2
+
+
+def test_a_format_may_not_ask_for_a_billion_digits(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT})
+    for run in tmp_path.iterdir():
+        text = (run / "results.json").read_text(encoding="utf-8")
+        (run / "results.json").write_text(text.replace('".3f"', '".1000000000f"'), encoding="utf-8")
+    assert compare([tmp_path]).columns[0].metric.format == Metric.format
 
 
 def test_one_seed_each(tmp_path: Path) -> None:
@@ -249,6 +323,7 @@ class TestBadInput:
             ("config.yaml", b"when: 2026-99-99"),
             ("config.yaml", b"seed: three\nmethod: {name: kd}"),
             ("config.yaml", b"seed: 0\nmethod: kd"),
+            ("config.yaml", b"seed: true\nmethod: {name: kd}"),
             ("config.yaml", b""),
             ("config.yaml", None),
         ],
@@ -290,6 +365,21 @@ def test_runs_are_found_once_wherever_they_lie(tmp_path: Path) -> None:
     comparison = compare([tmp_path, tmp_path / "b", next((tmp_path / "b").iterdir())])
     assert comparison.runs == 6
     assert not comparison.left_out
+
+
+def test_an_exported_student_is_no_run(tmp_path: Path) -> None:
+    run = write_job(tmp_path / "runs", "kd", 0, {"nll": 0.3})
+    (tmp_path / "runs" / "exported").mkdir()
+    shutil.copy(run / "config.yaml", tmp_path / "runs" / "exported")
+    assert not compare([tmp_path]).left_out
+
+
+def test_runs_that_left_no_directory_are_told_by_who_knows(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT})
+    lost = LeftOut("method=kd seed=1", "failed: Out of memory.")
+    comparison = compare([tmp_path], left_out=[lost])
+    assert comparison.left_out == (lost,)
+    assert "1 run is left out: a mean of those that ended may flatter." in comparison.notes
 
 
 def test_the_order_of_folders_does_not_matter(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from distil.cli import main
 from distil.report.comparison import compare, print_comparison, write_comparison
 from distil.report.comparison.style import group_hues, places
 from distil.report.palette import METHODS, hues
-from tests.unit.report.made_up_sweep import read, write_job, write_sweep
+from tests.unit.report.made_up_sweep import read, write, write_job, write_sweep
 from tests.unit.report.test_html import Page
 
 SFT = {0: 0.60, 1: 0.63, 2: 0.58}
@@ -43,6 +43,18 @@ def test_results_are_equal_bytes_and_costs_are_elsewhere(tmp_path: Path) -> None
     assert written[0][1] != written[1][1]
     assert b"seconds" not in written[0][0]
     assert str(tmp_path).encode() not in written[0][0]
+
+
+def test_files_do_not_depend_on_the_order_of_folders(tmp_path: Path) -> None:
+    runs = [
+        write_job(tmp_path, method, seed, {"nll": value}, changes={"data.max_train_rows": rows})
+        for method, by_seed, rows in (("kd", KD, 400), ("sft", SFT, 300), ("gkd", SFT, 500))
+        for seed, value in by_seed.items()
+    ]
+    for number, order in enumerate((runs, runs[::-1], runs[4:] + runs[:4])):
+        write_comparison(compare(order), tmp_path / str(number))
+    for end in (".json", "_cost.json", ".csv", ".md", ".html"):
+        assert len({(tmp_path / str(n) / f"comparison{end}").read_bytes() for n in range(3)}) == 1
 
 
 def test_json_holds_what_the_comparison_says(sweep: Path) -> None:
@@ -84,6 +96,26 @@ def test_a_spreadsheet_runs_no_text_of_a_config(tmp_path: Path) -> None:
     ]
     assert not any(re.match(r"[=@+]|-[^0-9]", cell) for cell in cells)
     assert "'=1+1" in cells
+
+
+def test_names_and_units_of_metrics_do_nothing(tmp_path: Path) -> None:
+    """They are somebody's words too: no formula in a spreadsheet, no markup, no end of a table's cell."""
+    evil = "=1+1|<img src=x>*[a](b)*"
+    for method in ("sft", "kd"):
+        for seed in (0, 1):
+            run = write_job(tmp_path, method, seed, {evil: 0.5 + seed / 10})
+            results = read(run / "results.json")
+            results["metrics"][evil]["unit"] = "@SUM(A1)|<b>"
+            write(run, "results.json", results)
+    write_comparison(compare([tmp_path]), tmp_path)
+    text = (tmp_path / "comparison.csv").read_text(encoding="utf-8")
+    cells = [cell for row in csv.reader(io.StringIO(text)) for cell in row]
+    assert f"'{evil}" in cells
+    assert not any(re.match(r"[=@+]|-[^0-9]", cell) for cell in cells)
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)<(?!br>)|(?<!\\)\[", text)
+    for table in re.findall(r"(?:^\|.*\|$\n?)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
 def test_markdown_tables_are_whole(sweep: Path) -> None:
