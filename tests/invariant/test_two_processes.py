@@ -40,7 +40,7 @@ def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     two = outcome(name, tmp_path / "two", torchrun)
     assert two["totals"] == one["totals"]
-    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)  # rounding, which AdamW feeds back
     assert torch.allclose(two["weights"], one["weights"], atol=2e-4)
     for ours, theirs in zip(two["means"], one["means"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
