@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import logging
 import shutil
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages, check_processes
 from distil.data.base import check_data
 from distil.files import check_writable, read_json, write_json, write_text
+from distil.locks import alone
 from distil.methods.base import METHODS, Method
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
@@ -44,16 +46,31 @@ DDP_TIMEOUT = 1800
 """Seconds, as transformers has it."""
 
 
-def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path:
+def tell(line: str) -> None:
+    """Print ``line`` for the person at the terminal, beside results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def run(
+    config: ExperimentConfig, *, command: str, summary: bool = True, say: Callable[[str], None] = tell
+) -> Path:
     """Run ``config`` to its end and return its run directory; a run that is done is only shown.
 
-    ``summary``: whether to print at the end what came out.
+    Where another command is at that run, it is waited for. Of the processes that ``torchrun`` starts, the
+    first writes the directory, and alone says what went wrong.
+
+    Args:
+        config: of the run.
+        command: what starts it again.
+        summary: whether to print at the end what came out.
+        say: takes a line of who is waited for.
+
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
-    Of the processes that ``torchrun`` starts, the first writes the directory, and alone says what went wrong.
     """
     check_processes(config)
-    with ranks.joined(config.trainer.arguments().get("ddp_timeout", DDP_TIMEOUT)):
-        name, folder, done = ranks.from_main(lambda: _located(config))
+    patience = config.trainer.arguments().get("ddp_timeout", DDP_TIMEOUT)
+    with ExitStack() as held, ranks.joined(patience):
+        name, folder, done = ranks.from_main(lambda: _located(config, held, say))
         if ranks.is_main():
             _run_first(config, redact(command), name, Path(folder), summary)
         elif not done:
@@ -61,8 +78,14 @@ def run(config: ExperimentConfig, *, command: str, summary: bool = True) -> Path
     return Path(folder)
 
 
-def _located(config: ExperimentConfig) -> tuple[str, str, bool]:
+def _located(config: ExperimentConfig, held: ExitStack, say: Callable[[str], None]) -> tuple[str, str, bool]:
+    """Identity, folder, whether it is done; if not, the folder is this process's for as long as ``held``."""
     name, folder = locate(config)
+    if status_of(folder) != "done":
+        try:
+            held.enter_context(alone(folder, say))
+        except OSError as error:
+            raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error
     return name, str(folder), status_of(folder) == "done"
 
 

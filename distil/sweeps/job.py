@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distil.config.schema import ExperimentConfig
-from distil.experiment import locate, run
-from distil.locks import alone
+from distil.experiment import locate, run, tell
 from distil.metrics.base import METRICS
 from distil.redact import redact
 from distil.report.run_directory import read_run
@@ -43,7 +42,7 @@ def run_job(
         command: runs this job alone.
         say: takes the lines for the terminal; None prints them.
     """
-    say = say or _say
+    say = say or tell
     jobs = record.jobs()
     number = next((i for i, job in enumerate(jobs, 1) if job.overrides == list(overrides)), None)
     job = jobs[number - 1] if number is not None else Job(list(overrides), " ".join(overrides))
@@ -58,8 +57,7 @@ def run_job(
         experiment = config()
         if job.run is None:  # of a sweeper that finds its jobs as it goes
             job.run = os.path.relpath(locate(experiment)[1], record.folder)
-        with alone(record.folder / job.run, say):
-            folder = run(experiment, command=command, summary=False)
+        folder = run(experiment, command=command, summary=False, say=lambda line: say(f"  {line}"))
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
     except (KeyboardInterrupt, RunInterrupted):
@@ -107,7 +105,3 @@ def free_memory() -> None:
 def _one_line(text: str) -> str:
     told: str = redact(text)
     return cut(told, 500)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

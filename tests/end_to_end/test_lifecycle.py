@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -187,6 +188,33 @@ def test_mixed_precision_trains_and_says_nothing(
     assert "WARNING" not in done.stderr
     results = read(only_run(tmp_path), "results.json")
     assert results["student_after"]["nll"] != results["student_before"]["nll"]
+
+
+def test_the_same_command_at_the_same_time_waits_and_shows_the_run(
+    small_arguments: list[str], tmp_path: Path
+) -> None:
+    """One process writes the directory: every step is logged once, and nothing of a lock is left."""
+    arguments = ["method=sft", *small_arguments, f"output_dir={tmp_path}"]
+    first = started(*arguments)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("default/*/status.json")):
+        assert first.poll() is None, first.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    first.send_signal(signal.SIGSTOP)
+    second = started(*arguments)
+    assert second.stderr is not None
+    said = next((line for line in second.stderr if "in use" in line), "")
+    first.send_signal(signal.SIGCONT)
+    assert f"in use by process {first.pid} on {socket.gethostname()}: waiting for it to end." in said
+    shown, errors = second.communicate(timeout=250)
+    assert second.returncode == 0, errors
+    assert "Done before" in shown
+    _, errors = first.communicate(timeout=100)
+    assert first.returncode == 0, errors
+    folder = only_run(tmp_path)
+    assert steps_logged(folder) == list(range(2, 21, 2))
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_rerun_starts_afresh_in_a_new_folder(
