@@ -166,13 +166,13 @@ def _ends(key: str, tail: str) -> bool:
 
 
 def shown(value: Any, whole: bool = True) -> str:
-    """A config value as a person writes it; of paths the last part alone, unless ``whole``."""
+    """A config value as a person writes it; unless ``whole``, a path by its end, a number by six digits."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.15g}" if whole else f"{value:.6g}"
     if isinstance(value, str):
         return value if whole else value.rstrip("/").rpartition("/")[2] or value
     return json.dumps(value, ensure_ascii=False, default=str)

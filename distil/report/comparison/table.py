@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -109,11 +110,15 @@ def _leader(metric: Metric, known: Mapping[str, Mapping[int, float]]) -> str | N
     sign = 1 if metric.higher_is_better else -1
 
     def place(group: str) -> tuple[int, float]:
-        gaps = (paired(known[group], known[other]) for other in known if other != group)
-        mean = estimate(list(known[group].values())).mean
-        return sum(gap is not None and sign * gap.mean > 0 for gap in gaps), sign * mean
+        ahead = sum(sign * _gap(known[group], known[other]) > 0 for other in known if other != group)
+        return ahead, sign * estimate(list(known[group].values())).mean
 
     return max(known, key=place)
+
+
+def _gap(values: Mapping[int, float], others: Mapping[int, float]) -> float:
+    """The sum of the differences over common seeds: 0 without any."""
+    return math.fsum(value - others[seed] for seed, value in values.items() if seed in others)
 
 
 def _ahead(metric: Metric, known: Mapping[str, Mapping[int, float]], leader: str | None, rival: str) -> bool:

@@ -245,6 +245,11 @@ def test_paths_that_end_alike_are_two_groups(tmp_path: Path) -> None:
     assert len(compare([tmp_path]).groups) == 3
 
 
+def test_numbers_that_begin_alike_are_two_groups(tmp_path: Path) -> None:
+    grid(tmp_path, [("kd", {"trainer.learning_rate": rate}) for rate in (1e-4, 1.00000001e-4)])
+    assert labels(compare([tmp_path])) == ["learning_rate=0.0001", "learning_rate=0.000100000001"]
+
+
 @pytest.mark.parametrize(
     ("value", "text", "short"),
     [
@@ -252,6 +257,7 @@ def test_paths_that_end_alike_are_two_groups(tmp_path: Path) -> None:
         (True, "true", "true"),
         (2.0, "2", "2"),
         (1e-3, "0.001", "0.001"),
+        (0.1234567891, "0.1234567891", "0.123457"),
         ("models/a/", "models/a/", "a"),
         ([0, 2], "[0, 2]", "[0, 2]"),
         ("", "", ""),
