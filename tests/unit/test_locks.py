@@ -85,7 +85,8 @@ def test_a_forked_child_does_not_hold_what_its_dead_parent_held(tmp_path: Path) 
         process.wait()
         os.kill(child, 0)  # lives
         with alone(tmp_path / "run", None):
-            pass
+            os.kill(child, 0)  # beside it
+        assert list(tmp_path.iterdir()) == [], "it was free, and is left so"
     finally:
         os.kill(child, 9)
 
