@@ -5,42 +5,35 @@ Everything that can be refused is refused before a model loads; everything that 
 
 from __future__ import annotations
 
-import errno
 import logging
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from distil import environment, identity, ranks
-from distil.adapters.base import ADAPTERS
-from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
-from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.config.validate import check_packages, check_processes
-from distil.data.base import check_data
-from distil.files import check_writable, read_json, write_json, write_text
+from distil import environment, ranks
+from distil.config.schema import ExperimentConfig
+from distil.config.validate import check_processes
+from distil.files import write_json, write_text
 from distil.locks import alone
-from distil.methods.base import METHODS, Method
-from distil.models import check_models, check_quantized
-from distil.models.sources import student_source, teacher_source
+from distil.methods.base import METHODS
+from distil.preflight import fingerprints, ignored_keys, locate
 from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.terminal import print_summary
-from distil.tracking import NoTracker, Tracker, check_tracker, how_to_see, start_tracker
-from distil.types import DistilError, InputError, RunFailed, RunInterrupted
+from distil.run_log import log_file
+from distil.status import kept_status, status_of
+from distil.tracking import NoTracker, Tracker, how_to_see, start_tracker
+from distil.types import InputError
 
 logger = logging.getLogger(__name__)
-
-STATUS = "status.json"
 
 DDP_TIMEOUT = 1800
 """Seconds, as transformers has it."""
@@ -112,8 +105,8 @@ def _run_first(config: ExperimentConfig, command: str, name: str, folder: Path, 
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     _open_folder(folder, config, command)
-    with _reported(folder), _log_file(folder / "run.log"):
-        with _kept_status(folder, name, command), ExitStack() as started, ranks.one_failure():
+    with _reported(folder), log_file(folder / "run.log"):
+        with kept_status(folder, name, command), ExitStack() as started, ranks.one_failure():
             from distil.stages import run_stages
 
             plain = _without_secrets(config)
@@ -137,77 +130,10 @@ def _keep_files(tracker: Tracker, folder: Path) -> None:
         logger.warning("The tracker did not get its files: %s: %s", type(error).__name__, error)
 
 
-def locate(config: ExperimentConfig) -> tuple[str, Path]:
-    """The identity of the run of ``config`` and its folder. Raises InputError for what cannot run."""
-    preflight(config)
-    name = identify(config, METHODS.get(config.method.name).factory(config.method))
-    return name, identity.run_folder(config, name)
-
-
-def preflight(config: ExperimentConfig) -> None:
-    """Refuse what cannot work, with the standard library alone: no model, no torch."""
-    check_packages(config)
-    check_tracker(config.tracker)
-    check_data(config.data, config.run.allow_network)
-    adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
-    check_models(config.model, allow_network=config.run.allow_network)
-    check_quantized(
-        config.model, f"peft={config.peft.name}", adapter.adapts, adapter.quantization is not None
-    )
-    if config.model.student.adapter is not None:
-        check_stored(Path(config.model.student.adapter).expanduser(), adapter.shape())
-    check_writable(config.output_dir)
-
-
-def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
-    """The identity of this run: its config without what has no effect, its files' contents, the code."""
-    known = _fingerprints(config)
-    if ranks.world_size() > 1:  # they multiply the batch
-        known |= {"processes": str(ranks.world_size())}
-    return identity.run_identity(asdict(config), known, environment.code_version(), _ignored(config, method))
-
-
-def _ignored(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
-    """Dotted keys that this run does not use."""
-    ignored = [f"method.{key}" for key in config.method.ignored]
-    return ignored if method.wants_rollouts else [*ignored, "rollouts"]
-
-
-def _fingerprints(config: ExperimentConfig) -> dict[str, str]:
-    """Contents of the files and folders that config values name, by dotted key."""
-    sources = (teacher_source(config.model), student_source(config.model))
-    paths = {
-        source.key: source.folder for source in sources if source is not None and source.folder is not None
-    }
-    for key, value in asdict(config.data).items():
-        if (
-            isinstance(value, str)
-            and (key == "path" or key.endswith("_file"))
-            and Path(value).expanduser().exists()
-        ):
-            paths[f"data.{key}"] = Path(value).expanduser()
-    adapter = config.model.student.adapter
-    if adapter is not None:
-        saved = Path(adapter).expanduser()
-        # Not its model card, which holds a command: what weights are and how they are put on, no more.
-        paths |= {"model.student.adapter": saved / WEIGHTS, "adapter_config": saved / ADAPTER_CONFIG}
-    paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}
-    return {key: identity.fingerprint_path(path) for key, path in paths.items()}
-
-
 def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
     """The config as plain values, for files and trackers."""
     plain: dict[str, Any] = redact(asdict(config))
     return plain
-
-
-def status_of(folder: Path) -> str | None:
-    """What the ``status.json`` of a run directory says; None where there is none that can be read."""
-    try:
-        status: str = read_json(folder / STATUS)["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return status
 
 
 def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
@@ -218,8 +144,8 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
         method = METHODS.get(config.method.name).factory(config.method)
         known: dict[str, Any] = {
             "code": environment.code_version(),
-            "fingerprints": _fingerprints(config),
-            "ignored": _ignored(config, method),
+            "fingerprints": fingerprints(config),
+            "ignored": ignored_keys(config, method),
         }
         if ranks.world_size() > 1:
             known["processes"] = ranks.world_size()
@@ -241,106 +167,3 @@ def _reported(folder: Path) -> Iterator[None]:
             logger.warning("No report: %s: %s", type(error).__name__, error)
         raise
     write_report(folder)
-
-
-class _Redacted(logging.Formatter):
-    """Libraries log addresses and paths as they were given, secrets and all."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text: str = redact(super().format(record))
-        return text
-
-
-@contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Everything the project and its libraries log goes to ``run.log`` as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root, ours = logging.getLogger(), logging.getLogger("distil")
-    level = ours.level
-    shown = logging.StreamHandler()  # our own warnings are for the person at the terminal too
-    shown.setLevel(logging.WARNING)
-    shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
-    root.addHandler(handler)
-    ours.addHandler(shown)
-    ours.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        ours.setLevel(level)
-        ours.removeHandler(shown)
-        root.removeHandler(handler)
-        handler.close()
-
-
-@contextmanager
-def _kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
-    """Keep ``status.json`` true: running, then done, interrupted or failed with the reason."""
-    status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
-
-    def write(state: str, reason: str | None = None) -> None:
-        finished = None if state == "running" else _now()
-        told = status | {"status": state, "reason": redact(reason), "finished": finished, "command": command}
-        try:
-            write_json(folder / STATUS, told)
-        except OSError as error:
-            if state != "failed":
-                raise
-            # A full disk: overwriting takes no new room, and the run's own error is what the user must see.
-            logger.warning("%s could not be written: %s", STATUS, error)
-
-    fresh = not (folder / STATUS).exists()
-    write("running")
-    go_on = f"The same command goes on from the last checkpoint:\n  {command}"
-    try:
-        yield
-    except (KeyboardInterrupt, RunInterrupted) as error:
-        write("interrupted", str(error) or "Ctrl-C")
-        raise RunInterrupted(f"{str(error) or 'Stopped.'} {go_on}") from None
-    except InputError as error:
-        # Seen only once the data were tokenised: a run that never began leaves nothing behind.
-        if fresh:
-            shutil.rmtree(folder)
-        else:
-            write("failed", str(error))
-        raise
-    except DistilError as error:
-        write("failed", str(error))
-        raise
-    except Exception as error:
-        failure = _known_failure(error)
-        write("failed", str(failure or f"{type(error).__name__}: {error}"))
-        if failure is not None:
-            raise failure from error
-        logger.exception("The run failed.")
-        raise
-    write("done")
-
-
-def _known_failure(error: Exception) -> RunFailed | None:
-    """The user's word for failures of the machine; None for what is a mistake of ours."""
-    text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
-        return RunFailed(
-            "Out of memory. Halve trainer.per_device_train_batch_size and double "
-            "trainer.gradient_accumulation_steps: the result stays the same. Shorter rows "
-            "(data.max_length) and "
-            f"eval.batch_size help too. ({text.splitlines()[0] if text else 'MemoryError'})"
-        )
-    if _is_disk_full(error):
-        return RunFailed(
-            f"The disk is full ({text}). What was written before is kept; free some space and run again."
-        )
-    return None
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Libraries say it each in their way: safetensors in words, torch only in what its error came from."""
-    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    words = any(word in str(error) for word in ("No space left on device", "Disk quota exceeded"))
-    before = error.__cause__ or error.__context__
-    return told or words or (before is not None and _is_disk_full(before))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

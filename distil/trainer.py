@@ -9,7 +9,7 @@ accumulation, padding and data parallelism cannot change the answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -23,37 +23,15 @@ from distil.forward import Forward, scored_and_targets
 from distil.head import score
 from distil.losses import Term
 from distil.methods.base import Method
-from distil.rollouts import generate, uniforms
-from distil.saving import CheckpointedTrainer
 from distil.tally import Tally
-from distil.types import IGNORE_INDEX, REFERENCE, ROLLOUT, RunFailed, Sequences
+from distil.types import REFERENCE, ROLLOUT, RunFailed, Sequences
+from distil.windows import TrainRows, WindowedTrainer
 
 Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 """The cheap evaluation during training: the student in, scalars out."""
 
 
-class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
-    """Tokenised rows with their indices: a rollout finds its prompt by it, an error names its row."""
-
-    def __init__(self, rows: Sequence[dict[str, Any]]) -> None:
-        self.rows = [
-            {
-                "index": i,
-                "input_ids": row["input_ids"],
-                "labels": row["labels"],
-                "prompt_ids": row["prompt_ids"],
-            }
-            for i, row in enumerate(rows)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
-
-
-class DistillationTrainer(CheckpointedTrainer):
+class DistillationTrainer(WindowedTrainer):
     """``transformers.Trainer`` with the order inside an optimizer step taken over.
 
     Args:
@@ -111,34 +89,6 @@ class DistillationTrainer(CheckpointedTrainer):
         if teacher is not None and getattr(teacher, "hf_device_map", None) is None:
             nn.Module.to(teacher, args.device)
 
-    # ---- draw and count
-
-    def get_batch_samples(
-        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
-    ) -> tuple[list[dict[str, Any]], None]:
-        """Draw the micro-batches of one optimizer step, roll the student out, count what will be scored."""
-        window: list[dict[str, Any]] = []
-        for _ in range(num_batches):
-            batch = next(epoch_iterator, None)
-            if batch is None:
-                break
-            window.append(batch)
-        fresh = self._without_repeats(window)
-        if window and self.wants_rollouts():
-            self._roll_out(window, fresh)
-        counts = self._count(window, fresh)
-        for batch in window:
-            batch["counts"] = counts
-        return window, None
-
-    def terms(self) -> tuple[Term, ...]:
-        """The terms of the coming step that weigh anything."""
-        return tuple(term for term in self.method.terms(self.state.global_step) if term.weight != 0)
-
-    def wants_rollouts(self) -> bool:
-        """Whether a term of the coming step scores the student's own sequences."""
-        return any(term.sequences is ROLLOUT for term in self.terms())
-
     def refuse_broken_student(self) -> None:
         """Raise RunFailed, once training is over, for a student that nobody should take for a trained one:
         weights that are no numbers, or a method whose rollouts never came."""
@@ -153,85 +103,6 @@ class DistillationTrainer(CheckpointedTrainer):
     def tokens_seen(self) -> int:
         """Scored tokens trained on so far, of all sequences and ranks."""
         return self.tally.scored_tokens + self.tally.rollout_tokens
-
-    def _without_repeats(self, window: list[dict[str, Any]]) -> list[int]:
-        """How many leading rows of each micro-batch are new in this epoch; the others' labels are blanked.
-
-        Several processes get batches of one size and number: rows drawn before fill up the end of an epoch.
-        """
-        rank, world, size = self.args.process_index, self.args.world_size, self.args.train_batch_size
-        if world == 1 or self.args.dataloader_drop_last:
-            return [len(batch["index"]) for batch in window]
-        rows, accumulated = len(self.train_rows), self.args.gradient_accumulation_steps
-        steps = math.ceil(math.ceil(rows / (size * world)) / accumulated)  # of an epoch
-        first = self.state.global_step % steps * accumulated
-        starts = [(at * world + rank) * size for at in range(first, first + len(window))]
-        fresh = [min(max(rows - start, 0), size) for start in starts]
-        for batch, count in zip(window, fresh, strict=True):
-            batch["labels"][count:] = IGNORE_INDEX
-        return fresh
-
-    def _roll_out(self, window: list[dict[str, Any]], fresh: Sequence[int]) -> None:
-        """Sample a response for each row of the window, in one batch, and add them to the micro-batches.
-
-        Only the first ``fresh`` responses of each are scored.
-        """
-        sizes = [len(batch["index"]) for batch in window]
-        indices = [int(i) for batch in window for i in batch["index"]]
-        prompts = [self.train_rows[i]["prompt_ids"] for i in indices]
-        # Noise belongs to the row's place in the global batch: no micro-batch size, rank or padding moves it.
-        rank, world, size = self.args.process_index, self.args.world_size, self.args.train_batch_size
-        slots = [(at * world + rank) * size + i for at, count in enumerate(sizes) for i in range(count)]
-        c = self.rollouts
-        assert self.model is not None
-        with self.accelerator.autocast():
-            generated = generate(
-                self.model,
-                prompts,
-                eos_ids=self.eos_ids,
-                pad_id=self.pad_id,
-                max_new_tokens=c.max_new_tokens,
-                uniforms=uniforms(self.args.seed, self.state.global_step, slots, c.max_new_tokens),
-                temperature=c.sampling_temperature,
-                top_k=c.top_k,
-                top_p=c.top_p,
-                vocabulary=self.shared_vocabulary,
-            )
-        rows = [
-            {
-                "input_ids": prompt + response.ids,
-                "labels": [IGNORE_INDEX] * len(prompt) + response.ids,
-            }
-            for prompt, response in zip(prompts, generated, strict=True)
-        ]
-        start = 0
-        for batch, size, count in zip(window, sizes, fresh, strict=True):
-            rolled = collate(rows[start : start + size], self.pad_id)
-            rolled["labels"][count:] = IGNORE_INDEX
-            batch["rollout"] = {key: value.to(self.args.device) for key, value in rolled.items()}
-            start += size
-
-    def _count(self, window: list[dict[str, Any]], fresh: Sequence[int]) -> dict[str, Tensor]:
-        """Scored tokens of each kind of sequence, over the window and all ranks."""
-        counts = torch.zeros(3, dtype=torch.long, device=self.args.device)
-        for batch, rows in zip(window, fresh, strict=True):
-            counts[0] += scored_and_targets(batch["labels"])[1].numel()
-            if "rollout" in batch:
-                counts[1] += scored_and_targets(batch["rollout"]["labels"])[1].numel()
-                counts[2] += rows
-        counts = self._over_ranks(counts)
-        if any(term.sequences is REFERENCE for term in self.terms()):
-            self.tally.scored_tokens += int(counts[0])
-        self.tally.rollout_tokens += int(counts[1])
-        self.tally.rollouts += int(counts[2])
-        return {REFERENCE.value: counts[0], ROLLOUT.value: counts[1]}
-
-    def _over_ranks(self, own: Tensor) -> Tensor:
-        """The sum of a tensor over all processes."""
-        if self.args.world_size == 1:
-            return own
-        summed: Tensor = self.accelerator.reduce(own, reduction="sum")
-        return summed
 
     # ---- score
 

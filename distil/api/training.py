@@ -29,8 +29,8 @@ from distil.evaluation import score_rows
 from distil.files import check_writable, read_json
 from distil.methods.base import Method
 from distil.models.load import quiet
-from distil.stages import training_arguments
 from distil.trainer import DistillationTrainer, Evaluate
+from distil.training import training_arguments
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distil.config.schema import ExperimentConfig
-from distil.experiment import locate, run, tell
+from distil.experiment import run, tell
 from distil.metrics.base import METRICS
+from distil.preflight import locate
 from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.terminal import cut

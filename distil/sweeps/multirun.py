@@ -25,8 +25,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
-from distil.experiment import locate
 from distil.locks import alone
+from distil.preflight import locate
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.config.schema import ExperimentConfig
-from distil.experiment import locate, status_of
 from distil.files import read_json
+from distil.preflight import locate
+from distil.status import status_of
 from distil.sweeps.record import DONE, Job, shared
 from distil.types import DistilError, InputError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distil.stages import saved_and_trained_bytes
+from distil.training import saved_and_trained_bytes
 from tests.adapters import load, save_bases
 from tests.training import Setup, build_method
 

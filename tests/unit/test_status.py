@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil.experiment import _kept_status, _known_failure
+from distil.status import kept_status, known_failure
 from distil.types import RunFailed, RunInterrupted
 
 FULL = Path("/dev/full")
@@ -21,7 +21,7 @@ def test_out_of_memory_is_told_with_the_way_out() -> None:
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**52)
     for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
-        failure = _known_failure(error)
+        failure = known_failure(error)
         assert failure is not None
         assert "gradient_accumulation_steps" in str(failure)
 
@@ -49,10 +49,10 @@ def test_a_full_disk_is_told_whoever_met_it(tmp_path: Path) -> None:
     for save in (python, by_torch, by_safetensors):
         with pytest.raises(Exception) as raised:
             save()
-        failure = _known_failure(raised.value)
+        failure = known_failure(raised.value)
         assert failure is not None, repr(raised.value)
         assert "disk is full" in str(failure)
-    assert _known_failure(ValueError("No such thing")) is None
+    assert known_failure(ValueError("No such thing")) is None
 
 
 def test_status_in_every_ending(tmp_path: Path) -> None:
@@ -62,18 +62,18 @@ def test_status_in_every_ending(tmp_path: Path) -> None:
         content: dict[str, str] = json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))
         return content
 
-    with _kept_status(tmp_path, "id", "the command"):
+    with kept_status(tmp_path, "id", "the command"):
         assert status()["status"] == "running"
     assert status()["status"] == "done"
     go_on = r"^Stopped\. The same command[^\n]*\n  the command"
-    with pytest.raises(RunInterrupted, match=go_on), _kept_status(tmp_path, "id", "the command"):
+    with pytest.raises(RunInterrupted, match=go_on), kept_status(tmp_path, "id", "the command"):
         raise KeyboardInterrupt
     assert (status()["status"], status()["reason"]) == ("interrupted", "Ctrl-C")
-    with pytest.raises(RunFailed), _kept_status(tmp_path, "id", "the command"):
+    with pytest.raises(RunFailed), kept_status(tmp_path, "id", "the command"):
         raise MemoryError
     assert status()["status"] == "failed"
     assert status()["reason"].startswith("Out of memory")
-    with pytest.raises(ZeroDivisionError), _kept_status(tmp_path, "id", "the command"):
+    with pytest.raises(ZeroDivisionError), kept_status(tmp_path, "id", "the command"):
         _ = 1 / 0
     assert "ZeroDivisionError" in status()["reason"]
 
@@ -87,7 +87,7 @@ def test_a_status_that_cannot_be_written_hides_no_error(
         raise OSError(28, "No space left on device")
 
     def run() -> None:
-        with _kept_status(tmp_path, "id", "the command"):
+        with kept_status(tmp_path, "id", "the command"):
             monkeypatch.setattr(os, "fsync", full)
             full(0)
 

@@ -1,0 +1,78 @@
+"""What is settled before anything expensive loads: whether a run can work, which run it is, where it goes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from distil import environment, identity, ranks
+from distil.adapters.base import ADAPTERS
+from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
+from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.config.validate import check_packages
+from distil.data.base import check_data
+from distil.files import check_writable
+from distil.methods.base import METHODS, Method
+from distil.models import check_models, check_quantized
+from distil.models.sources import student_source, teacher_source
+from distil.tracking import check_tracker
+
+
+def locate(config: ExperimentConfig) -> tuple[str, Path]:
+    """The identity of the run of ``config`` and its folder. Raises InputError for what cannot run."""
+    preflight(config)
+    name = identify(config, METHODS.get(config.method.name).factory(config.method))
+    return name, identity.run_folder(config, name)
+
+
+def preflight(config: ExperimentConfig) -> None:
+    """Refuse what cannot work, with the standard library alone: no model, no torch."""
+    check_packages(config)
+    check_tracker(config.tracker)
+    check_data(config.data, config.run.allow_network)
+    adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
+    check_models(config.model, allow_network=config.run.allow_network)
+    check_quantized(
+        config.model, f"peft={config.peft.name}", adapter.adapts, adapter.quantization is not None
+    )
+    if config.model.student.adapter is not None:
+        check_stored(Path(config.model.student.adapter).expanduser(), adapter.shape())
+    check_writable(config.output_dir)
+
+
+def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
+    """The identity of this run: its config without what has no effect, its files' contents, the code."""
+    known = fingerprints(config)
+    if ranks.world_size() > 1:  # they multiply the batch
+        known |= {"processes": str(ranks.world_size())}
+    return identity.run_identity(
+        asdict(config), known, environment.code_version(), ignored_keys(config, method)
+    )
+
+
+def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
+    """Dotted keys that this run does not use."""
+    ignored = [f"method.{key}" for key in config.method.ignored]
+    return ignored if method.wants_rollouts else [*ignored, "rollouts"]
+
+
+def fingerprints(config: ExperimentConfig) -> dict[str, str]:
+    """Contents of the files and folders that config values name, by dotted key."""
+    sources = (teacher_source(config.model), student_source(config.model))
+    paths = {
+        source.key: source.folder for source in sources if source is not None and source.folder is not None
+    }
+    for key, value in asdict(config.data).items():
+        if (
+            isinstance(value, str)
+            and (key == "path" or key.endswith("_file"))
+            and Path(value).expanduser().exists()
+        ):
+            paths[f"data.{key}"] = Path(value).expanduser()
+    adapter = config.model.student.adapter
+    if adapter is not None:
+        saved = Path(adapter).expanduser()
+        # Not its model card, which holds a command: what weights are and how they are put on, no more.
+        paths |= {"model.student.adapter": saved / WEIGHTS, "adapter_config": saved / ADAPTER_CONFIG}
+    paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}
+    return {key: identity.fingerprint_path(path) for key, path in paths.items()}

@@ -1,0 +1,40 @@
+"""The log of one run, in its directory: what the project and its libraries say, without secrets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distil.redact import redact
+
+
+class _Redacted(logging.Formatter):
+    """Libraries log addresses and paths as they were given, secrets and all."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text: str = redact(super().format(record))
+        return text
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Everything the project and its libraries log goes to ``run.log`` as well."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root, ours = logging.getLogger(), logging.getLogger("distil")
+    level = ours.level
+    shown = logging.StreamHandler()  # our own warnings are for the person at the terminal too
+    shown.setLevel(logging.WARNING)
+    shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
+    root.addHandler(handler)
+    ours.addHandler(shown)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.setLevel(level)
+        ours.removeHandler(shown)
+        root.removeHandler(handler)
+        handler.close()

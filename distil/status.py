@@ -1,0 +1,101 @@
+"""Whether a run is done: its ``status.json``, true however the run ends, and the word for why it failed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from distil.files import read_json, write_json
+from distil.redact import redact
+from distil.types import DistilError, InputError, RunFailed, RunInterrupted
+
+logger = logging.getLogger(__name__)
+
+STATUS = "status.json"
+
+
+def status_of(folder: Path) -> str | None:
+    """What the ``status.json`` of a run directory says; None where there is none that can be read."""
+    try:
+        status: str = read_json(folder / STATUS)["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return status
+
+
+@contextmanager
+def kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
+    """Keep ``status.json`` true: running, then done, interrupted or failed with the reason."""
+    status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
+
+    def write(state: str, reason: str | None = None) -> None:
+        finished = None if state == "running" else _now()
+        told = status | {"status": state, "reason": redact(reason), "finished": finished, "command": command}
+        try:
+            write_json(folder / STATUS, told)
+        except OSError as error:
+            if state != "failed":
+                raise
+            # A full disk: overwriting takes no new room, and the run's own error is what the user must see.
+            logger.warning("%s could not be written: %s", STATUS, error)
+
+    fresh = not (folder / STATUS).exists()
+    write("running")
+    go_on = f"The same command goes on from the last checkpoint:\n  {command}"
+    try:
+        yield
+    except (KeyboardInterrupt, RunInterrupted) as error:
+        write("interrupted", str(error) or "Ctrl-C")
+        raise RunInterrupted(f"{str(error) or 'Stopped.'} {go_on}") from None
+    except InputError as error:
+        # Seen only once the data were tokenised: a run that never began leaves nothing behind.
+        if fresh:
+            shutil.rmtree(folder)
+        else:
+            write("failed", str(error))
+        raise
+    except DistilError as error:
+        write("failed", str(error))
+        raise
+    except Exception as error:
+        failure = known_failure(error)
+        write("failed", str(failure or f"{type(error).__name__}: {error}"))
+        if failure is not None:
+            raise failure from error
+        logger.exception("The run failed.")
+        raise
+    write("done")
+
+
+def known_failure(error: Exception) -> RunFailed | None:
+    """The user's word for failures of the machine; None for what is a mistake of ours."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
+        return RunFailed(
+            "Out of memory. Halve trainer.per_device_train_batch_size and double "
+            "trainer.gradient_accumulation_steps: the result stays the same. Shorter rows "
+            "(data.max_length) and "
+            f"eval.batch_size help too. ({text.splitlines()[0] if text else 'MemoryError'})"
+        )
+    if _is_disk_full(error):
+        return RunFailed(
+            f"The disk is full ({text}). What was written before is kept; free some space and run again."
+        )
+    return None
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Libraries say it each in their way: safetensors in words, torch only in what its error came from."""
+    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    words = any(word in str(error) for word in ("No space left on device", "Disk quota exceeded"))
+    before = error.__cause__ or error.__context__
+    return told or words or (before is not None and _is_disk_full(before))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,148 @@
+"""The training of one run: its trainer, the room that it needs, and where it goes on from."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from transformers import PreTrainedModel, TrainingArguments
+
+from distil import checkpoints, ranks
+from distil.advice import advice
+from distil.anatomy import is_adapted
+from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
+from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.evaluation import pad_id, score_rows
+from distil.methods.base import Method
+from distil.parts import Parts
+from distil.tracking import Tracker
+from distil.trainer import DistillationTrainer
+from distil.types import InputError, RunInterrupted
+
+logger = logging.getLogger(__name__)
+
+
+def place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
+    """Models to the device, and room for the checkpoints on the disk."""
+    for model in (parts.student, parts.teacher):
+        if model is not None and getattr(model, "hf_device_map", None) is None:
+            torch.nn.Module.to(model, arguments.device)
+    if arguments.save_strategy != "no" and ranks.is_main():
+        saved, trained = saved_and_trained_bytes(parts.student)
+        keep = arguments.save_total_limit or 2  # null: all, however many those will be
+        needed = checkpoints.space_needed(saved, trained, keep)
+        # What a run that goes on has already written needs no room again.
+        there = sum(
+            path.stat().st_size for path in Path(arguments.output_dir or "").rglob("*") if path.is_file()
+        )
+        checkpoints.ensure_space(output, needed - there)
+
+
+def saved_and_trained_bytes(student: PreTrainedModel) -> tuple[int, int]:
+    """Bytes of the weights that a checkpoint holds, and of those that train: behind an adapter, the same."""
+    trained = sum(p.numel() * p.element_size() for p in student.parameters() if p.requires_grad)
+    whole = sum(p.numel() * p.element_size() for p in student.parameters())
+    return trained if is_adapted(student) else whole, trained
+
+
+def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
+    """The user's trainer keys, and those that are the runner's own. InputError for what does not fit."""
+    chosen = config.trainer.arguments()
+    chosen.setdefault("use_cpu", not torch.accelerator.is_available())  # or it refuses bf16 on a CPU
+    chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
+    try:
+        return TrainingArguments(
+            **chosen,
+            output_dir=str(folder / "checkpoints"),
+            seed=config.seed,
+            report_to=[],
+            disable_tqdm=True,
+            label_names=["labels"],  # else a warning about a wrapped model, and nothing gained
+            remove_unused_columns=False,
+            logging_nan_inf_filter=False,
+        )
+    except (ValueError, TypeError, ImportError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"trainer: transformers refuses these keys together: {text}") from error
+
+
+def build_trainer(
+    config: ExperimentConfig,
+    method: Method[MethodConfig],
+    parts: Parts,
+    arguments: TrainingArguments,
+    folder: Path,
+    tracker: Tracker,
+) -> tuple[DistillationTrainer, MetricsLog]:
+    """The trainer with its cheap evaluation, and the log of its scalars."""
+    validation = parts.splits.validation
+    rows = validation.select(range(min(config.eval.during_training_rows, len(validation)))).to_list()
+
+    def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
+        return ranks.from_main(lambda: in_one_process(model))
+
+    def in_one_process(model: PreTrainedModel) -> dict[str, float]:
+        return score_rows(
+            model, parts.teacher, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
+        ).while_training()
+
+    arguments_pad = pad_id(parts.tokenizer)
+    trainer = DistillationTrainer(
+        method,
+        parts.student,
+        parts.teacher if method.needs_teacher else None,
+        parts.splits.train.select_columns(["input_ids", "labels", "prompt_ids"]).to_list(),
+        arguments,
+        rollouts=config.rollouts,
+        eos_ids=parts.eos_ids,
+        pad_id=arguments_pad,
+        shared_vocabulary=parts.shared_vocabulary,
+        evaluate_student=evaluate_student,
+    )
+    log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
+    if ranks.is_main():
+        trainer.add_callback(log)
+    return trainer, log
+
+
+def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
+    """Say what is odd about the run that is about to start."""
+    steps = trainer.planned_steps()
+    said = advice(config, trainer.terms(), steps, trainer.args.get_warmup_steps(steps))
+    for line in said:
+        logger.warning(line)
+    return said
+
+
+def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:
+    """Train, from the newest checkpoint that verifies.
+
+    Raises RunInterrupted where Ctrl-C stopped it, RunFailed for a method that asks for rollouts and got none.
+    """
+    checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume))
+    bar = ProgressBar(console, trainer.tokens_seen)
+    trainer.add_callback(bar)
+    with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
+        trainer.add_callback(guard)
+        trainer.train(resume_from_checkpoint=checkpoint)
+    if trainer.state.global_step < trainer.state.max_steps:
+        raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
+    if guard.asked:  # during the last step: what is left to stop is the judgement
+        raise RunInterrupted("Stopped after the last step.")
+    trainer.refuse_broken_student()
+
+
+def _checkpoint(root: Path, resume: bool) -> str | None:
+    """Where training goes on from."""
+    if not resume and root.exists():
+        shutil.rmtree(root)
+    checkpoint, problems = checkpoints.newest_valid(root)
+    for problem in problems:
+        logger.warning(problem)
+    if checkpoint is None:
+        return None
+    logger.info("Going on from %s.", checkpoint.name)
+    return str(checkpoint)
