@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, TypedDict
 
 from distil.metrics.base import Metric, Need, Observations, Value, register_metric
@@ -19,14 +20,16 @@ class BleuScore(TypedDict):
     """Words of the predictions to words of the references."""
 
 
-def compute_bleu(predictions: list[str], references: list[str] | list[list[str]]) -> BleuScore:
+def compute_bleu(
+    predictions: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]
+) -> BleuScore:
     """Corpus BLEU with sacreBLEU's tokenizer and smoothing (Papineni et al. 2002).
 
     Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE. Where
     no prediction has four words, nothing is a 4-gram and BLEU is 0. No network is asked.
 
     Args:
-        predictions: one text a row.
+        predictions: one text a row: a list, or a column of a data set.
         references: one text a row, or a list of them.
 
     Returns:

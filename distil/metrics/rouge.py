@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from distil.metrics.base import Metric, Need, Observations, Value, register_metric
 from distil.metrics.modules import as_reference_lists, run_module
 
 
-def compute_rouge(predictions: list[str], references: list[str] | list[list[str]]) -> dict[str, float]:
+def compute_rouge(
+    predictions: Sequence[str], references: Sequence[str] | Sequence[Sequence[str]]
+) -> dict[str, float]:
     """Mean ROUGE-1, ROUGE-2 and ROUGE-L F-measures, stemmer on (Lin 2004).
 
     An empty prediction scores 0. Letters of every script count; no network is asked.
 
     Args:
-        predictions: one text a row.
+        predictions: one text a row: a list, or a column of a data set.
         references: one text a row, or a list of them, of which the best counts.
 
     Returns:

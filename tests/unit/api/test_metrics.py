@@ -146,6 +146,13 @@ def test_texts_that_are_no_lists_are_refused() -> None:
     assert compute_bleu(["a b c d e"], ["a b c d e"])["bleu"] == 1
 
 
+def test_columns_of_a_data_set_are_lists_of_texts() -> None:
+    texts = Dataset.from_dict({"said": ["a b c d e", "f g"], "meant": ["a b x d e", "f g h"]})
+    said, meant = texts["said"], texts["meant"]
+    assert compute_rouge(said, meant) == compute_rouge(list(said), list(meant))
+    assert compute_bleu(said, meant) == compute_bleu(list(said), list(meant))
+
+
 def test_calls_that_do_not_fit_name_the_nearest(student: PreTrainedModel, rows: Dataset) -> None:
     wrong: Any = compute_perplexity
     with pytest.raises(ArgumentError, match="compute_perplexity lacks tokenizer"):
