@@ -36,6 +36,8 @@ class CheckpointedTrainer(Trainer):
         self.checkpoints_kept, args.save_total_limit = args.save_total_limit or sys.maxsize, None
         self._save_root: Path | None = None
         self._resumed_best: Path | None = None
+        self.purpose: dict[str, Any] = {}
+        """What the training is for, noted in each checkpoint: read by who would go on from one. JSON."""
         super().__init__(args=args, **keywords)
 
     def own_state(self) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class CheckpointedTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # each process has its random state to write
             if self.args.should_save:
                 self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
-                write_json(partial / name / OWN_STATE, self.own_state())
+                write_json(partial / name / OWN_STATE, self.own_state() | {"purpose": self.purpose})
                 checkpoints.publish(partial / name, root / name)
                 checkpoints.rotate(root, self.checkpoints_kept, best)
             self.accelerator.wait_for_everyone()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import logging
-import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +15,20 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.import_utils import is_in_notebook
 
-from distil import checkpoints
 from distil.anatomy import has_prefix
 from distil.api.advise import advise
 from distil.api.errors import require
+from distil.api.resuming import checkpoint_of, make_room
 from distil.api.scores import scores_of
 from distil.borrowed import borrowed
 from distil.callbacks import ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import score_rows
-from distil.files import check_writable, read_json
+from distil.files import check_writable
 from distil.methods.base import Method
 from distil.models.load import quiet
 from distil.trainer import DistillationTrainer, Evaluate
 from distil.training import training_arguments
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,12 @@ def train(
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
     check_writable(arguments.output_dir or ".")
     root = Path(arguments.output_dir or ".")
-    checkpoint = _checkpoint(root, resume)
+    checkpoint = checkpoint_of(root, resume, asdict(job.method.config))
     set_seed(arguments.seed)
     with borrowed(job.student):
         trainer = _trainer(job, arguments)
         if checkpoint is None:
-            _make_room(root, own=given is None)
+            make_room(root, own=given is None)
         advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
         bar = ProgressBar(Console(stderr=True), trainer.tokens_seen)
         if arguments.disable_tqdm:
@@ -82,7 +78,7 @@ def train(
 
 
 def _trainer(job: Job, arguments: TrainingArguments) -> DistillationTrainer:
-    return DistillationTrainer(
+    trainer = DistillationTrainer(
         job.method,
         job.student,
         job.teacher if job.method.needs_teacher else None,
@@ -94,6 +90,8 @@ def _trainer(job: Job, arguments: TrainingArguments) -> DistillationTrainer:
         shared_vocabulary=job.shared_vocabulary,
         evaluate_student=None if job.held_out is None else _evaluation(job, arguments),
     )
+    trainer.purpose = asdict(job.method.config)
+    return trainer
 
 
 def _evaluation(job: Job, arguments: TrainingArguments) -> Evaluate:
@@ -168,61 +166,3 @@ def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
     arguments.logging_nan_inf_filter = False
     arguments.dataloader_pin_memory &= torch.cuda.is_available()  # else a warning and nothing gained
     return arguments
-
-
-# ---- checkpoints
-
-
-def _checkpoint(root: Path, resume: str | Path | bool | None) -> Path | None:
-    """The checkpoint to go on from; None for a fresh training."""
-    if resume is None or resume is False:
-        return None
-    if resume is True:
-        newest, problems = checkpoints.newest_valid(root)
-        for problem in problems:
-            logger.warning(problem)
-        require(newest is not None, f"resume_from_checkpoint=True: {root} holds no whole checkpoint.")
-        return newest
-    folder = Path(resume)
-    problems = checkpoints.verify(folder) if folder.is_dir() else ["there is no such folder"]
-    require(not problems, f"resume_from_checkpoint={folder}: {'; '.join(problems)}.")
-    return folder
-
-
-def _make_room(root: Path, *, own: bool) -> None:
-    """An earlier training's checkpoints must not be taken for this one's: they are set aside.
-
-    ``own``: ``root`` is the library's own folder, where those of a training that came to its end go.
-    """
-    earlier = checkpoints.published(root)
-    if not earlier:
-        return
-    finished = _finished(earlier[-1])
-    if own and finished and all((folder / checkpoints.MANIFEST).exists() for folder in earlier):
-        for folder in earlier:
-            shutil.rmtree(folder)
-        logger.warning("The checkpoints that an earlier training left in %s are gone: it was over.", root)
-        return
-    kind, number = "finished" if finished else "unfinished", 1
-    while (aside := root / f"{kind}-{number}").exists():
-        number += 1
-    aside.mkdir(parents=True)
-    for folder in earlier:
-        folder.rename(aside / folder.name)
-    logger.warning(
-        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. "
-        "resume_from_checkpoint=%r goes on from there.",
-        root,
-        "came" if finished else "did not come",
-        aside,
-        str(aside / earlier[-1].name),
-    )
-
-
-def _finished(folder: Path) -> bool:
-    """Whether this was the last checkpoint of its training."""
-    try:
-        state = read_json(folder / "trainer_state.json")
-        return bool(state["global_step"] >= state["max_steps"])
-    except (OSError, ValueError, KeyError):
-        return False

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from llm_distil import (
+    ArgumentError,
     BaseDistillation,
     DistillationConfig,
     GeneralizedKnowledgeDistillation,
@@ -402,3 +403,30 @@ def test_the_printed_command_ends_in_the_same_student(
         taken = kind(teacher, load("gpt2"), make(**keys))
         taken.load_student(product)
         assert distance(taken.student, learns.student) == 0
+
+
+def test_another_methods_checkpoint_is_not_gone_on_from(
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    root = tmp_path / "own"
+    own = TrainingArguments(output_dir=str(root), max_steps=2, save_steps=1, report_to=[], disable_tqdm=True)
+    KnowledgeDistillation(teacher, load("gpt2"), make()).train(rows, None, own)
+    other = ReverseKnowledgeDistillation(teacher, load("gpt2"), make())
+    before = weights(other.student)
+    for resume in (True, root / "checkpoint-1"):
+        with pytest.raises(ArgumentError) as caught:
+            other.train(rows, None, own, resume_from_checkpoint=resume)
+        folder = root / "checkpoint-2" if resume is True else resume
+        for said in (str(folder), "method=kd", "method=revkd", "resume_from_checkpoint=None"):
+            assert said in str(caught.value)
+    assert same(weights(other.student), before)
+    assert {path.name for path in root.iterdir()} >= {"checkpoint-1", "checkpoint-2"}
+    caplog.clear()
+    go_on = KnowledgeDistillation(teacher, load("gpt2"), make(temperature=4.0))
+    go_on.train(rows, None, own, resume_from_checkpoint=root / "checkpoint-1")
+    assert "temperature=2.0 then, 4.0 now" in caplog.text

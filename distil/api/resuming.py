@@ -1,0 +1,100 @@
+"""Checkpoints of the library's trainings: which one to go on from, and room for a new training's own."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from distil import checkpoints
+from distil.api.errors import ArgumentError, require
+from distil.files import read_json
+from distil.saving import OWN_STATE
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_of(root: Path, resume: str | Path | bool | None, purpose: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to go on from; None for a fresh training.
+
+    Args:
+        root: where checkpoints are.
+        resume: a checkpoint folder, True for the newest whole one of ``root``, or nothing.
+        purpose: what this training is for: its method's name and settings.
+
+    Raises ArgumentError where there is none, or another method wrote it.
+    """
+    if resume is None or resume is False:
+        return None
+    if resume is True:
+        newest, problems = checkpoints.newest_valid(root)
+        for problem in problems:
+            logger.warning(problem)
+        if newest is None:
+            raise ArgumentError(f"resume_from_checkpoint=True: {root} holds no whole checkpoint.")
+        _check_purpose(newest, purpose)
+        return newest
+    folder = Path(resume)
+    problems = checkpoints.verify(folder) if folder.is_dir() else ["there is no such folder"]
+    require(not problems, f"resume_from_checkpoint={folder}: {'; '.join(problems)}.")
+    _check_purpose(folder, purpose)
+    return folder
+
+
+def _check_purpose(folder: Path, purpose: Mapping[str, Any]) -> None:
+    """Refuse another method's checkpoint; say what else of the method is no longer as it was."""
+    then = read_json(folder / OWN_STATE).get("purpose") or purpose
+    require(
+        then["name"] == purpose["name"],
+        f"resume_from_checkpoint: {folder} is of a training with method={then['name']}, this is one with "
+        f"method={purpose['name']}. Give one of {purpose['name']}, or resume_from_checkpoint=None to "
+        "train afresh; each method wants an output_dir of its own.",
+    )
+    changed = [
+        f"{name}={then[name]!r} then, {value!r} now"
+        for name, value in purpose.items()
+        if name in then and then[name] != value
+    ]
+    if changed:
+        logger.warning("%s was trained with other settings: %s.", folder, "; ".join(changed))
+
+
+def make_room(root: Path, *, own: bool) -> None:
+    """An earlier training's checkpoints must not be taken for this one's: they are set aside.
+
+    ``own``: ``root`` is the library's own folder, where those of a training that came to its end go.
+    """
+    earlier = checkpoints.published(root)
+    if not earlier:
+        return
+    finished = _finished(earlier[-1])
+    if own and finished and all((folder / checkpoints.MANIFEST).exists() for folder in earlier):
+        for folder in earlier:
+            shutil.rmtree(folder)
+        logger.warning("The checkpoints that an earlier training left in %s are gone: it was over.", root)
+        return
+    kind, number = "finished" if finished else "unfinished", 1
+    while (aside := root / f"{kind}-{number}").exists():
+        number += 1
+    aside.mkdir(parents=True)
+    for folder in earlier:
+        folder.rename(aside / folder.name)
+    logger.warning(
+        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. "
+        "resume_from_checkpoint=%r goes on from there.",
+        root,
+        "came" if finished else "did not come",
+        aside,
+        str(aside / earlier[-1].name),
+    )
+
+
+def _finished(folder: Path) -> bool:
+    """Whether this was the last checkpoint of its training."""
+    try:
+        state = read_json(folder / "trainer_state.json")
+        return bool(state["global_step"] >= state["max_steps"])
+    except (OSError, ValueError, KeyError):
+        return False
