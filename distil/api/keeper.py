@@ -82,10 +82,12 @@ class StudentKeeper:
         the student was made. ``distil merge`` makes one plain model of an adapter and its base.
 
         Args:
-            output_dir: a folder, made where it is absent; files of an earlier student there are replaced.
+            output_dir: a folder, made where it is absent; files of an earlier student there are replaced. A
+                README or a tokenizer that was there before stays, the card is ``distillation_card.md`` then.
 
         Raises:
-            ArgumentError: where nothing can be written there, or the student was freed.
+            ArgumentError: where nothing can be written there, the folder holds a model that ``save_student``
+                did not write, or the student was freed. The student stays in hand.
         """
         from distil.api.experiment import command_of
         from distil.api.saved import base_recipe, own_adapter, save
@@ -105,11 +107,13 @@ class StudentKeeper:
                     quantisation(student),
                     (self.method, self.config.teacher_model_name),
                 )
+            past = self._past.saved(Path(output_dir), self._base_name)
             config = self._past.config or self.config
             names = config.teacher_model_name, config.student_model_name
             on = base or own_adapter(student)
-            card = library_card(type(self).__name__, *names, self._past, command_of(run), on)
+            card = library_card(type(self).__name__, *names, past, command_of(run), on)
             save(Path(output_dir), student, tokenizer, config, card, base)
+            self._past = past
 
     @checked("load_student")
     def load_student(self, model_path: str | Path) -> PreTrainedModel:

@@ -45,6 +45,19 @@ class Past:
             return self
         return replace(self, untold=(*self.untold, f"it was stopped after step {step} of {steps}"))
 
+    def saved(self, folder: Path, base: str) -> Past:
+        """The student is to be saved in ``folder``. ``base``: where it came from, unless it was loaded."""
+        start = Path(self.keys.get("adapter") or self.keys.get("path") or base).expanduser()
+        told = f"it began from what was in {folder}, where it is now itself"
+        if (
+            not self.trained
+            or told in self.untold
+            or not start.is_dir()
+            or start.resolve() != folder.resolve()
+        ):
+            return self
+        return replace(self, untold=(*self.untold, told))
+
     @property
     def keys(self) -> dict[str, Any]:
         """Keys of ``model.student`` for the last training; where there was none, for one that begins now."""

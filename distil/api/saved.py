@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
     from distil.api.config import DistillationConfig
 
+logger = logging.getLogger(__name__)
+
+CARD = "distillation_card.md"
+"""The card of a student, where the folder has a README.md of its own."""
+
 
 def save(
     folder: Path,
@@ -30,7 +36,10 @@ def save(
     card: str,
     base: Mapping[str, Any] | None,
 ) -> None:
-    """Write the student as a plain folder. ``base``: what its adapter stands on; None: all of it is saved."""
+    """Write the student as a plain folder. ``base``: what its adapter stands on; None: all of it is saved.
+
+    What ``save_student`` did not write stays: a model is refused, a tokenizer or a README kept.
+    """
     from distil.anatomy import is_adapted
     from distil.models.load import quiet
 
@@ -40,6 +49,15 @@ def save(
         on is None or folder.resolve() != on.expanduser().resolve(),
         f"output_dir={folder} holds the model that this adapter stands on. Give another folder.",
     )
+    foreign = not (folder / CONFIG).is_file()
+    models = sorted(_read_beside(folder)) if foreign else []
+    require(
+        not models,
+        f"output_dir={folder} holds a model that save_student did not write ({', '.join(models)}). Give "
+        "another folder: the student here is as it was, and so is that one.",
+    )
+    kept = [name for name in ("README.md", "tokenizer_config.json") if foreign and (folder / name).is_file()]
+    own_readme = "README.md" in kept or (folder / CARD).is_file()
     untyped: Any = student
     try:
         with _placed(folder) as beside:
@@ -50,12 +68,14 @@ def save(
             else:
                 with quiet():
                     untyped.save_pretrained(beside)
-            if tokenizer is not None:
+            if tokenizer is not None and "tokenizer_config.json" not in kept:
                 tokenizer.save_pretrained(beside)
             config.save(beside / CONFIG)
-            write_text(beside / "README.md", card)
+            write_text(beside / (CARD if own_readme else "README.md"), card)
     except (OSError, SafetensorError) as error:  # what safetensors calls a full disk
         raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
+    if kept:
+        logger.warning("%s had its own %s before, kept as found.", folder, " and ".join(kept))
 
 
 @contextmanager

@@ -106,6 +106,69 @@ def test_an_earlier_student_stays_whole_until_the_new_one_is_written(
     assert (folder / "model.safetensors").read_bytes() != first["model.safetensors"]
 
 
+def test_a_model_that_it_did_not_write_is_not_written_over(
+    teacher: PreTrainedModel, make: Make, rows: Dataset, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    folder = tmp_path / "given"
+    build_llama(len(tokenizer), seed=3).save_pretrained(folder)
+    (folder / "README.md").write_text("the user's own", encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    learns = KnowledgeDistillation(teacher, AutoModelForCausalLM.from_pretrained(folder), make(), tokenizer)
+    learns.train(rows.select(range(4)))
+    with pytest.raises(
+        ArgumentError, match=rf"^output_dir={folder} holds a model .*\(config.json, .*another"
+    ):
+        learns.save_student(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    learns.save_student(tmp_path / "other")
+    assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "other"), learns.student) == 0
+
+
+def test_a_readme_and_a_tokenizer_that_it_did_not_write_stay(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "README.md").write_text("the user's own", encoding="utf-8")
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    learns.save_student(tmp_path)
+    assert "its own README.md and tokenizer_config.json before, kept as found" in caplog.text
+    assert (tmp_path / "tokenizer_config.json").read_text("utf-8") == "{}"
+    learns.save_student(tmp_path)  # over its own
+    assert (tmp_path / "README.md").read_text("utf-8") == "the user's own"
+    assert "llm_distil" in (tmp_path / "distillation_card.md").read_text("utf-8")
+    assert distance(AutoModelForCausalLM.from_pretrained(tmp_path), student) == 0
+
+
+def test_a_student_saved_over_its_own_start_has_no_command(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "saved"
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    learns.save_student(folder)
+    learns.load_student(folder)
+    learns.train(rows.select(range(4)))
+    learns.save_student(tmp_path / "elsewhere")
+    assert "No command line says the same" not in (tmp_path / "elsewhere" / "README.md").read_text("utf-8")
+    learns.save_student(folder)
+    assert f"it began from what was in {folder}" in (folder / "README.md").read_text("utf-8")
+    assert distance(AutoModelForCausalLM.from_pretrained(folder), learns.student) == 0
+    caplog.clear()
+    learns.command()
+    assert f"it began from what was in {folder}" in caplog.text
+
+
 # ---- commands that would train another student
 
 
