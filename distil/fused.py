@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distil.losses import Term
-from distil.slopes import Rows, cross_entropy, slope_of
+from distil.slopes import Rows, Scratch, Slope, cross_entropy, slope_of
 from distil.sparse import Sparse, add_slope
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ BLOCK = 2**17
 class Logits:
     """One block of logits, and its rows of probabilities at each width and temperature: made once each."""
 
-    def __init__(self, logits_NV: Tensor) -> None:
+    def __init__(self, logits_NV: Tensor, scratch: Scratch) -> None:
         self.logits_NV = logits_NV
+        self.scratch = scratch
         self._peaks: dict[int, Tensor] = {}
         self._rows: dict[tuple[int, float], Rows] = {}
 
@@ -41,49 +42,56 @@ class Logits:
             cut_NV = self.logits_NV[:, :width]
             if width not in self._peaks:
                 self._peaks[width] = cut_NV.amax(-1, keepdim=True)
-            self._rows[width, temperature] = Rows.of(cut_NV, temperature, self._peaks[width])
+            self._rows[width, temperature] = Rows.of(cut_NV, temperature, self._peaks[width], self.scratch)
         return self._rows[width, temperature]
 
 
-def values_and_slope(
+def add_terms(
     student: Logits,
     targets_N: Tensor,
     terms: Sequence[Term],
     teacher: Logits | Sparse | None,
     shared_vocabulary: int,
+    slope: Slope,
     by_formula: bool,
-) -> tuple[Tensor, Tensor]:
-    """``(values_KN, slope_NV)``: each term's unweighted score, and the slope of their weighted sum.
-
-    ``by_formula``: leave closed forms aside.
-    """
-    logits_NV = student.logits_NV
-    slope_NV = torch.zeros_like(logits_NV)
-    values_KN = logits_NV.new_zeros(len(terms), len(logits_NV))
-    for value_N, term in zip(values_KN, terms, strict=True):
-        if term.weight == 0:
-            continue
-        T, score = term.temperature, term.score
-        weight = term.weight / T  # The slope along softened logits is T times that along logits.
-        if not term.needs_teacher:
-            value_N.copy_(cross_entropy(targets_N, student.rows(None, T), weight, slope_NV))
-            continue
-        assert teacher is not None
-        mine, part_NV = student.rows(shared_vocabulary, T), slope_NV[:, :shared_vocabulary]
-        if isinstance(teacher, Sparse):
-            value_N.copy_(add_slope(score, teacher.ids_NK, teacher.outcomes(T), mine, weight, part_NV))
-            continue
-        theirs, slope = teacher.rows(shared_vocabulary, T), None if by_formula else slope_of(score)
-        if slope is None:
-            value_N.copy_(_add_slope_by_formula(score, theirs, mine, weight, part_NV))
-        else:
-            value_N.copy_(slope(theirs, mine, weight, part_NV))
-    return values_KN, slope_NV
-
-
-def _add_slope_by_formula(
-    score: Score, teacher: Rows, student: Rows, weight: float, slope_NV: Tensor
 ) -> Tensor:
+    """Each term's unweighted score, (K, N); the slope of their weighted sum is added to ``slope``.
+
+    ``slope`` may lie over the student's logits. ``by_formula``: leave closed forms aside.
+    """
+    active = [k for k, term in enumerate(terms) if term.weight != 0]
+    # All before any slope is written: after that the logits may be gone.
+    width_of = {k: shared_vocabulary if terms[k].needs_teacher else None for k in active}
+    rows_of = {k: student.rows(width_of[k], terms[k].temperature) for k in active}
+    values_KN = student.logits_NV.new_zeros(len(terms), len(student.logits_NV))
+    for k in active:
+        term, mine = terms[k], rows_of[k]
+        weight = (
+            term.weight / term.temperature
+        )  # The slope along softened logits is T times that along logits.
+        if term.needs_teacher:
+            assert teacher is not None
+            part = slope.first(shared_vocabulary)
+            values_KN[k] = _add_divergence(term, teacher, mine, weight, part, by_formula)
+        else:
+            values_KN[k] = cross_entropy(targets_N, mine, weight, slope)
+    return values_KN
+
+
+def _add_divergence(
+    term: Term, teacher: Logits | Sparse, student: Rows, weight: float, slope: Slope, by_formula: bool
+) -> Tensor:
+    T, score = term.temperature, term.score
+    if isinstance(teacher, Sparse):
+        return add_slope(score, teacher.ids_NK, teacher.outcomes(T), student, weight, slope)
+    theirs = teacher.rows(student.power_NV.shape[-1], T)
+    closed_form = None if by_formula else slope_of(score)
+    if closed_form is None:
+        return _add_slope_by_formula(score, theirs, student, weight, slope)
+    return closed_form(theirs, student, weight, slope)
+
+
+def _add_slope_by_formula(score: Score, teacher: Rows, student: Rows, weight: float, slope: Slope) -> Tensor:
     with torch.enable_grad():
         leaf_NV = student.log_probabilities().requires_grad_()
         value_N = score(teacher.log_probabilities(), leaf_NV)
@@ -92,7 +100,8 @@ def _add_slope_by_formula(
         (gradient_NV,) = torch.autograd.grad(value_N.sum(), leaf_NV)
     # Through the softmax: g - p sum(g).
     total_N1 = gradient_NV.sum(-1, keepdim=True)
-    slope_NV.add_(gradient_NV, alpha=weight).addcmul_(student.power_NV, -weight * total_N1 / student.total_N1)
+    slope.add(gradient_NV, weight)
+    slope.add(student.power_NV, -weight * total_N1 / student.total_N1)
     return value_N.detach()
 
 

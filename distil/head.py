@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distil.fused import Logits, blocks, values_and_slope
+from distil.fused import Logits, add_terms, blocks
 from distil.losses import Term
 from distil.projection import Gradients, Product, wide
+from distil.slopes import Scratch, Slope
 from distil.sparse import Sparse
 
 CHUNK = 256
@@ -140,7 +141,7 @@ class _Work:
         n, head = len(hidden_NH), self.head
         gradients = Gradients(hidden_NH, head.weight_VH, head.bias_V, wanted)
         product = Product(head.weight_VH, head.bias_V, min(self.chunk, n))
-        signal_of = self._signals(min(self.chunk, n))
+        signal_of, scratch = self._signals(min(self.chunk, n)), Scratch()
         values_KN = hidden_NH.new_zeros((len(self.terms), n), dtype=wide(hidden_NH.dtype))
         # The dtype of each product is settled: autocast would lower float32 slopes, and formulas.
         with torch.autocast(hidden_NH.device.type, enabled=False):
@@ -154,8 +155,10 @@ class _Work:
                         None if signal is None else signal[block],
                         self.targets_N[rows][block],
                         None if slope_NV is None else slope_NV[block],
+                        scratch,
                         by_formula,
                     )
+                    scratch.clear()
                 if slope_NV is not None:
                     gradients.add(slope_NV, rows)
         return values_KN.sum(-1), gradients
@@ -174,21 +177,26 @@ class _Work:
         signal: Tensor | Sparse | None,
         targets_N: Tensor,
         slope_NV: Tensor | None,
+        scratch: Scratch,
         by_formula: bool,
     ) -> Tensor:
-        """Values of one block; its slope along the product is written to ``slope_NV``."""
-        student = Logits(self.head.finish(product_NV))
+        """Values of one block; its slope along the product goes to ``slope_NV``, which may lie over it."""
+        student = Logits(self.head.finish(product_NV), scratch)
         teacher: Logits | Sparse | None
         if isinstance(signal, Tensor):
             assert isinstance(self.teacher, Dense)
-            teacher = Logits(self.teacher.head.finish(signal))
+            teacher = Logits(self.teacher.head.finish(signal), scratch)
         else:
             teacher = signal
-        values_KN, along_NV = values_and_slope(
-            student, targets_N, self.terms, teacher, self.shared_vocabulary, by_formula
+        direct = slope_NV is not None and slope_NV.dtype == student.logits_NV.dtype
+        slope = Slope(slope_NV if direct and slope_NV is not None else scratch.like(student.logits_NV))
+        values_KN = add_terms(
+            student, targets_N, self.terms, teacher, self.shared_vocabulary, slope, by_formula
         )
         if slope_NV is not None:
-            slope_NV.copy_(self.head.unfinish(along_NV, student.logits_NV))
+            along_NV = self.head.unfinish(slope.so_far(), student.logits_NV)
+            if not direct:
+                slope_NV.copy_(along_NV)
         return values_KN
 
 

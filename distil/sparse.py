@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from distil.slopes import LN2, Rows
+from distil.slopes import LN2, Rows, Slope
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ class Sparse:
 
 
 def add_slope(
-    score: Score, ids_NK: Tensor, teacher_NO: Tensor, student: Rows, weight: float, slope_NV: Tensor
+    score: Score, ids_NK: Tensor, teacher_NO: Tensor, student: Rows, weight: float, slope: Slope
 ) -> Tensor:
-    """The value of each position over the K + 1 outcomes; ``weight`` x its slope is added to ``slope_NV``.
+    """The value of each position over the K + 1 outcomes; ``weight`` x its slope is added to ``slope``.
 
     The formula and autograd see K + 1 numbers a position; the rest's share goes to its ids by hand.
     """
@@ -81,6 +81,6 @@ def add_slope(
             return value_N
         (gradient_NO,) = torch.autograd.grad(value_N.sum(), leaf_NO)
     gradient_NO *= weight
-    slope_NV.addcmul_(others_NV, gradient_NO[:, -1:] / total_N1.clamp(min=1))
-    slope_NV.scatter_add_(-1, ids_NK, gradient_NO[:, :-1].masked_fill(missing_NK, 0))
+    slope.add(others_NV, gradient_NO[:, -1:] / total_N1.clamp(min=1))
+    slope.so_far().scatter_add_(-1, ids_NK, gradient_NO[:, :-1].masked_fill(missing_NK, 0))
     return value_N.detach()

@@ -14,13 +14,15 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
-from distil.fused import Logits, blocks, values_and_slope
+from distil.fused import Logits, add_terms, blocks
 from distil.losses import Term, cross_entropy
-from distil.slopes import slope_of
+from distil.slopes import Scratch, Slope, slope_of
 from distil.types import REFERENCE
 from tests.training import name_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from distil.losses import Score
 
 N, V = 5, 23
@@ -32,18 +34,34 @@ def logits(seed: int, scale: float = 3.0, v: int = V, dtype: torch.dtype = torch
     return (scale * torch.randn(N, v, generator=generator, dtype=torch.float64)).to(dtype)
 
 
+def values_and_slope(
+    student: Tensor,
+    ids: Tensor,
+    terms: Sequence[Term],
+    teacher: Tensor | None,
+    shared: int = V,
+    by_formula: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The slope is written over the logits, as the head has it."""
+    scratch, place = Scratch(), student.clone()
+    signal, slope = None if teacher is None else Logits(teacher, scratch), Slope(place)
+    values_KN = add_terms(Logits(place, scratch), ids, terms, signal, shared, slope, by_formula)
+    assert slope.so_far() is place
+    return values_KN, place
+
+
 def ours(
     student: Tensor, teacher: Tensor, term: Term, shared: int = V, by_formula: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Values of one term and its weighted slope along the logits."""
     ids = torch.arange(len(student)) % student.shape[-1]
-    values_KN, slope_NV = values_and_slope(Logits(student), ids, (term,), Logits(teacher), shared, by_formula)
+    values_KN, slope_NV = values_and_slope(student, ids, (term,), teacher, shared, by_formula)
     return values_KN[0], slope_NV
 
 
 def expected(student: Tensor, teacher: Tensor, term: Term, shared: int = V) -> tuple[Tensor, Tensor]:
     """The same from the divergence's own formula and autograd, in float64."""
-    leaf = student.double().requires_grad_()
+    leaf = student.detach().double().requires_grad_()
     rows = [(x[:, :shared] / term.temperature).log_softmax(-1) for x in (teacher.double(), leaf)]
     values = term.score(*rows)
     (slope,) = torch.autograd.grad(term.weight * values.sum(), leaf)
@@ -90,7 +108,7 @@ def test_cross_entropy_is_torchs(temperature: float) -> None:
     wanted = torch_cross_entropy(leaf / temperature, ids, reduction="none")
     (slope,) = torch.autograd.grad(0.7 * wanted.sum(), leaf)
     term = Term(0.7, REFERENCE, cross_entropy, temperature)
-    found = values_and_slope(Logits(leaf.detach()), ids, (term,), None, 3, by_formula=False)
+    found = values_and_slope(leaf.detach(), ids, (term,), None, 3)
     torch.testing.assert_close(found[0][0], wanted.detach())
     torch.testing.assert_close(found[1], slope)
 
@@ -123,9 +141,7 @@ def test_terms_add_up_and_keep_their_place() -> None:
     student, teacher = logits(0), logits(1)
     terms = [Term(0.5, REFERENCE, score, T) for score in CLOSED[:3] for T in (1.0, 2.0)]
     terms.insert(2, Term(0.0, REFERENCE, forward_kl))
-    values, slope = values_and_slope(
-        Logits(student), torch.arange(N), terms, Logits(teacher), V, by_formula=False
-    )
+    values, slope = values_and_slope(student, torch.arange(N), terms, teacher)
     one_by_one = [expected(student, teacher, term) for term in terms]
     assert values[2].count_nonzero() == 0
     for index in (0, 1, 3, 4, 5, 6):
