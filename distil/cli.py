@@ -34,6 +34,8 @@ from distil.types import DistilError, InputError, RunInterrupted
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from distil.config.tuned import Tuned
+
 HYDRA_VERSION_BASE = "1.3"
 VERBS = {
     "run": "distil, judge, report: the same as python run.py",
@@ -115,22 +117,22 @@ def run(arguments: list[str]) -> int:
         _sweep(flags, overrides, arguments, plugins)
         return 0
     if flags or value_of("hydra.mode", overrides):
-        config = _through_hydra([*flags, *overrides], plugins)
+        composed = _through_hydra([*flags, *overrides], plugins)
     else:
-        config = _compose(overrides)
-    if config is not None:
-        _job(config, f"{_program()} {shlex.join(arguments)}".strip(), arguments)
+        composed = _compose(overrides)
+    if composed is not None:
+        _job(*composed, f"{_program()} {shlex.join(arguments)}".strip(), arguments)
     return 0
 
 
-def _job(config: DictConfig, command: str, arguments: Sequence[str]) -> None:
-    """One run, from a composed config."""
+def _job(config: DictConfig, tuned: Sequence[Tuned], command: str, arguments: Sequence[str]) -> None:
+    """One run, from a composed config and the files of tuned keys that it was composed with."""
     from distil.config.store import prepared
 
     experiment = prepared(config, arguments)
     from distil.experiment import run as run_experiment
 
-    run_experiment(experiment, command=_with_plugins(command))
+    run_experiment(experiment, command=_with_plugins(command), tuned=tuned)
 
 
 def _sweep(flags: list[str], overrides: list[str], arguments: list[str], plugins: list[str]) -> None:
@@ -162,7 +164,7 @@ def _sweep(flags: list[str], overrides: list[str], arguments: list[str], plugins
         sweep(request)
 
 
-def _compose(overrides: list[str]) -> DictConfig:
+def _compose(overrides: list[str]) -> tuple[DictConfig, Sequence[Tuned]]:
     """The config of a single run. Half the time of Hydra's own main, which composes twice."""
     from hydra import compose, initialize_config_dir
 
@@ -173,9 +175,14 @@ def _compose(overrides: list[str]) -> DictConfig:
     return _single(whole.hydra, whole, overrides)
 
 
-def _single(hydra: Any, config: DictConfig, arguments: Sequence[str]) -> DictConfig:
-    """``config`` of a single run, without Hydra's part. InputError where a preset asks for a sweep."""
+def _single(hydra: Any, config: DictConfig, arguments: Sequence[str]) -> tuple[DictConfig, Sequence[Tuned]]:
+    """``config`` of a single run, without Hydra's part, and the files of tuned keys that were read.
+
+    Raises InputError where a preset asks for a sweep.
+    """
     from omegaconf import open_dict, read_write
+
+    from distil.config.tuned import tuned_files
 
     swept = [key for key in hydra.sweeper.get("params") or () if value_of(key, arguments) is None]
     if swept:
@@ -183,13 +190,14 @@ def _single(hydra: Any, config: DictConfig, arguments: Sequence[str]) -> DictCon
             f"This is a sweep over {', '.join(swept)}: add -m. For one run of it, give each a value, as in "
             f"{' '.join(f'{key}=…' for key in swept)}."
         )
+    tuned = tuned_files(hydra)
     with read_write(config), open_dict(config):
         config.pop("hydra", None)
-    return config
+    return config, tuned
 
 
-def _through_hydra(arguments: list[str], plugins: list[str]) -> DictConfig | None:
-    """Hydra's own main, for its flags. Returns the config where a run is left to do."""
+def _through_hydra(arguments: list[str], plugins: list[str]) -> tuple[DictConfig, Sequence[Tuned]] | None:
+    """Hydra's own main, for its flags. Returns what ``_single`` does where a run is left to do."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
 

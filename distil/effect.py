@@ -54,16 +54,17 @@ def _flat(value: Any, key: str = "") -> dict[str, Any]:
             for name, item in value.items()
             for inner, leaf in _flat(item, f"{key}.{name}" if key else str(name)).items()
         }
-    return {key: _plain(value)}
+    return {key: plain(value)}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """``value`` with 2.0 as 2, inside lists and mappings too: what is one value has one form."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     return value
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.console import Console
 
 from distil import environment, ranks
 from distil.config.schema import ExperimentConfig
+from distil.config.tuned import Tuned
 from distil.config.validate import check_processes
 from distil.files import write_json, write_text
 from distil.locks import alone
@@ -45,7 +46,12 @@ def tell(line: str) -> None:
 
 
 def run(
-    config: ExperimentConfig, *, command: str, summary: bool = True, say: Callable[[str], None] = tell
+    config: ExperimentConfig,
+    *,
+    command: str,
+    summary: bool = True,
+    say: Callable[[str], None] = tell,
+    tuned: Sequence[Tuned] = (),
 ) -> Path:
     """Run ``config`` to its end and return its run directory; a run that is done is only shown.
 
@@ -57,6 +63,7 @@ def run(
         command: what starts it again.
         summary: whether to print at the end what came out.
         say: takes a line of who is waited for.
+        tuned: the files of tuned keys that ``config`` was composed with.
 
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
     """
@@ -65,7 +72,7 @@ def run(
     with ExitStack() as held, ranks.joined(patience):
         name, folder, done = ranks.from_main(lambda: _located(config, held, say))
         if ranks.is_main():
-            _run_first(config, redact(command), name, Path(folder), summary)
+            _run_first(config, redact(command), name, Path(folder), summary, tuned)
         elif not done:
             _run_beside(config, Path(folder), command)
     return Path(folder)
@@ -93,7 +100,9 @@ def _run_beside(config: ExperimentConfig, folder: Path, command: str) -> None:
     run_stages(config, method, folder, NoTracker(), Console(quiet=True), command)
 
 
-def _run_first(config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool) -> None:
+def _run_first(
+    config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool, tuned: Sequence[Tuned]
+) -> None:
     """The whole of a run, in the first process or the only one."""
     console = Console(quiet=not summary)
     if status_of(folder) == "done":
@@ -104,7 +113,7 @@ def _run_first(config: ExperimentConfig, command: str, name: str, folder: Path, 
         return
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
-    _open_folder(folder, config, command)
+    _open_folder(folder, config, command, tuned)
     with _reported(folder), log_file(folder / "run.log"):
         with kept_status(folder, name, command), ExitStack() as started, ranks.one_failure():
             from distil.stages import run_stages
@@ -136,7 +145,7 @@ def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
     return plain
 
 
-def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
+def _open_folder(folder: Path, config: ExperimentConfig, command: str, tuned: Sequence[Tuned]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
@@ -146,6 +155,7 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str) -> None:
             "code": environment.code_version(),
             "fingerprints": fingerprints(config),
             "ignored": ignored_keys(config, method),
+            "tuned": redact(list(tuned)),
         }
         if ranks.world_size() > 1:
             known["processes"] = ranks.world_size()

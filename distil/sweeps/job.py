@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distil.config.schema import ExperimentConfig
+from distil.config.tuned import Tuned
 from distil.experiment import run, tell
 from distil.metrics.base import METRICS
 from distil.preflight import locate
@@ -33,6 +34,7 @@ def run_job(
     config: Callable[[], ExperimentConfig],
     command: str,
     say: Callable[[str], None] | None = None,
+    tuned: Sequence[Tuned] = (),
 ) -> None:
     """Run the job with ``overrides`` and report it. Raises KeyboardInterrupt where the user stopped it.
 
@@ -42,6 +44,7 @@ def run_job(
         config: composes its config; what is wrong with that is a failure of this job alone.
         command: runs this job alone.
         say: takes the lines for the terminal; None prints them.
+        tuned: the files of tuned keys that the config was composed with.
     """
     say = say or tell
     jobs = record.jobs()
@@ -58,7 +61,9 @@ def run_job(
         experiment = config()
         if job.run is None:  # of a sweeper that finds its jobs as it goes
             job.run = os.path.relpath(locate(experiment)[1], record.folder)
-        folder = run(experiment, command=command, summary=False, say=lambda line: say(f"  {line}"))
+        folder = run(
+            experiment, command=command, summary=False, say=lambda line: say(f"  {line}"), tuned=tuned
+        )
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
     except (KeyboardInterrupt, RunInterrupted):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from distil.config.command_line import PLUGINS_VARIABLE
 from distil.config.store import prepared
+from distil.config.tuned import Tuned, tuned_files
 from distil.redact import redact
 from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
@@ -41,9 +42,10 @@ class Task:
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job, as launchers of Hydra's call it."""
-        self.run(config, list(HydraConfig.get().overrides.task))
+        hydra = HydraConfig.get()
+        self.run(config, list(hydra.overrides.task), tuned_files(hydra))
 
-    def run(self, config: DictConfig, overrides: list[str]) -> None:
+    def run(self, config: DictConfig, overrides: list[str], tuned: Sequence[Tuned]) -> None:
         """Run one job. Its failure stands in the record: it is neither returned nor raised."""
         say = None
         if self.worker is not None:
@@ -51,7 +53,7 @@ class Task:
             say = self.worker.say
         command = f"{self.program} {shlex.join(overrides)}".strip()
         record = SweepRecord(self.folder, self.key)
-        run_job(record, overrides, lambda: prepared(without_hydra(config), overrides), command, say)
+        run_job(record, overrides, lambda: prepared(without_hydra(config), overrides), command, say, tuned)
 
 
 class Launcher:
@@ -103,7 +105,8 @@ class Launcher:
             with self._surroundings(task):
                 if class_of(self.part) == "RayLauncher":
                     loader = GlobalHydra.instance().config_loader()
-                    sent = [(job, without_hydra(loader.load_sweep_config(self.master, job))) for job in words]
+                    whole = [(job, loader.load_sweep_config(self.master, job)) for job in words]
+                    sent = [(job, without_hydra(each), tuned_files(each.hydra)) for job, each in whole]
                     return run_on_ray(self.part, task.run, sent, os.environ.get(PLUGINS_VARIABLE, ""))
                 launcher = Plugins.instance().instantiate_launcher(**self._parts(task))
                 returned = launcher.launch(words, initial_job_idx=self.started)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distil.config.command_line import PLUGINS_VARIABLE
+from distil.config.tuned import Tuned
 from distil.registry import load_plugins
 from distil.sweeps.launchers import at_once, why
 from distil.sweeps.workers import cores
@@ -28,8 +29,8 @@ SETTINGS = {
 }
 """Of Ray's own; what the user has set counts more."""
 
-Run = Callable[[Any, list[str]], None]
-"""Runs one job: its composed config, and the overrides that it was composed with."""
+Run = Callable[[Any, list[str], Sequence[Tuned]], None]
+"""Runs one job: its composed config, the overrides and the files of tuned keys it was composed with."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class Work:
     run: Run
     config: bytes
     overrides: list[str]
+    tuned: Sequence[Tuned]
     plugins: str
 
     def __call__(self) -> None:
         """Run the job."""
         os.environ[PLUGINS_VARIABLE] = self.plugins
         load_plugins(path for path in self.plugins.split(os.pathsep) if path)
-        self.run(pickle.loads(self.config), self.overrides)
+        self.run(pickle.loads(self.config), self.overrides, self.tuned)
 
 
 def work(job: Work) -> None:
@@ -54,9 +56,9 @@ def work(job: Work) -> None:
 
 
 def run_on_ray(
-    part: Mapping[str, Any], run: Run, jobs: Sequence[tuple[list[str], Any]], plugins: str
+    part: Mapping[str, Any], run: Run, jobs: Sequence[tuple[list[str], Any, Sequence[Tuned]]], plugins: str
 ) -> list[str]:
-    """Run ``jobs`` (overrides and composed config of each) and wait for all of them.
+    """Run ``jobs`` (overrides, composed config, tuned files of each) and wait for all of them.
 
     ``part``: the launcher's config: ``n_jobs``, and keys of ``ray.init`` and ``ray.remote``.
     Returns for each job why its process ended without a word, empty where it did not.
@@ -79,7 +81,10 @@ def run_on_ray(
     ray.init(**init)
     try:
         task = ray.remote(**remote)(work)
-        sent = [task.remote(Work(run, pickle.dumps(config), words, plugins)) for words, config in jobs]
+        sent = [
+            task.remote(Work(run, pickle.dumps(config), words, tuned, plugins))
+            for words, config, tuned in jobs
+        ]
         return [_outcome(ray, each) for each in sent]
     finally:
         ray.shutdown()

@@ -64,7 +64,7 @@ GUIDE = {
 def compose(*overrides: str) -> ExperimentConfig:
     register_schemas()
     expanded = expand(overrides)
-    config = typed(_compose(expanded), expanded)
+    config = typed(_compose(expanded)[0], expanded)
     validate(config)
     return config
 
@@ -208,7 +208,7 @@ from distil.config.validate import validate
 register_schemas()
 for line in sys.stdin.read().splitlines():
     overrides = expand(line.split("\\t"))
-    validate(typed(_compose(overrides), overrides))
+    validate(typed(_compose(overrides)[0], overrides))
     print(line)
 """
 

@@ -70,9 +70,13 @@ def test_the_better_region_is_found_also_after_a_kill_and_compared(
     assert done.returncode == 0, done.stderr
     for choice, run in zip(choices(peace), told(tmp_path / "default")["jobs"], strict=True):
         config = yaml.safe_load((tmp_path / "default" / run["run"] / "config.yaml").read_text("utf-8"))
-        assert choice["best"] == [f"trainer.learning_rate={config['trainer']['learning_rate']}"]
+        rate = config["trainer"]["learning_rate"]
+        assert choice["best"] == [f"trainer.learning_rate={rate}"]
+        environment = json.loads((tmp_path / "default" / run["run"] / "environment.json").read_text("utf-8"))
+        assert [read["sets"] for read in environment["tuned"]] == [{"trainer.learning_rate": rate}]
     assert "Nothing differs but what was swept and what belongs to it." in done.stdout
-    assert "trainer.learning_rate" in done.stdout, "tuned for each: said, and no confound"
+    apart = len({str(choice["best"]) for choice in choices(peace)}) > 1
+    assert ("tuned, declared  trainer.learning_rate" in done.stdout) == apart, "said, and no confound"
 
 
 @pytest.mark.parametrize(

@@ -169,11 +169,11 @@ def composed(arguments: list[str]) -> None:
     if is_sweep(flags, overrides):
         planned(flags, overrides)
     elif flags:
-        config = cli._through_hydra([*flags, *overrides], [])
-        assert config is not None
-        prepared(config, arguments)
+        composed = cli._through_hydra([*flags, *overrides], [])
+        assert composed is not None
+        prepared(composed[0], arguments)
     else:
-        prepared(cli._compose(overrides), arguments)
+        prepared(cli._compose(overrides)[0], arguments)
 
 
 def planned(flags: Sequence[str], overrides: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distil.effect import with_effect
+from distil.effect import plain, with_effect
 from distil.report.run_directory import RunRecord, mapping
 
 SEED = "seed"
@@ -30,8 +30,6 @@ TUNED = (
 )  # fmt: skip
 """What a pair's ``tuned`` file may set for each method, its ``tuned_adapter`` file for each adapter: how
 steps are taken. How many, and of how many rows, is budget: a file that sets those confounds."""
-CHOOSES_TUNED = ("method.name", "model.name", "peft.name")
-"""What those files are chosen by."""
 ABSENT = "no such key"
 """Stands for the value of a key that a run's config does not have."""
 
@@ -99,9 +97,7 @@ def sort_keys(runs: Sequence[RunRecord], configs: Sequence[Config], declared: Co
                 swept.append(key)
         elif _is_own(key, (*swept, *partial), columns, by_hand=key in asked or not one_preset):
             kinds[key] = "own"
-        elif key in declared or (
-            key in TUNED and key not in asked and one_preset and _by_choice(key, columns)
-        ):
+        elif key in declared or (key in TUNED and key not in asked and _by_file(key, columns[key], runs)):
             kinds[key] = "declared"
         else:
             kinds[key] = "confounds"
@@ -122,9 +118,21 @@ def _follows(column: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     return all(seen.setdefault(where, value) == value for where, value in zip(keys, column, strict=True))
 
 
-def _by_choice(key: str, columns: Mapping[str, Sequence[str]]) -> bool:
-    """Whether ``key`` follows method, pair and adapter: what a file of tuned keys is chosen by."""
-    return _follows(columns[key], [columns[name] for name in CHOOSES_TUNED if name in columns])
+def _by_file(key: str, values: Sequence[str], runs: Sequence[RunRecord]) -> bool:
+    """Whether each run has for ``key`` what a file of tuned keys set, which it recorded that it read.
+
+    Runs without such a file all have one value: what the pair has for those that nothing was tuned for.
+    """
+    left = set()
+    for run, value in zip(runs, values, strict=True):
+        files = run.environment.get("tuned")
+        found = [mapping(mapping(file).get("sets")) for file in files] if isinstance(files, list) else []
+        written = {same(plain(sets[key])) for sets in found if key in sets}
+        if not written:
+            left.add(value)
+        elif value not in written:
+            return False
+    return len(left) <= 1
 
 
 def _partial_groups(differing: Sequence[str], columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -87,31 +87,58 @@ def test_two_keys_that_move_together_confound_each_other(tmp_path: Path) -> None
     assert [each.key for each in comparison.confounds] == ["trainer.warmup_steps"]
 
 
-def test_a_tuned_learning_rate_is_declared_by_its_file_and_not_by_hand(tmp_path: Path) -> None:
-    grid(tmp_path / "file", [("sft", {"trainer.learning_rate": 1e-3}), ("kd", {})])
-    comparison = compare([tmp_path / "file"])
-    assert kinds(comparison)["trainer.learning_rate"] == "declared"
-    assert not comparison.confounds
+def read_from(name: str, **sets: Any) -> dict[str, Any]:
+    """What the environment of a run says that read ``name`` with these keys of the trainer."""
+    told = {f"trainer.{key}": value for key, value in sets.items()}
+    return {"tuned": [{"file": f"{name}.yaml", "digest": "00ff", "sets": told}]}
 
-    grid(tmp_path / "hand", [("sft", {"trainer.learning_rate": 1e-3})], by_hand="trainer.learning_rate=1e-3")
-    grid(tmp_path / "hand", [("kd", {})])
-    assert [each.key for each in compare([tmp_path / "hand"]).confounds] == ["trainer.learning_rate"]
-    said = compare([tmp_path / "hand"], declared=["trainer.learning_rate"])
-    assert kinds(said)["trainer.learning_rate"] == "declared"
+
+def test_a_tuned_learning_rate_is_declared_by_the_file_that_set_it(tmp_path: Path) -> None:
+    """0.003 is the pair's own rate; sft's comes from a file, by hand, from a preset, or nobody knows."""
+    tuned = ("sft", {"trainer.learning_rate": 1e-3})
+    evidence = read_from("tuned/embedded_sft", learning_rate=1e-3)
+    ways: dict[str, dict[str, Any]] = {
+        "file": {"environment": evidence},
+        "hand": {"environment": evidence, "by_hand": "trainer.learning_rate=1e-3"},
+        "other": {"environment": read_from("tuned/embedded_sft", learning_rate=2e-3)},
+        "elsewhere": {"environment": read_from("tuned/embedded_sft", weight_decay=0.1)},
+        "none": {"environment": {"tuned": []}},
+        "old": {},
+    }
+    for way, kwargs in ways.items():
+        grid(tmp_path / way, [tuned], **kwargs)
+        grid(tmp_path / way, [("kd", {})], environment={} if way == "old" else {"tuned": []})
+        comparison = compare([tmp_path / way])
+        declared = kinds(comparison)["trainer.learning_rate"] == "declared"
+        assert declared == (way == "file"), way
+        assert [each.key for each in comparison.confounds] == ([] if declared else ["trainer.learning_rate"])
+        said = compare([tmp_path / way], declared=["trainer.learning_rate"])
+        assert kinds(said)["trainer.learning_rate"] == "declared"
+
+
+def test_of_several_rates_each_wants_a_file(tmp_path: Path) -> None:
+    grid(tmp_path, [("kd", {})])
+    evidence = read_from("tuned/embedded_sft", learning_rate=1e-3)
+    grid(tmp_path, [("sft", {"trainer.learning_rate": 1e-3})], environment=evidence)
+    grid(tmp_path, [("gkd", {"trainer.learning_rate": 1e-2})])
+    assert [each.key for each in compare([tmp_path]).confounds] == ["trainer.learning_rate"]
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "warmup_steps", "weight_decay", "lr_scheduler_type"])
 def test_what_a_file_tunes_for_each_adapter_is_declared(tmp_path: Path, key: str) -> None:
     """Whether methods are swept beside it or not; and a budget is never declared."""
     for folder, methods in (("one", ("kd",)), ("mixed", ("kd", "sft"))):
-        for peft, value in (("none", 1), ("lora", 2), ("ia3", 3)):
+        for peft, value in (("none", 1), ("lora", 2), ("ia3", 3.0)):
             changes = {"peft.name": peft, f"trainer.{key}": value}
-            grid(tmp_path / folder, [(method, changes) for method in methods])
+            evidence = {} if peft == "none" else read_from(f"tuned_adapter/embedded_{peft}", **{key: value})
+            grid(tmp_path / folder, [(method, changes) for method in methods], environment=evidence)
         comparison = compare([tmp_path / folder])
         assert kinds(comparison)[f"trainer.{key}"] == "declared"
         assert not comparison.confounds
     for peft, value in (("none", 100), ("lora", 300)):
-        grid(tmp_path / "steps", [("kd", {"peft.name": peft, "trainer.max_steps": value})])
+        evidence = read_from(f"tuned_adapter/embedded_{peft}", max_steps=value)
+        changes = {"peft.name": peft, "trainer.max_steps": value}
+        grid(tmp_path / "steps", [("kd", changes)], environment=evidence)
     assert [each.key for each in compare([tmp_path / "steps"]).confounds] == ["trainer.max_steps"]
 
 
