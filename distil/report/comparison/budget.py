@@ -15,6 +15,9 @@ from distil.report.run_directory import Curve, Metric, RunRecord
 KINDS = ("steps", "tokens", "seconds")
 NEAR = {"steps": 0.0, "tokens": 0.01, "seconds": 0.05}
 """Relative spread up to which runs count as having spent the same."""
+BESIDE = {"steps": 0.0, "tokens": 0.01, "seconds": 0.01}
+"""How far from the amount, relative to it, a curve that begins or ends beside it is still read: the same rows
+in another order make some tokens more or less."""
 CURVES = "validation/"
 HIGHER_IS_BETTER = {
     "train/loss": False,
@@ -85,18 +88,22 @@ def along(run: RunRecord, name: str, kind: str) -> list[tuple[float, float | Non
     return list(timed(run, name, kind).values())
 
 
-def read_at(points: Sequence[tuple[float, float | None]], amount: float) -> float | None:
+def read_at(points: Sequence[tuple[float, float | None]], amount: float, beside: float = 0.0) -> float | None:
     """The curve's value at ``amount``, its neighbours joined by a straight line.
 
-    None beyond its ends, and where a neighbour is no finite number: no line leads over a gap.
+    Up to ``beside`` (a share of ``amount``) beyond its ends it is the value there, further beyond None; None
+    also where a neighbour is no finite number: no line leads over a gap.
     """
     places = [x for x, _ in points]
     slack = 1e-9 * abs(amount)
+    reach = max(slack, beside * abs(amount))
     after = bisect_left(places, amount - slack)
-    if after == len(points) or places[0] > amount + slack:
-        return None
+    if after == len(points):
+        return points[-1][1] if places[-1] >= amount - reach else None
     x, y = points[after]
-    if after == 0 or x <= amount + slack:
+    if after == 0:
+        return y if x <= amount + reach else None
+    if x <= amount + slack:
         return y
     before_x, before_y = points[after - 1]
     if y is None or before_y is None:
@@ -131,17 +138,19 @@ def equal_budget(
     columns = []
     for name in names:
         values = {
-            label: {seed_of(run): read_at(along(run, name, kind), amount) for run in each}
+            label: {seed_of(run): read_at(along(run, name, kind), amount, BESIDE[kind]) for run in each}
             for label, each in groups.items()
         }
         metric = Metric(name.removeprefix(CURVES), "", direction(name), ".3f")
         columns.append(column(metric, values, baselines))
     first = {id(run): max(along(run, name, kind)[0][0] for name in names) for run in runs}
-    unread = tuple(label for label, each in groups.items() if any(first[id(run)] > amount for run in each))
+    late = {which for which, begins in first.items() if begins > amount * (1 + BESIDE[kind])}
+    unread = tuple(label for label, each in groups.items() if any(id(run) in late for run in each))
     lost = tuple(
         run.path.resolve().name
         for run in runs
-        if first[id(run)] <= amount and any(read_at(along(run, name, kind), amount) is None for name in names)
+        if id(run) not in late
+        and any(read_at(along(run, name, kind), amount, BESIDE[kind]) is None for name in names)
     )
     early = max(ends) > amount * (1 + NEAR[kind]) + 1e-9
     return EqualBudget(kind, amount, tuple(columns), early, unread, lost)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from distil.report import words
-from distil.report.comparison.budget import EqualBudget, Held
+from distil.report.comparison.budget import BESIDE, EqualBudget, Held
 from distil.report.comparison.compare import Comparison
 from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Cell, Column
@@ -139,6 +139,7 @@ def budget_line(table: EqualBudget) -> str:
     """What the table of an equal budget shows."""
     told = f"On the validation rows, at {_spent(table.amount, table.kind)}"
     told += {"steps": " steps", "tokens": " tokens", "seconds": " of training"}[table.kind]
+    told += f" (within {BESIDE[table.kind]:.0%})" if BESIDE[table.kind] else ""
     early = (
         " Runs that went on were read on the way, before their learning rate had come down: a run planned for"
         " this budget would do better."

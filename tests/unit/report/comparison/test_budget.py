@@ -62,6 +62,35 @@ def test_a_group_that_was_evaluated_later_has_no_value(tmp_path: Path) -> None:
     assert table.columns[0].best is None
 
 
+@pytest.mark.parametrize("kind", ["tokens", "seconds"])
+@pytest.mark.parametrize("apart", [0.0, 0.009, 0.02])
+def test_short_runs_whose_seeds_differ_by_some_tokens_are_read(
+    tmp_path: Path, kind: str, apart: float
+) -> None:
+    """One evaluation each, at its end: within a hundredth the runs have spent the same."""
+    for method, nll in (("sft", 0.5), ("kd", 0.4)):
+        for seed in (0, 1):
+            more = 10_000 * (1 + apart * seed)
+            curve = [line(50, more / 100, round(more), nll + seed / 100)]
+            write_job(tmp_path, method, seed, {"nll": 0.5}, curve=curve)
+    table = compare([tmp_path]).budgets[kind]
+    assert table.amount == {"tokens": 10_000, "seconds": 100}[kind]
+    (column,) = table.columns
+    near = apart < 0.01
+    assert table.unread == (() if near else ("sft", "kd"))
+    assert table.lost == ()
+    for method, nll in (("sft", 0.5), ("kd", 0.4)):
+        assert column.cells[method].by_seed == {0: nll, 1: nll + 0.01 if near else None}
+    assert "(within 1%)" in budget_line(table)
+
+
+def test_a_curve_is_read_beside_its_ends_and_no_further() -> None:
+    points = [(100.0, 0.5), (200.0, 0.3)]
+    reads = [(98.0, None), (99.5, 0.5), (100.0, 0.5), (150.0, 0.4), (200.0, 0.3), (201.0, 0.3), (203.0, None)]
+    for at, value in reads:
+        assert read_at(points, at, 0.01) == (None if value is None else pytest.approx(value))
+
+
 def test_runs_without_curves_have_no_budget(tmp_path: Path) -> None:
     write_job(tmp_path, "sft", 0, {"nll": 0.5}, curve=[])
     write_job(tmp_path, "kd", 0, {"nll": 0.5})
