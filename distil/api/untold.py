@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.api.inputs import quantised_bits
+from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.types import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,4 +45,17 @@ def untold_models(
 
 
 def _same_place(one: str, other: str) -> bool:
+    one, other = _folder(one), _folder(other)
     return one == other or (Path(one).is_dir() and Path(other).is_dir() and Path(one).samefile(other))
+
+
+def _folder(name: str) -> str:
+    """Where the runner finds the model ``name``: ``distil:…`` ships with it."""
+    from distil.models.sources import student_source
+
+    if not name:
+        return name
+    try:
+        return student_source(ModelConfig("custom", TeacherConfig(), StudentConfig(path=name))).location
+    except InputError:  # gone by now
+        return name

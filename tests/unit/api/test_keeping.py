@@ -13,6 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from distil.models.sources import ASSETS
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
 from tests.conftest import build_llama
 from tests.training import distance
@@ -230,6 +231,9 @@ def test_what_the_names_of_the_config_do_not_bring_is_told(
     made.name_or_path = ""
     said = untold_after(KnowledgeDistillation(teacher, made, make()), rows, caplog)
     assert "its student came from no folder and no hub name" in said
+    shipped = AutoModelForCausalLM.from_pretrained(ASSETS / "embedded" / "teacher")
+    ours = DistillationConfig("distil:embedded/teacher", str(hub / "gpt2"), **short(make()))
+    assert untold_after(KnowledgeDistillation(shipped, load("gpt2"), ours), rows, caplog) == ""
     monkeypatch.chdir(hub)
     relative = DistillationConfig("gpt2-medium", "gpt2", **short(make()))
     assert untold_after(KnowledgeDistillation(teacher, load("gpt2"), relative), rows, caplog) == ""
