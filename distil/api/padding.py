@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from distil.api.rows import RawRows
 from distil.types import IGNORE_INDEX
@@ -20,14 +20,19 @@ logger = logging.getLogger(__name__)
 def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> RawRows:
     """Rows that come padded and without a mask get one: the pad ids at their end, but for a first EOS.
 
-    Rows without padding stay as they are. Where no tokenizer tells how padding looks, what may be some is
-    said in a warning.
+    Those at their beginning too, where the pad token has no other meaning: as EOS, BOS or UNK it may be the
+    row's own. Rows without padding stay as they are. What may be padding, and no tokenizer tells, is said in
+    a warning.
     """
     if "input_ids" not in raw.columns or "attention_mask" in raw.columns:
         return raw
     if tokenizer is None or tokenizer.pad_token_id is None:
-        _warn(raw)
+        _warn(raw, "begin", "Give attention_mask, or a tokenizer that has a pad token.")
+        _warn(raw, "end", "Give attention_mask, or a tokenizer that has a pad token.")
         return raw
+    if not _pads_alone(tokenizer):
+        way_out = f"Give attention_mask: the tokenizer pads with {tokenizer.pad_token}, which means more."
+        _warn(raw, "begin", way_out, tokenizer.pad_token_id)
 
     def masked(row: Mapping[str, Any]) -> dict[str, Any]:
         return {**row, "attention_mask": _mask(_plain(row, "input_ids"), tokenizer)}
@@ -44,32 +49,49 @@ def _plain(row: Mapping[str, Any], column: str) -> Sequence[Any]:
     return [] if ids is None else ids.tolist() if hasattr(ids, "tolist") else ids
 
 
+def _pads_alone(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the pad token is for padding alone."""
+    others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id)
+    return tokenizer.pad_token_id not in others
+
+
 def _mask(ids: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    end = len(ids)
+    start, end = 0, len(ids)
     while end and ids[end - 1] == tokenizer.pad_token_id:
         end -= 1
     if tokenizer.pad_token_id == tokenizer.eos_token_id and end < len(ids):
         end += 1
-    return [1] * end + [0] * (len(ids) - end)
+    while _pads_alone(tokenizer) and start < end and ids[start] == tokenizer.pad_token_id:
+        start += 1
+    return [0] * start + [1] * (end - start) + [0] * (len(ids) - end)
 
 
-def _warn(raw: RawRows) -> None:
-    """Say so where rows have one length and most end in runs of one id that is scored."""
+def _warn(raw: RawRows, where: Literal["begin", "end"], way_out: str, pad: int | None = None) -> None:
+    """Say so where rows have one length and most begin (or end) in runs of one id that is scored.
+
+    ``pad``: the id; None: whichever most have.
+    """
+    first, second, scored = (0, 1, 1) if where == "begin" else (-1, -2, -1)  # a first token is never scored
     rows = [_plain(row, "input_ids") for row in raw.rows]
-    scored = [_plain(row, "labels") for row in raw.rows]
+    targets = [_plain(row, "labels") for row in raw.rows]
     runs = Counter(
-        ids[-1]
-        for ids, labels in zip(rows, scored, strict=True)
-        if len(ids) > 1 and ids[-1] == ids[-2] and (not labels or labels[-1] != IGNORE_INDEX)
+        ids[first]
+        for ids, labels in zip(rows, targets, strict=True)
+        if len(ids) > 1
+        and ids[first] == ids[second]
+        and pad in (None, ids[first])
+        and (not labels or labels[scored] != IGNORE_INDEX)
     )
-    ((pad, count),) = runs.most_common(1) or [(None, 0)]
+    ((run, count),) = runs.most_common(1) or [(None, 0)]
     if len({len(ids) for ids in rows}) == 1 and count > 1 and 2 * count >= len(rows):
         logger.warning(
-            "%s: all rows have %d ids, and %d of %d end in a run of %s, which is scored: no attention_mask "
-            "says that it is padding. Give attention_mask, or a tokenizer that has a pad token.",
+            "%s: all rows have %d ids, and %d of %d %s in a run of %s, which is scored: no attention_mask "
+            "says that it is padding. %s",
             raw.name,
             len(rows[0]),
             count,
             len(rows),
-            pad,
+            where,
+            run,
+            way_out,
         )

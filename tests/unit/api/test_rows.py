@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,40 @@ def test_what_looks_like_padding_is_told_where_no_tokenizer_is_known(
     assert "which is scored" not in caplog.text
     learns.evaluate(bare)
     assert f"end in a run of {eos}, which is scored: no attention_mask says that it is padding" in caplog.text
+
+
+def on_the_left(rows: Dataset, pad: int) -> list[dict[str, Any]]:
+    """The same rows, padded before they begin."""
+    real = [row["input_ids"][: sum(row["attention_mask"])] for row in rows]
+    width = max(map(len, real))
+    return [{"input_ids": [pad] * (width - len(ids)) + ids} for ids in real]
+
+
+def test_padding_on_the_left_is_told_where_pad_means_nothing_else(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    masked = rows.select_columns(["input_ids", "attention_mask"])
+    own_pad = copy.deepcopy(tokenizer)
+    own_pad.pad_token = "<|pad|>"
+    assert own_pad.pad_token_id not in (own_pad.eos_token_id, own_pad.bos_token_id)
+    learns = KnowledgeDistillation(teacher, student, make(), own_pad)
+    scores = learns.evaluate(masked)
+    assert learns.evaluate(on_the_left(rows, own_pad.pad_token_id)) == scores
+    assert "which is scored" not in caplog.text
+    ends = KnowledgeDistillation(teacher, student, make(), tokenizer)  # pad = EOS: a row's own, perhaps
+    eos = tokenizer.eos_token_id
+    ends.evaluate([{"input_ids": [eos, *row["input_ids"]]} for row in masked])  # one is a document's mark
+    assert "which is scored" not in caplog.text
+    assert ends.evaluate(on_the_left(rows, eos))["eval_tokens"] > scores["eval_tokens"]
+    assert f"begin in a run of {eos}, which is scored" in caplog.text
+    caplog.clear()
+    KnowledgeDistillation(teacher, student, make()).evaluate(on_the_left(rows, 3))
+    assert "begin in a run of 3, which is scored" in caplog.text
 
 
 def test_batches_that_a_loader_took_apart_are_refused_with_the_way_out(
