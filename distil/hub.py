@@ -6,6 +6,7 @@ Libraries retry a hub that nobody reaches for most of a minute; one probe, made 
 from __future__ import annotations
 
 import os
+import ssl
 import threading
 import urllib.error
 import urllib.request
@@ -13,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 PROBE_SECONDS = 3.0
+UNTRUSTED = 495
+"""Status of a hub that answered, with a certificate that its own library alone may know."""
 _TRUE = {"1", "true", "yes", "on"}
 
 
@@ -51,16 +54,24 @@ def token() -> str | None:
     return (file.read_text(encoding="utf-8").strip() or None) if file.is_file() else None
 
 
+def patience() -> float:
+    """Seconds in which the hub must answer: ``HF_HUB_ETAG_TIMEOUT``, else ``PROBE_SECONDS``."""
+    try:
+        return float(os.environ["HF_HUB_ETAG_TIMEOUT"])
+    except (KeyError, ValueError):
+        return PROBE_SECONDS
+
+
 @lru_cache(maxsize=64)
 def ask(path: str) -> int | None:
-    """HTTP status of ``path`` (``api/datasets/owner/name``) on the hub; None: no answer in ``PROBE_SECONDS``.
+    """HTTP status of ``path`` (``api/datasets/owner/name``) on the hub; None: no answer in ``patience()``.
 
     Runs in a thread of its own, since a name server that is silent is not bound by a socket's timeout.
     """
     answer: list[int] = []
     thread = threading.Thread(target=_ask, args=(f"{endpoint()}/{path}", answer), daemon=True)
     thread.start()
-    thread.join(PROBE_SECONDS)
+    thread.join(patience())
     return answer[0] if answer else None
 
 
@@ -70,9 +81,12 @@ def _ask(url: str, answer: list[int]) -> None:
         headers["Authorization"] = f"Bearer {secret}"
     try:
         request = urllib.request.Request(url, headers=headers, method="HEAD")
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS) as response:
+        with urllib.request.urlopen(request, timeout=patience()) as response:
             answer.append(response.status)
     except urllib.error.HTTPError as error:
         answer.append(error.code)
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):
+            answer.append(UNTRUSTED)
     except (OSError, ValueError):
         pass

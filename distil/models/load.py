@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.config.schema import LoadConfig, ModelConfig
 from distil.models.base_print import base_print
-from distil.models.check import check_layer_range
+from distil.models.check import ask_hub, check_layer_range
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
@@ -100,6 +100,7 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
     """``load`` (a ``from_pretrained``) on ``source``, with failures as InputErrors.
 
     A hub model that is in the cache is taken from there without asking the hub: no run waits for a network.
+    One of which nothing is in the cache is asked for once before its library would retry for a minute.
     """
     if source.revision is not None:
         kwargs["revision"] = source.revision
@@ -111,7 +112,8 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
         try:
             return load(source.location, local_files_only=True, **kwargs)
         except OSError:  # Not, or not wholly, in the cache.
-            pass
+            if source.file(source.gguf_file or "config.json") is None:
+                ask_hub(source, allow_network)
     online = source.folder is None and allow_network
     with user_error(source):
         return load(source.location, local_files_only=not online, **kwargs)

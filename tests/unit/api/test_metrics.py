@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +155,64 @@ def test_columns_of_a_data_set_are_lists_of_texts() -> None:
     said, meant = texts["said"], texts["meant"]
     assert compute_rouge(said, meant) == compute_rouge(list(said), list(meant))
     assert compute_bleu(said, meant) == compute_bleu(list(said), list(meant))
+
+
+NAMED = """
+import sys, time
+from llm_distil import ArgumentError, get_tokenizer, get_vocab_size
+import transformers.models.auto
+for function in (get_tokenizer, get_vocab_size):
+    start = time.monotonic()
+    try:
+        function("org/model")
+    except ArgumentError as error:
+        print(error)
+    assert time.monotonic() - start < 8, time.monotonic() - start
+"""
+
+
+def names_at(hub: str, home: Path) -> str:
+    """What the two functions say of a model that is not here, in a fresh process, with ``hub`` as the hub."""
+    environment = {"HF_ENDPOINT": hub, "HF_HOME": str(home), "HOME": str(home), "no_proxy": "*"}
+    result = subprocess.run(
+        [sys.executable, "-c", NAMED],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_names_of_a_hub_that_is_silent_fail_soon(tmp_path: Path) -> None:
+    said = names_at("http://127.0.0.1:9", tmp_path)
+    words = (
+        "model_name=org/model is no local folder and not in the local cache, and the hub cannot be reached"
+    )
+    assert said.count(words) == 2
+    assert said.count("HF_HUB_OFFLINE=1") == said.count("Give a local folder") == 2
+
+
+def test_names_of_a_hub_that_answers_are_left_to_its_library(tmp_path: Path) -> None:
+    asked = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append((self.path, self.headers["User-Agent"]))
+            self.send_error(404)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        said = names_at(f"http://127.0.0.1:{server.server_port}", tmp_path)
+        server.shutdown()
+    assert said.count("cannot be loaded") == 2
+    assert any("hf_hub" in agent for _, agent in asked), asked
 
 
 def test_calls_that_do_not_fit_name_the_nearest(student: PreTrainedModel, rows: Dataset) -> None:
