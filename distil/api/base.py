@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -30,7 +31,7 @@ from distil.api.untold import untold_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
-    from transformers.trainer_callback import TrainerState
+    from transformers.trainer_callback import TrainerCallback, TrainerState
     from transformers.trainer_utils import TrainOutput
 
     from distil.api.rows import RawRows
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OWN_ARGUMENTS = "its TrainingArguments were the caller's own"
+OWN_CALLBACKS = "its callbacks were the caller's own"
 PADDED = "its padding was told by the tokenizer in hand, where no attention_mask was"
 
 
@@ -109,6 +111,7 @@ class BaseDistillation(StudentKeeper):
         training_args: TrainingArguments | None = None,
         *,
         resume_from_checkpoint: str | Path | bool | None = None,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]] | None = None,
     ) -> TrainOutput:
         """Train the student on ``train_dataset``.
 
@@ -122,6 +125,9 @@ class BaseDistillation(StudentKeeper):
             training_args: your own ``TrainingArguments``, in place of what the config says about training
                 (``report_to`` included).
             resume_from_checkpoint: a checkpoint folder, or True for the newest whole one of ``output_dir``.
+                One of another method is refused.
+            callbacks: your own ``transformers.TrainerCallback`` objects, or classes of such, called as
+                ``Trainer`` calls them.
 
         Returns:
             Trainer's ``TrainOutput``: ``global_step``, ``training_loss`` (nats a token) and ``metrics``. The
@@ -132,9 +138,10 @@ class BaseDistillation(StudentKeeper):
             RunFailed: where a loss or a weight is no number.
         """
         from distil.api.experiment import idle_fields
-        from distil.api.training import Job, check_arguments, train
+        from distil.api.training import Job, check_arguments, check_callbacks, train
 
         check_arguments(training_args)
+        own = check_callbacks(callbacks)
         self.config.validate()
         with library_words(self.config.peft_type):
             student = self.student
@@ -156,10 +163,12 @@ class BaseDistillation(StudentKeeper):
                 stops=end_ids(self.tokenizer, self.teacher, self.student),
                 pad_id=filling_id(self.tokenizer),
                 shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
+                callbacks=own,
                 fresh=not (self._past.came or self._past.trained or student.name_or_path),
             )
             untold = untold_models(self.config, self.teacher, student, self._past.came)
             untold += [OWN_ARGUMENTS] * (training_args is not None) + [PADDED] * (raw is not given)
+            untold += [OWN_CALLBACKS] * bool(own)
             past = self._past.trains(self.config, resumed=bool(resume_from_checkpoint), untold=untold)
 
             def ended(state: TrainerState) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
-from transformers.trainer_callback import TrainerState
+from transformers.trainer_callback import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.import_utils import is_in_notebook
 
@@ -44,6 +44,7 @@ class Job:
     stops: Collection[int]
     pad_id: int
     shared_vocabulary: int
+    callbacks: Sequence[TrainerCallback | type[TrainerCallback]] = ()
     fresh: bool = False
     """Whether the student's weights are random yet."""
 
@@ -90,6 +91,8 @@ def _trainer(job: Job, arguments: TrainingArguments) -> DistillationTrainer:
         shared_vocabulary=job.shared_vocabulary,
         evaluate_student=None if job.held_out is None else _evaluation(job, arguments),
     )
+    for callback in job.callbacks:
+        trainer.add_callback(callback)
     trainer.purpose = asdict(job.method.config)
     return trainer
 
@@ -141,6 +144,27 @@ def check_arguments(given: Any) -> None:
         given is None or isinstance(given, TrainingArguments),
         f"training_args is a {type(given).__name__}: give transformers.TrainingArguments(output_dir=…).",
     )
+
+
+def check_callbacks(given: Any) -> Sequence[TrainerCallback | type[TrainerCallback]]:
+    """``given`` as a sequence. Raises ArgumentError unless it is one of TrainerCallbacks, or None."""
+    if given is None:
+        return ()
+    kind = given.__name__ if isinstance(given, type) else type(given).__name__
+    require(
+        isinstance(given, Sequence) and not isinstance(given, str),
+        f"callbacks is a {kind}: give a list of transformers.TrainerCallback, callbacks=[…].",
+    )
+    for index, one in enumerate(given):
+        is_one = isinstance(one, TrainerCallback) or (
+            isinstance(one, type) and issubclass(one, TrainerCallback)
+        )
+        require(
+            is_one,
+            f"callbacks[{index}] is a {type(one).__name__}: give an object of a class that derives from "
+            "transformers.TrainerCallback.",
+        )
+    return tuple(given)
 
 
 def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainingArguments
 
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
 
@@ -178,3 +178,42 @@ def test_a_prefix_and_gradient_checkpointing_are_refused_by_name(
         prefix.train(rows, None, own)
     lora = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True))
     assert lora.train(rows, None, own).global_step == 1
+
+
+class Stop(TrainerCallback):
+    """Ends the training after two steps."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.heard.append(type(kwargs["model"]).__name__)
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> None:
+        control.should_training_stop = state.global_step == 2
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any, **kwargs: Any) -> None:
+        self.heard += logs
+
+
+def test_callbacks_of_the_callers_own_are_heard_and_can_end_a_training(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    learns, stop = KnowledgeDistillation(teacher, student, make(logging_steps=1, eval_steps=1)), Stop()
+    assert learns.train(rows, rows, callbacks=[stop]).global_step == 2
+    assert stop.heard[0] == type(student).__name__
+    assert {"loss", "eval_loss", "eval_kl_to_teacher"} <= set(stop.heard)
+    learns.command()
+    assert "it was stopped after step 2 of 4" in caplog.text
+    assert "its callbacks were the caller's own" in caplog.text
+    assert learns.train(rows, callbacks=[Stop]).global_step == 2  # a class is made here, as Trainer does
+    wrong: Any = [print]
+    with pytest.raises(ArgumentError, match=r"callbacks\[0\] is a builtin_function.*TrainerCallback"):
+        learns.train(rows, callbacks=wrong)
+    alone: Any = stop
+    with pytest.raises(ArgumentError, match=r"callbacks is a Stop: give a list"):
+        learns.train(rows, callbacks=alone)
