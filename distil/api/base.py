@@ -21,6 +21,7 @@ from distil.api.inputs import (
     filling_id,
     shared_ids,
     token_ids,
+    warn_of_no_numbers,
     warn_of_order,
 )
 from distil.api.keeper import StudentKeeper
@@ -209,7 +210,9 @@ class BaseDistillation(StudentKeeper):
                 self.config.per_device_eval_batch_size,
                 shared_ids(self.tokenizer, self.teacher, self.student),
             )
-        return scores_of(totals) | {"eval_tokens": float(totals.tokens)}
+        scores = scores_of(totals) | {"eval_tokens": float(totals.tokens)}
+        warn_of_no_numbers(scores, {"student_model": student, "teacher_model": self.teacher})
+        return scores
 
     # ---- parts
 

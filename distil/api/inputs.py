@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,26 @@ def check_model(model: Any, role: str) -> None:
         f"{role} is a {type(inner).__name__}, which is no causal language model: it does not predict the "
         f"next token. Load it with {LOAD}(…), or choose a model that has such a head.",
     )
+
+
+def broken_weights(models: Mapping[str, PreTrainedModel]) -> str:
+    """A sentence on each of these models, by the name of its argument, whose weights are no numbers."""
+    import torch
+
+    said = []
+    for role, model in models.items():
+        known = ((name, p) for name, p in model.named_parameters() if p.is_floating_point() and not p.is_meta)
+        bad = next((name for name, p in known if not bool(torch.isfinite(p).all())), None)
+        if bad is not None:
+            said.append(f"The weights of {role} hold nan or inf ({bad}): load it again, from a whole file.")
+    return " ".join(said)
+
+
+def warn_of_no_numbers(scores: Mapping[str, float], models: Mapping[str, PreTrainedModel]) -> None:
+    """Say so where scores are no numbers, and why where it can be told."""
+    bad = [f"{name}={value}" for name, value in scores.items() if not math.isfinite(value)]
+    if bad:
+        logger.warning("%s. %s", ", ".join(bad), broken_weights(models) or "All weights are finite.")
 
 
 def check_apart(teacher: PreTrainedModel, student: PreTrainedModel) -> None:

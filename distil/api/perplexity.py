@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.api.calls import checked
 from distil.api.errors import ArgumentError, library_words, require
-from distil.api.inputs import check_length, check_model, token_ids
+from distil.api.inputs import check_length, check_model, token_ids, warn_of_no_numbers
 from distil.api.padding import without_padding
 from distil.api.rows import raw_rows, read_rows
 
@@ -68,6 +68,7 @@ def compute_perplexity(
     check_length(rows, "dataset", max_length, model)
     totals = score_rows(model, None, rows, pad_id(tokenizer), batch_size, 0)
     assert totals.perplexity is not None, "rows without a scored token are refused above"
+    warn_of_no_numbers({"perplexity": totals.perplexity}, {"model": model})
     return totals.perplexity
 
 

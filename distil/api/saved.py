@@ -154,6 +154,7 @@ def load(
     from distil.anatomy import is_adapted
 
     where = f"model_path={folder}"
+    require(not folder.is_file(), f"{where} is a file: give the folder that it is in.")
     require(folder.is_dir(), f"{where}: there is no such folder. Give one that save_student wrote.")
     if (folder / ADAPTER_CONFIG).is_file():
         kind = str(check_folder(folder)["peft_type"])
@@ -217,7 +218,7 @@ def _whole(folder: Path, where: str, student: PreTrainedModel | None) -> PreTrai
         model = load_student(config, seed=0, allow_network=False).model
     except InputError as error:
         said = str(error).replace(f"model.student.path={folder}", where)
-        raise ArgumentError(f"{said} Give a folder that save_student wrote.") from error
+        raise ArgumentError(f"{said.rstrip('.')}. Give a folder that save_student wrote.") from error
     if student is not None:
         model.to(student.device)  # type: ignore[arg-type]  # transformers' decorator hides the signature
     return model

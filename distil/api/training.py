@@ -18,6 +18,7 @@ from transformers.utils.import_utils import is_in_notebook
 from distil.anatomy import has_prefix
 from distil.api.advise import advise
 from distil.api.errors import require
+from distil.api.inputs import broken_weights
 from distil.api.resuming import checkpoint_of, make_room
 from distil.api.scores import scores_of
 from distil.borrowed import borrowed
@@ -29,6 +30,7 @@ from distil.methods.base import Method
 from distil.models.load import quiet
 from distil.trainer import DistillationTrainer, Evaluate
 from distil.training import training_arguments
+from distil.types import RunFailed
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def train(
         try:
             with bar, quiet():
                 output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        except RunFailed as error:
+            began = {} if trainer.state.global_step else {"student_model": job.student}
+            raise RunFailed(
+                f"{error} {broken_weights(began | {'teacher_model': job.teacher})}".rstrip()
+            ) from error
         finally:
             ended(trainer.state)
         trainer.refuse_broken_student()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from distil.registry import unknown_name
@@ -12,6 +13,12 @@ def check(holds: bool, message: str) -> None:
     """Raise InputError(message) unless ``holds``."""
     if not holds:
         raise InputError(message)
+
+
+def check_above_0(key: str, value: float) -> None:
+    """Raise InputError unless ``value`` is above 0 and finite."""
+    finite = "" if math.isfinite(value) else " and finite"
+    check(0 < value < math.inf, f"{key} must be above 0{finite}, got {value}.")
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> None:

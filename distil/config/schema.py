@@ -6,11 +6,11 @@ Groups with a registry (method, data, peft) are subclassed beside what consumes 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from distil.config.checks import check as check
+from distil.config.checks import check_above_0
 from distil.config.checks import check_choice as check_choice
 from distil.config.trainer import TrainerConfig
 
@@ -32,7 +32,7 @@ class MethodConfig:
     """Shared keys this method does not use; they stay out of the identity of its runs."""
 
     def __post_init__(self) -> None:
-        check(0 < self.temperature < math.inf, f"method.temperature must be above 0, got {self.temperature}.")
+        check_above_0("method.temperature", self.temperature)
         check(
             0 <= self.kd_loss_weight <= 1,
             f"method.kd_loss_weight must lie in [0, 1], got {self.kd_loss_weight}.",
@@ -167,10 +167,7 @@ class RolloutConfig:
             self.max_new_tokens >= 1,
             f"rollouts.max_new_tokens must be at least 1, got {self.max_new_tokens}.",
         )
-        check(
-            0 < self.sampling_temperature < math.inf,
-            f"rollouts.sampling_temperature must be above 0, got {self.sampling_temperature}.",
-        )
+        check_above_0("rollouts.sampling_temperature", self.sampling_temperature)
         check(self.top_k >= 0, f"rollouts.top_k must be 0 (all) or above, got {self.top_k}.")
         check(0 < self.top_p <= 1, f"rollouts.top_p must lie in (0, 1], got {self.top_p}.")
 
@@ -266,7 +263,7 @@ class EvalConfig:
             check(getattr(self, key) >= 1, f"eval.{key} must be at least 1, got {getattr(self, key)}.")
         for key in ("generation_rows", "samples", "top_k"):
             check(getattr(self, key) >= 0, f"eval.{key} must be at least 0, got {getattr(self, key)}.")
-        check(0 < self.temperature < math.inf, f"eval.temperature must be above 0, got {self.temperature}.")
+        check_above_0("eval.temperature", self.temperature)
         check(0 < self.top_p <= 1, f"eval.top_p must lie in (0, 1], got {self.top_p}.")
 
 

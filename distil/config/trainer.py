@@ -106,7 +106,12 @@ class TrainerConfig(TrainingFields):
 
     def _check_range(self, key: str, holds: Any, rule: str) -> None:
         value = getattr(self, key)
-        check(value is None or (holds(value) and math.isfinite(value)), f"trainer.{key} {rule}, got {value}.")
+        if value is not None:
+            finite = math.isfinite(value)
+            check(
+                finite and holds(value),
+                f"trainer.{key} {rule}{'' if finite else ' and finite'}, got {value}.",
+            )
 
     def _check_pairs(self) -> None:
         check(

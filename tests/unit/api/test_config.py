@@ -286,7 +286,9 @@ def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     ("keys", "said"),
     [
         ({"temperature": 0}, "temperature must be above 0, got 0"),
-        ({"temperature": float("nan")}, "temperature must be above 0, got nan"),
+        ({"temperature": float("inf")}, "temperature must be above 0 and finite, got inf"),
+        ({"learning_rate": float("inf")}, "learning_rate must be above 0 and finite, got inf"),
+        ({"temperature": float("nan")}, "temperature must be above 0 and finite, got nan"),
         ({"kd_loss_weight": 1.1}, "kd_loss_weight must lie in [0, 1], got 1.1"),
         ({"lambda_gkd": -0.1}, "lambda_gkd must lie in [0, 1], got -0.1"),
         ({"beta_gkd": 1.5}, "beta_gkd must lie in [0, 1], got 1.5"),

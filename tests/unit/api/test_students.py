@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ from llm_distil import (
     DistillationConfig,
     GeneralizedKnowledgeDistillation,
     KnowledgeDistillation,
+    RunFailed,
+    compute_perplexity,
 )
 from tests.conftest import build_gpt2, build_llama
 from tests.training import distance
@@ -705,3 +708,40 @@ def test_what_the_library_saved_answers_and_is_judged_by_the_command(
     (folder / "tokenizer_config.json").unlink()
     assert main(["generate", str(folder), "--prompt", prompt]) == 2
     assert "tokenizer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["teacher_model", "student_model"])
+def test_weights_that_are_no_numbers_are_named(
+    role: str,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    models = {"teacher_model": load("gpt2-medium"), "student_model": load("gpt2")}
+    with torch.no_grad():
+        models[role].get_output_embeddings().weight[3] = float("nan")
+    learns = KnowledgeDistillation(models["teacher_model"], models["student_model"], make(), tokenizer)
+    said = rf"The weights of {role} hold nan or inf \(.*weight\): load it again"
+    with pytest.raises(RunFailed, match=rf"The loss of step 1 is nan.* {said}"):
+        learns.train(rows)
+    learns.evaluate(rows)
+    assert re.search(rf"kl_to_teacher=nan\. {said}", caplog.text)
+    caplog.clear()
+    compute_perplexity(models[role], rows, tokenizer)
+    assert "The weights of model hold nan or inf" in caplog.text
+
+
+def test_a_folder_that_holds_no_student_says_what_it_is(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, hub: Path, tmp_path: Path
+) -> None:
+    learns = KnowledgeDistillation(teacher, student, make())
+    shutil.copytree(hub / "gpt2", tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert f"model_path={weights} is a file: give the folder" in refused(lambda: learns.load_student(weights))
+    said = refused(lambda: learns.load_student(weights.parent))
+    assert "SafetensorError" in said
+    assert said.endswith(". Give a folder that save_student wrote.")
+    assert "holds no student" in refused(lambda: learns.load_student(tmp_path))
