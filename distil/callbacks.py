@@ -7,10 +7,12 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -41,11 +43,18 @@ def scalar_names(logs: dict[str, float]) -> dict[str, float]:
     return named
 
 
-class Spent(NamedTuple):
+@dataclass(frozen=True)
+class Spent:
     """Time: by the clock, and of this process's processors (all threads), which other work leaves alone."""
 
     seconds: float
     cpu_seconds: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds)
 
     @classmethod
     def now(cls) -> Spent:
@@ -53,20 +62,38 @@ class Spent(NamedTuple):
         return cls(time.monotonic(), time.process_time())
 
 
+NOTHING = Spent(0.0, 0.0)
+
+
+class AtCheckpoint(TrainerCallback):
+    """Calls back after each checkpoint: what must be known to whoever goes on from it."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A checkpoint was written."""
+        self.call()
+
+
 class MetricsLog(TrainerCallback):
     """Writes ``metrics.jsonl``, one line a logging step, and hands the same scalars to the tracker.
 
     A resumed run cuts the file back to its checkpoint's step, so that no step stands in it twice, and hands
-    the tracker the lines that are left: those of its earlier sessions.
+    the tracker the lines that are left: those of its earlier sessions. Its clock stands still while the
+    student is evaluated: ``seconds`` and ``cpu_seconds`` are those of training alone.
     """
 
     def __init__(self, path: Path, log_scalars: LogScalars, tokens: Callable[[], int]) -> None:
         self.path = path
         self.log_scalars = log_scalars
         self.tokens = tokens
-        self._before = Spent(0.0, 0.0)
+        self._before, self._evaluated = NOTHING, NOTHING
         self._began = Spent.now()
         self._ended: Spent | None = None
+        self._validated_before = 0.0
         self._told: int | None = None
 
     def on_train_begin(
@@ -85,10 +112,20 @@ class MetricsLog(TrainerCallback):
                 kept.append(line)
                 records.append(record)
                 self._before = Spent(record["seconds"], record["cpu_seconds"])
+                self._validated_before = record["validation_seconds"]
         write_text(self.path, "".join(f"{line}\n" for line in kept))
         for record in records:
             self._tell(record, self._before.seconds - record["seconds"])
-        self._began, self._ended = Spent.now(), None
+        self._began, self._ended, self._evaluated = Spent.now(), None, NOTHING
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock inside: an evaluation on the way is no training."""
+        began = Spent.now()
+        try:
+            yield
+        finally:
+            self._evaluated += Spent.now() - began
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -99,8 +136,12 @@ class MetricsLog(TrainerCallback):
     @property
     def spent(self) -> Spent:
         """What training took, sessions before a resume included."""
-        now = self._ended or Spent.now()
-        return Spent(*(b + n - s for b, n, s in zip(self._before, now, self._began, strict=True)))
+        return self._before + (self._ended or Spent.now()) - self._began - self._evaluated
+
+    @property
+    def validation_seconds(self) -> float:
+        """What the evaluations on the way took, sessions before a resume included."""
+        return self._validated_before + self._evaluated.seconds
 
     def on_log(
         self,
@@ -122,6 +163,7 @@ class MetricsLog(TrainerCallback):
             "step": state.global_step,
             "seconds": round(spent.seconds, 3),
             "cpu_seconds": round(spent.cpu_seconds, 3),
+            "validation_seconds": round(self.validation_seconds, 3),
             "tokens": self.tokens(),
             **scalars,
         }

@@ -6,10 +6,7 @@ Each stage leaves its result in the run directory, so that a run that stops anyw
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,8 @@ from transformers.utils import logging as transformers_logging
 from distil import environment, ranks, results
 from distil.anatomy import virtual_tokens
 from distil.borrowed import borrowed
-from distil.callbacks import MetricsLog
+from distil.callbacks import AtCheckpoint, MetricsLog
+from distil.clock import Clock
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge
 from distil.files import read_json, write_json
@@ -41,22 +39,8 @@ logger = logging.getLogger(__name__)
 
 BEFORE = "before.json"
 """What teacher and untouched student came to."""
-
-
-@dataclass
-class Clock:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to ``stage``."""
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - started
+SPENT = "spent.json"
+"""What the sessions of this run have taken so far."""
 
 
 def run_stages(
@@ -73,9 +57,9 @@ def run_stages(
 
     Raises RunInterrupted after Ctrl-C (with a checkpoint), RunFailed where training cannot go on.
     """
-    clock, progress = Clock(), Progress(console)
     _quiet_libraries()
     environment.reset_peak_memory()
+    clock, progress = Clock(folder / SPENT if ranks.is_main() else None), Progress(console)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)
@@ -85,9 +69,9 @@ def run_stages(
         ranks.from_main(lambda: _judge_before(config, parts, folder, progress))
     with borrowed(parts.student):
         trainer, log = build_trainer(config, method, parts, arguments, folder, tracker)
-        with clock("train"):
-            notes = parts.notes + advise(config, trainer)
-            train(trainer, folder, config, console)
+        trainer.add_callback(AtCheckpoint(clock.keep))
+        notes = parts.notes + advise(config, trainer)
+        train(trainer, folder, config, console)
     if not ranks.is_main():
         return
     with clock("evaluate"):
@@ -112,8 +96,9 @@ def _quiet_libraries() -> None:
 def _write_cost(
     folder: Path, trainer: DistillationTrainer, log: MetricsLog, clock: Clock, parts: Parts
 ) -> None:
-    # Training counts the seconds of earlier sessions too: a resumed run is not cheaper than a whole one.
-    seconds = clock.seconds | {"train": log.spent.seconds}
+    # All of them count earlier sessions too: a resumed run is not cheaper than a whole one.
+    clock.keep()
+    seconds = clock.seconds | {"train": log.spent.seconds, "validation": log.validation_seconds}
     steps = trainer.state.global_step
     facts = {
         "steps": steps,
@@ -123,7 +108,7 @@ def _write_cost(
         },
         "seconds_per_step": log.spent.seconds / max(steps, 1),
         "cpu_seconds_per_step": log.spent.cpu_seconds / max(steps, 1),
-        "peak_memory_bytes": environment.peak_memory_bytes(),
+        "peak_memory_bytes": clock.peak_memory_bytes,
     }
     results.write_cost(folder, facts, results.parameter_counts(parts.teacher, parts.student))
 

@@ -82,7 +82,8 @@ def build_trainer(
     rows = validation.select(range(min(config.eval.during_training_rows, len(validation)))).to_list()
 
     def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
-        return ranks.from_main(lambda: in_one_process(model))
+        with log.paused():
+            return ranks.from_main(lambda: in_one_process(model))
 
     def in_one_process(model: PreTrainedModel) -> dict[str, float]:
         return score_rows(

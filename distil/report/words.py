@@ -90,7 +90,13 @@ def parameters(amount: float) -> str:
     return f"{amount:.0f}"
 
 
-_TIMES = (("in all", "total"), ("training", "train"), ("loading", "load"), ("evaluation", "evaluate"))
+_TIMES = (
+    ("in all", "total"),
+    ("training", "train"),
+    ("validation on the way", "validation"),
+    ("loading", "load"),
+    ("evaluation", "evaluate"),
+)
 _COUNTED = ("teacher", "student", "trainable")
 _ENDINGS = {
     "steps": " steps",

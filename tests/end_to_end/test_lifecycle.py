@@ -78,6 +78,9 @@ def test_run_directory_is_complete(uninterrupted: Path) -> None:
     assert cost["rollouts"] == 600
     assert cost["rollout_tokens"] > 0
     assert cost["peak_memory_bytes"] > 1e8
+    seconds = cost["seconds"]
+    assert min(seconds[stage] for stage in ("load", "evaluate", "train", "validation")) > 0
+    assert seconds["total"] == pytest.approx(sum(seconds.values()) - seconds["total"], abs=0.05)
     assert len(steps_logged(uninterrupted)) == 75
     sample = json.loads((uninterrupted / "samples.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert set(sample) == {"prompt", "reference", "teacher", "student_before", "student_after"}
@@ -136,6 +139,7 @@ def test_stopped_run_goes_on_to_the_same_bits(
         assert process.returncode == -signal.SIGKILL
         assert read(folder, "status.json")["status"] == "running"
     assert not (folder / "results.json").exists()
+    before = read(folder, "spent.json")
 
     done = run_command(*arguments)
     assert done.returncode == 0, done.stderr
@@ -144,6 +148,10 @@ def test_stopped_run_goes_on_to_the_same_bits(
     assert (folder / "results.json").read_bytes() == (uninterrupted / "results.json").read_bytes()
     assert (folder / "samples.jsonl").read_bytes() == (uninterrupted / "samples.jsonl").read_bytes()
     assert steps_logged(folder) == steps_logged(uninterrupted), "each step once"
+    cost = read(folder, "cost.json")
+    for stage in ("load", "evaluate"):
+        assert cost["seconds"][stage] > before["seconds"][stage], "those of both sessions"
+    assert cost["peak_memory_bytes"] >= before["peak_memory_bytes"]
 
 
 def test_stopped_while_judged_goes_on_to_the_same_bits(

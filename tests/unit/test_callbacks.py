@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ def arguments(tmp_path: Path) -> TrainingArguments:
 def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: Path) -> None:
     """Judging comes after the end, and earlier sessions count."""
     path = tmp_path / "metrics.jsonl"
-    lines = [{"step": step, "seconds": 100.0 * step, "cpu_seconds": 50.0 * step} for step in (1, 9)]
+    lines = [
+        {"step": s, "seconds": 100.0 * s, "cpu_seconds": 50.0 * s, "validation_seconds": 7.0 * s}
+        for s in (1, 9)
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     log = MetricsLog(path, lambda scalars, step, ago: None, lambda: 0)
     state, control = TrainerState(global_step=1), TrainerControl()
@@ -31,14 +35,40 @@ def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: P
     spent = log.spent
     assert 100 <= spent.seconds < 101
     assert 50 <= spent.cpu_seconds < 51
+    assert log.validation_seconds == 7
     time.sleep(0.01)
     assert log.spent == spent
     assert len(path.read_text(encoding="utf-8").splitlines()) == 1, "the step after the checkpoint is gone"
 
 
+def test_the_clock_stands_still_in_an_evaluation(arguments: TrainingArguments, tmp_path: Path) -> None:
+    """Curves by seconds too: what an evaluation took is no training, and is told beside it."""
+    path = tmp_path / "metrics.jsonl"
+    log = MetricsLog(path, lambda scalars, step, ago: None, lambda: 0)
+    state, control = TrainerState(global_step=1), TrainerControl()
+    began = time.monotonic()
+    log.on_train_begin(arguments, state, control)
+    for name in ("loss", "eval_nll_per_token"):
+        with log.paused():
+            time.sleep(0.1)
+        with suppress(RuntimeError), log.paused():
+            time.sleep(0.1)
+            raise RuntimeError
+        time.sleep(0.02)
+        log.on_log(arguments, state, control, logs={name: 0.5})
+    log.on_train_end(arguments, state, control)
+    took = time.monotonic() - began
+    assert 0.04 <= log.spent.seconds <= took - 0.4
+    assert 0.4 <= log.validation_seconds <= took - 0.04
+    first, second = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert 0.02 <= first["seconds"] <= second["seconds"] - 0.02
+    assert 0.2 <= first["validation_seconds"] <= second["validation_seconds"] - 0.2
+
+
 def test_a_killed_runs_last_line_is_cut(arguments: TrainingArguments, tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "seconds": 1.0, "cpu_seconds": 1.0}\n{"step": 2, "sec', encoding="utf-8")
+    whole = '{"step": 1, "seconds": 1.0, "cpu_seconds": 1.0, "validation_seconds": 0.0}'
+    path.write_text(whole + '\n{"step": 2, "sec', encoding="utf-8")
     log = MetricsLog(path, lambda scalars, step, ago: None, lambda: 7)
     state, control = TrainerState(global_step=2), TrainerControl()
     log.on_train_begin(arguments, state, control)
