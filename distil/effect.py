@@ -44,15 +44,16 @@ def with_effect(config: Mapping[str, Any], unused: Iterable[str] = ()) -> dict[s
     trainer = config.get("trainer")
     best = isinstance(trainer, Mapping) and trainer.get("load_best_model_at_end")
     without = (*WITHOUT_EFFECT, *unused, *(() if best else SAVING))
-    return {key: value for key, value in _flat(config).items() if not _matches(key, without)}
+    return {key: value for key, value in leaves(config).items() if not _matches(key, without)}
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def leaves(value: Any, key: str = "") -> dict[str, Any]:
+    """What nested mappings hold, by dotted key below ``key``; 2 and 2.0 are one value."""
     if isinstance(value, Mapping) and value:
         return {
             inner: leaf
             for name, item in value.items()
-            for inner, leaf in _flat(item, f"{key}.{name}" if key else str(name)).items()
+            for inner, leaf in leaves(item, f"{key}.{name}" if key else str(name)).items()
         }
     return {key: plain(value)}
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from distil.effect import leaves
 from distil.identity import fingerprint_path
 
 GROUPS = ("tuned", "tuned_adapter")
@@ -37,12 +38,4 @@ def _keys(file: Path) -> dict[str, Any]:
     tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     assert isinstance(tree, dict)
     tree.pop("defaults", None)
-    return dict(_flat(tree, inside))
-
-
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flat(inner, f"{key}.{name}".lstrip("."))
-    else:
-        yield key, value
+    return leaves(tree, inside)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from distil.effect import leaves
 from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budget, held
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
@@ -93,8 +95,8 @@ def compare(
         declared: config keys that were tuned for each group by the same search: no confounds.
         left_out: runs that left no directory, so that ``folders`` do not tell of them.
 
-    Raises InputError where there is nothing to compare, or (without ``force``) runs that were judged on
-    different rows or share no metric.
+    Raises InputError where there is nothing to compare, for a declared key that no run has, or (without
+    ``force``) runs that were judged on different rows or share no metric.
     """
     if budget is not None and budget not in KINDS:
         raise InputError(f"budget={budget}: one of {', '.join(KINDS)}.")
@@ -102,6 +104,7 @@ def compare(
     missing = sorted((*left_out, *unfit), key=lambda each: (each.run, each.why))
     runs, older = _newest(found)
     configs = [config_of(run) for run in runs]
+    _check_declared(declared, runs)
     keys = sort_keys(runs, configs, declared)
     labels = group_names(configs, keys.swept)
     unranked = [*judged_apart(runs), *_nothing_in_common(runs)]
@@ -132,6 +135,16 @@ def compare(
         budgets={kind: table for kind, table in read if table is not None},
         budget=budget,
     )
+
+
+def _check_declared(declared: Collection[str], runs: Sequence[RunRecord]) -> None:
+    """Raise InputError for a key that no run's config has: nothing would be declared by it."""
+    known = sorted({key for run in runs for key in leaves(run.config)})
+    for key in declared:
+        if key not in known:
+            near = get_close_matches(key, known, n=1) or [each for each in known if each.endswith(f".{key}")]
+            hint = f" Did you mean {near[0]}?" if near else " Their config.yaml shows the keys."
+            raise InputError(f"declared={key}: no run has such a key.{hint}")
 
 
 def _nothing_in_common(runs: Sequence[RunRecord]) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from distil.report.comparison.compare import Comparison, compare
 from distil.report.comparison.keys import given, shown
+from distil.types import InputError
 from tests.unit.report.made_up_sweep import write_job
 
 
@@ -114,6 +115,22 @@ def test_a_tuned_learning_rate_is_declared_by_the_file_that_set_it(tmp_path: Pat
         assert [each.key for each in comparison.confounds] == ([] if declared else ["trainer.learning_rate"])
         said = compare([tmp_path / way], declared=["trainer.learning_rate"])
         assert kinds(said)["trainer.learning_rate"] == "declared"
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("trainer.learning_rat", "trainer.learning_rate"),
+        ("learning_rate", "trainer.learning_rate"),
+        ("trainer.max_step", "trainer.max_steps"),
+        ("zzz", "config.yaml"),
+        ("trainer", "config.yaml"),
+    ],
+)
+def test_a_declared_key_that_no_run_has_is_refused(tmp_path: Path, key: str, near: str) -> None:
+    grid(tmp_path, [("kd", {}), ("sft", {"trainer.learning_rate": 1e-3})])
+    with pytest.raises(InputError, match=f"declared={key}: no run has such a key.*{near}"):
+        compare([tmp_path], declared=["trainer.learning_rate", key])
 
 
 def test_of_several_rates_each_wants_a_file(tmp_path: Path) -> None:
