@@ -14,7 +14,9 @@ from distil.sweeps.record import DONE, Job, shared
 from distil.types import DistilError, InputError
 
 MOST = 10
-"""Refused jobs that are named; the rest are counted."""
+"""Reasons that are told; the jobs with others are counted."""
+NAMED = 4
+"""Jobs of one reason that are named; the rest are counted."""
 
 
 def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder: Path) -> list[Job]:
@@ -58,10 +60,23 @@ def _refusal(refused: Sequence[tuple[int, Job, InputError]], total: int) -> str:
     if len(refused) == 1:
         number, job, error = refused[0]
         return f"job {number} of {total} ({job.label}), so none was started: {error}"
-    lines = [f"  job {number} ({job.label}): {error}" for number, job, error in refused[:MOST]]
-    if len(refused) > MOST:
-        lines.append(f"  … and {len(refused) - MOST} more")
+    lines = _reasons([(number, job, str(error)) for number, job, error in refused])
     return "\n".join([f"{len(refused)} of {total} jobs cannot run, so none was started:", *lines])
+
+
+def _reasons(jobs: Sequence[tuple[int, Job, str]]) -> list[str]:
+    """Each reason once, with the jobs that have it (number, job, reason); jobs beyond some are counted."""
+    by_reason: dict[str, list[tuple[int, Job]]] = {}
+    for number, job, reason in jobs:
+        by_reason.setdefault(reason, []).append((number, job))
+    lines = []
+    for reason, those in list(by_reason.items())[:MOST]:
+        named = ", ".join(f"{number} ({job.label})" for number, job in those[:NAMED])
+        more = f" and {len(those) - NAMED} more" if len(those) > NAMED else ""
+        lines.append(f"  job{'s' if len(those) > 1 else ''} {named}{more}: {reason}")
+    if beyond := sum(len(those) for those in list(by_reason.values())[MOST:]):
+        lines.append(f"  … and {beyond} more")
+    return lines
 
 
 def opening(jobs: Sequence[Job], folder: Path) -> list[str]:
@@ -85,7 +100,7 @@ def ending(jobs: Sequence[Job], command: str) -> DistilError | None:
     failed = [(number, job) for number, job in own if job.status != DONE]
     if not failed:
         return None
-    lines = [f"  job {number} ({job.label}): {job.reason or job.status}" for number, job in failed]
+    lines = _reasons([(number, job, job.reason or job.status) for number, job in failed])
     return DistilError(
         "\n".join(
             [
@@ -100,21 +115,33 @@ def ending(jobs: Sequence[Job], command: str) -> DistilError | None:
 def seconds_left(jobs: Sequence[Job], elapsed: float) -> float | None:
     """Seconds until the sweep ends, from what its jobs took; None where nothing is known yet.
 
-    A job is taken to need what those of its kind (all but the seed alike) needed, else the mean of all. Jobs
-    that ran at the same time are seen in the ratio of their seconds to ``elapsed``.
+    A job is taken to need what those of its kind (all but the seed alike) needed; where none of these is done
+    yet, what those of its method did, else the mean of all. Jobs that ran at the same time are seen in the
+    ratio of their seconds to ``elapsed``.
     """
     own = [job for job in jobs if job.same_as is None]
     known: dict[str, list[float]] = {}
     for job in own:
         if job.status == DONE and job.seconds is not None:
-            known.setdefault(job.kind, []).append(job.seconds)
-    everything = [seconds for times in known.values() for seconds in times]
-    if not everything:
+            for like in _likenesses(job):
+                known.setdefault(like, []).append(job.seconds)
+    if not known:
         return None
-    needs = (known.get(job.kind, everything) for job in own if not job.settled)
+    needs = (
+        next(known[like] for like in _likenesses(job) if like in known) for job in own if not job.settled
+    )
     work = sum(sum(times) / len(times) for times in needs)
     busy = sum(job.seconds or 0 for job in own if job.settled and not job.before)
     return work * min(1.0, elapsed / busy) if busy else work
+
+
+def _likenesses(job: Job) -> tuple[str, str, str]:
+    """What jobs have in common that cost alike, from much to nothing: all but the seed, the method, nothing.
+
+    Overrides tell apart what the name of the run does not: a number of steps, a longer rollout.
+    """
+    words = " ".join(word for word in job.overrides if not word.startswith("seed="))
+    return f"{job.kind} {words}", f"method {job.kind.partition('-')[0]}", ""
 
 
 def _seconds(run: Path) -> float | None:

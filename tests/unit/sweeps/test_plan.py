@@ -78,6 +78,22 @@ def test_one_job_that_cannot_run_refuses_all(tmp_path: Path) -> None:
     assert "and 20 more" in str(told.value)
 
 
+def test_one_reason_is_said_once(tmp_path: Path) -> None:
+    """Where some jobs share a bad key, before a sweep and at its end."""
+    jobs = [(f"method={method} seed={seed}", method) for method in ("kd", "gkd", "sft") for seed in range(6)]
+    bad = {"kd": "no lambda", "gkd": "no beta"}
+    with pytest.raises(InputError) as told:
+        plan([(w.split(), InputError(bad[m]) if m in bad else config(tmp_path)) for w, m in jobs], tmp_path)
+    error = ending(
+        [Job(w.split(), w, status=FAILED if m in bad else DONE, reason=bad.get(m)) for w, m in jobs], "again"
+    )
+    for said in (str(told.value), str(error)):
+        assert "12 of 18 jobs" in said
+        assert said.count("no lambda") == said.count("no beta") == 1
+        assert "jobs 1 (method=kd seed=0), 2 (method=kd seed=1), 3 (method=kd seed=2), 4" in said
+        assert "and 2 more: no lambda" in said
+
+
 def test_the_end_names_what_failed_and_why() -> None:
     jobs = [
         Job(["seed=0"], "seed=0", status=DONE),
@@ -109,6 +125,25 @@ def test_time_left_is_that_of_jobs_of_the_same_kind() -> None:
     assert seconds_left(jobs, elapsed=100) == pytest.approx(150)
     # The same two jobs at the same time: half.
     assert seconds_left(jobs, elapsed=50) == pytest.approx(75)
+
+
+def test_time_left_of_a_kind_that_nobody_has_seen_is_that_of_its_method() -> None:
+    jobs = [
+        of("kd-tiny-none", DONE, 10),
+        of("gkd-tiny-none", DONE, 90),
+        of("gkd-tiny-lora", DONE, 70),
+        of("gkd-tiny-ia3", PENDING),
+    ]
+    assert seconds_left(jobs, elapsed=170) == pytest.approx(80)
+
+
+def test_time_left_tells_jobs_of_one_method_apart_by_what_else_was_asked() -> None:
+    def job(steps: int, seed: int, status: str, seconds: float | None = None) -> Job:
+        words = ["method=kd", f"seed={seed}", f"trainer.max_steps={steps}"]
+        return Job(words, run=f"kd-tiny-none-s{seed}-abc", status=status, seconds=seconds)
+
+    jobs = [job(100, 0, DONE, 10), job(900, 0, DONE, 90), job(900, 1, PENDING), job(900, 2, PENDING)]
+    assert seconds_left(jobs, elapsed=100) == pytest.approx(180)
 
 
 def test_time_left_counts_what_is_left_alone() -> None:
