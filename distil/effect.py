@@ -11,6 +11,7 @@ WITHOUT_EFFECT = (
     "name",
     "output_dir",
     "tracker",
+    "compare",
     # how it is started; what plugins hold enters as fingerprints
     "run.resume",
     "run.rerun",

@@ -40,6 +40,7 @@ GROUPS = {
     "run": schema.RunConfig,
     "eval": schema.EvalConfig,
     "tracker": schema.TrackerConfig,
+    "compare": schema.CompareConfig,
 }
 TOP = ("| key | type | default | unit | meaning |", "|---|---|---|---|---|")
 

@@ -291,6 +291,20 @@ class TrackerConfig:
 
 
 @dataclass
+class CompareConfig:
+    """The comparison at the end of a sweep. It changes no run."""
+
+    name: str = "default"
+    budget: str | None = None
+    """Read the validation curves where all runs have spent the same ``steps``, ``tokens`` or ``seconds``, as
+    ``distil compare --budget`` does. null: the scores at the end of the runs."""
+
+    def __post_init__(self) -> None:
+        if self.budget is not None:
+            check_choice("compare.budget", self.budget, ("steps", "tokens", "seconds"))
+
+
+@dataclass
 class ExperimentConfig:
     """Everything one run is."""
 
@@ -310,6 +324,7 @@ class ExperimentConfig:
     run: RunConfig = field(default_factory=RunConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    compare: CompareConfig = field(default_factory=CompareConfig)
 
     def __post_init__(self) -> None:
         check(

@@ -16,6 +16,7 @@ from distil.adapters.base import ADAPTERS
 from distil.config.command_line import plugin_paths, value_of
 from distil.config.explain import explain, unknown_key, unknown_option, unparsable
 from distil.config.schema import (
+    CompareConfig,
     EvalConfig,
     ExperimentConfig,
     ModelConfig,
@@ -43,6 +44,7 @@ SINGLE: dict[str, type[Any]] = {
     "run": RunConfig,
     "eval": EvalConfig,
     "tracker": TrackerConfig,
+    "compare": CompareConfig,
 }
 """The root, and the groups whose options share one dataclass."""
 

@@ -15,8 +15,11 @@ from distil.tracking import how_to_see
 from distil.types import InputError
 
 
-def finish(record: SweepRecord, command: str) -> None:
-    """Compare the runs that are done, from their directories alone. Raises DistilError where a job failed."""
+def finish(record: SweepRecord, command: str, budget: str | None) -> None:
+    """Compare the runs that are done, from their directories alone. Raises DistilError where a job failed.
+
+    ``budget``: ``steps``, ``tokens`` or ``seconds`` to read the curves where all runs have spent the same.
+    """
     error = ending(record.jobs(), command)
     jobs = record.end(FAILED if error else DONE)
     own = [job for job in jobs if job.same_as is None]
@@ -26,7 +29,10 @@ def finish(record: SweepRecord, command: str) -> None:
         try:
             # Side by side even where nothing can be ranked (data were swept): the table says so itself.
             comparison = compare(
-                [run for run in runs if is_run(run)], force=True, left_out=_without_directory(record, own)
+                [run for run in runs if is_run(run)],
+                budget=budget,
+                force=True,
+                left_out=_without_directory(record, own),
             )
             write_comparison(comparison, record.folder)
         except InputError as refused:

@@ -96,7 +96,7 @@ def sweep(request: Request) -> None:
         if search:
             finish_search(search, studies, record, request.command)
         else:
-            finish(record, request.command)
+            finish(record, request.command, master.compare.budget)
 
 
 def _composed(request: Request) -> DictConfig:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from distil.config.schema import CompareConfig
+from distil.report.comparison.budget import KINDS
 from distil.sweeps.end import finish
 from distil.sweeps.record import DONE, FAILED, Job, SweepRecord
-from distil.types import DistilError
+from distil.types import DistilError, InputError
 from tests.unit.report.made_up_sweep import read, write_job
 
 
@@ -23,7 +25,31 @@ def test_a_job_that_left_no_run_directory_is_named_as_left_out(
     record = SweepRecord(tmp_path, "key")
     record.begin("python run.py -m seed=0,1,2,3", jobs)
     with pytest.raises(DistilError, match="2 of 4 jobs failed"):
-        finish(record, "python run.py -m seed=0,1,2,3")
+        finish(record, "python run.py -m seed=0,1,2,3", None)
     left_out = {each["run"]: each["why"] for each in read(tmp_path / "comparison.json")["left_out"]}
     assert left_out == {"seed=2": "failed: Out of memory. Halve it.", "seed=3": "failed"}
     assert "Left out  seed=2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("budget", [None, *KINDS])
+def test_a_sweep_reads_its_curves_at_the_budget_that_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], budget: str | None
+) -> None:
+    """What ``compare.budget`` may say is what ``distil compare --budget`` may."""
+    assert CompareConfig(budget=budget).budget == budget
+    jobs = []
+    for method in ("sft", "kd"):
+        for seed in (0, 1):
+            run = write_job(tmp_path, method, seed, {"nll": 0.3}).name
+            jobs.append(Job([f"method={method}", f"seed={seed}"], "", run, DONE))
+    record = SweepRecord(tmp_path, "key")
+    record.begin("python run.py -m", jobs)
+    finish(record, "python run.py -m", budget)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert ("the most that every run reached" in shown) == (budget is not None)
+    assert ("nll_per_token ↓" in shown) == (budget is not None)
+
+
+def test_a_budget_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(InputError, match=r"compare\.budget=token is unknown\. Did you mean tokens"):
+        CompareConfig(budget="token")
