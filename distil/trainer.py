@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any, cast
 
 import torch
@@ -77,6 +78,7 @@ class DistillationTrainer(WindowedTrainer):
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.method = method
+        self.purpose = asdict(method.config)
         self.teacher = teacher
         self.rollouts = rollouts
         self.eos_ids = tuple(eos_ids)

@@ -100,7 +100,6 @@ def _trainer(job: Job, arguments: TrainingArguments) -> DistillationTrainer:
     )
     for callback in job.callbacks:
         trainer.add_callback(callback)
-    trainer.purpose = asdict(job.method.config)
     return trainer
 
 
