@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from torch import Tensor, nn
 
 from distil.anatomy import innermost, opening, position_limit, virtual_tokens
 from distil.unpacked import unpacked
+
+RUN = 256
+"""Ids that are summed up before any of them is looked at."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +112,38 @@ def next_tokens(
     logits_BV = logits_BV.float()
     if uniforms_B is None:
         return logits_BV.argmax(-1)
-    logits_BV = logits_BV / temperature
+    if temperature != 1:
+        logits_BV = logits_BV / temperature
     if 0 < top_k < logits_BV.shape[-1]:
         kth_B1 = logits_BV.topk(top_k).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)
     if top_p < 1:
         logits_BV = _nucleus(logits_BV, top_p)
-    cumulative_BV = logits_BV.double().softmax(-1).cumsum(-1)
-    total_B1 = cumulative_BV[:, -1:]
-    point_B1 = uniforms_B.to(total_B1)[:, None] * total_B1
-    # Strictly below the total: rounding must not push the point past the last token that has any probability.
-    point_B1 = torch.minimum(point_B1, torch.nextafter(total_B1, torch.zeros_like(total_B1)))
-    return torch.searchsorted(cumulative_BV, point_B1, right=True).squeeze(-1)
+    return _inverse_cdf(logits_BV, uniforms_B)
+
+
+def _inverse_cdf(logits_BV: Tensor, uniforms_B: Tensor) -> Tensor:
+    """The token whose share of [0, 1) holds the noise: first its run of ids, then its place in the run.
+
+    Two levels, so that one sum and not a cumulative one passes over the vocabulary; they add up in float64.
+    """
+    B, V = logits_BV.shape
+    runs = -(-V // RUN)
+    weights_BRW = logits_BV.new_zeros(B, runs, RUN)
+    weights_BV = weights_BRW.view(B, -1)[:, :V]
+    torch.sub(logits_BV, logits_BV.amax(-1, keepdim=True), out=weights_BV).mul_(1 / math.log(2)).exp2_()
+    to_run_BR = weights_BRW.sum(-1).double().cumsum(-1)
+    point_B1 = _below(uniforms_B.to(to_run_BR)[:, None] * to_run_BR[:, -1:], to_run_BR[:, -1:])
+    run_B1 = torch.searchsorted(to_run_BR, point_B1, right=True)
+    before_B1 = to_run_BR.gather(-1, (run_B1 - 1).clamp(min=0)).masked_fill(run_B1 == 0, 0)
+    in_run_BW = weights_BRW[torch.arange(B, device=run_B1.device), run_B1[:, 0]].double().cumsum(-1)
+    point_B1 = _below(point_B1 - before_B1, in_run_BW[:, -1:])
+    return (run_B1 * RUN + torch.searchsorted(in_run_BW, point_B1, right=True)).squeeze(-1)
+
+
+def _below(point_B1: Tensor, total_B1: Tensor) -> Tensor:
+    """Strictly below the total: rounding must not push the point past the last token with a probability."""
+    return torch.minimum(point_B1, torch.nextafter(total_B1, torch.zeros_like(total_B1)))
 
 
 def _nucleus(logits_BV: Tensor, top_p: float) -> Tensor:

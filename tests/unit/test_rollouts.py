@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM, PreTrainedModel
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from distil.rollouts import Generated, generate, next_tokens, uniforms
+from distil.rollouts import RUN, Generated, generate, next_tokens, uniforms
 
 if TYPE_CHECKING:
     from tests.conftest import ModelFactory
@@ -155,8 +155,24 @@ def test_settings_equal_the_processors_of_transformers(temperature: float, top_k
         assert not (tokens.bincount(minlength=40) > 0)[expected == 0].any()
 
 
+@pytest.mark.parametrize("vocabulary", [RUN - 1, RUN, RUN + 1, 3 * RUN + 7])
+def test_the_token_is_the_one_whose_share_holds_the_noise(vocabulary: int) -> None:
+    """In runs of ids that are full or not; within what float32 knows of the shares' ends."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 3 * torch.randn(2000, vocabulary, generator=generator)
+    noise = torch.rand(2000, generator=generator, dtype=torch.float64)
+    ends = logits.double().softmax(-1).cumsum(-1)
+    tokens = next_tokens(logits, noise)[:, None]
+    assert len(tokens.unique()) > vocabulary / 4
+    starts = ends.gather(-1, (tokens - 1).clamp(min=0)).masked_fill(tokens == 0, 0)
+    assert (noise[:, None] >= starts - 1e-6).all()
+    assert (noise[:, None] < ends.gather(-1, tokens) + 1e-6).all()
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**31), st.sampled_from([0.0, 2.0**-53, 0.5, 1 - 2.0**-53, 1.0]), st.integers(1, 60))
+@given(
+    st.integers(0, 2**31), st.sampled_from([0.0, 2.0**-53, 0.5, 1 - 2.0**-53, 1.0]), st.integers(1, 3 * RUN)
+)
 def test_impossible_tokens_are_never_drawn(seed: int, u: float, v: int) -> None:
     """Also at the very ends of the noise, where rounding would fall off the table."""
     generator = torch.Generator().manual_seed(seed)
