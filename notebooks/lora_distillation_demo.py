@@ -182,7 +182,7 @@ def distil(name, config, *, watch=False, quantization=None):
     student = AutoModelForCausalLM.from_pretrained(student_folder, **kind)
     student = student if quantization else student.to(device)
     kd = KnowledgeDistillation(teacher, student, config, tokenizer)
-    seconds = kd.train(train_dataset, eval_dataset if watch else None).metrics["train_runtime"]
+    kd.train(train_dataset, eval_dataset if watch else None)
     folder = OUTPUT / "students" / name
     kd.save_student(folder)
     score = kd.evaluate(eval_dataset)
@@ -191,7 +191,6 @@ def distil(name, config, *, watch=False, quantization=None):
         "perplexity": score["perplexity"],
         "KL to teacher": score["kl_to_teacher"],
         "saved bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-        "seconds": seconds,
     }
     runs[name] = kd
     return kd
@@ -310,7 +309,7 @@ table = pd.DataFrame(results).T.sort_values("perplexity")
 table["share"] = (table["trained parameters"] / total).map("{:.2%}".format)
 table["saved"] = (table["saved bytes"] / 1e6).map("{:.2f} MB".format)
 table["trained parameters"] = table["trained parameters"].map("{:,.0f}".format)
-table[["trained parameters", "share", "perplexity", "KL to teacher", "saved", "seconds"]].round(3)
+table[["trained parameters", "share", "perplexity", "KL to teacher", "saved"]].round(3)
 
 # %%
 FAMILIES = {"full": HUES[0].light, "LoRA": AFTER.light, "DoRA": HUES[3].light, "QLoRA": HUES[5].light}
