@@ -114,7 +114,7 @@ class CheckpointedTrainer(Trainer):
     def _load_trained(self, model: nn.Module, checkpoint: str | Path) -> None:
         stored = load_file(Path(checkpoint, TRAINED))
         mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if stored.keys() != mine.keys():
+        if {name: p.shape for name, p in stored.items()} != {name: p.shape for name, p in mine.items()}:
             raise RunFailed(f"{checkpoint}: it holds other parameters than those trained here.")
         with torch.no_grad():
             for name, parameter in mine.items():

@@ -11,20 +11,23 @@ from typing import Any
 from distil import checkpoints
 from distil.api.errors import ArgumentError, require
 from distil.files import read_json
-from distil.saving import OWN_STATE
+from distil.saving import OWN_STATE, TRAINED
 
 logger = logging.getLogger(__name__)
 
 
-def checkpoint_of(root: Path, resume: str | Path | bool | None, purpose: Mapping[str, Any]) -> Path | None:
+def checkpoint_of(
+    root: Path, resume: str | Path | bool | None, purpose: Mapping[str, Any], *, adapted: bool
+) -> Path | None:
     """The checkpoint to go on from; None for a fresh training.
 
     Args:
         root: where checkpoints are.
         resume: a checkpoint folder, True for the newest whole one of ``root``, or nothing.
         purpose: what this training is for: its method's name and settings.
+        adapted: whether it trains an adapter alone.
 
-    Raises ArgumentError where there is none, or another method wrote it.
+    Raises ArgumentError where there is none, or it is of another method, or of a student made otherwise.
     """
     if resume is None or resume is False:
         return None
@@ -34,16 +37,16 @@ def checkpoint_of(root: Path, resume: str | Path | bool | None, purpose: Mapping
             logger.warning(problem)
         if newest is None:
             raise ArgumentError(f"resume_from_checkpoint=True: {root} holds no whole checkpoint.")
-        _check_purpose(newest, purpose)
+        _check_purpose(newest, purpose, adapted)
         return newest
     folder = Path(resume)
     problems = checkpoints.verify(folder) if folder.is_dir() else ["there is no such folder"]
     require(not problems, f"resume_from_checkpoint={folder}: {'; '.join(problems)}.")
-    _check_purpose(folder, purpose)
+    _check_purpose(folder, purpose, adapted)
     return folder
 
 
-def _check_purpose(folder: Path, purpose: Mapping[str, Any]) -> None:
+def _check_purpose(folder: Path, purpose: Mapping[str, Any], adapted: bool) -> None:
     """Refuse another method's checkpoint; say what else of the method is no longer as it was."""
     then = read_json(folder / OWN_STATE).get("purpose") or purpose
     require(
@@ -51,6 +54,13 @@ def _check_purpose(folder: Path, purpose: Mapping[str, Any]) -> None:
         f"resume_from_checkpoint: {folder} is of a training with method={then['name']}, this is one with "
         f"method={purpose['name']}. Give one of {purpose['name']}, or resume_from_checkpoint=None to "
         "train afresh; each method wants an output_dir of its own.",
+    )
+    of_adapter = (folder / TRAINED).is_file()
+    what = {True: "an adapter", False: "a whole student"}
+    require(
+        of_adapter == adapted,
+        f"resume_from_checkpoint: {folder} is of {what[of_adapter]}, here {what[adapted]} is trained. "
+        f"Give use_peft={of_adapter} as it was, or resume_from_checkpoint=None to train afresh.",
     )
     changed = [
         f"{name}={then[name]!r} then, {value!r} now"

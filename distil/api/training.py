@@ -15,7 +15,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.import_utils import is_in_notebook
 
-from distil.anatomy import has_prefix
+from distil.anatomy import has_prefix, is_adapted
 from distil.api.advise import advise
 from distil.api.errors import require
 from distil.api.inputs import broken_weights
@@ -61,7 +61,7 @@ def train(
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
     check_writable(arguments.output_dir or ".")
     root = Path(arguments.output_dir or ".")
-    checkpoint = checkpoint_of(root, resume, asdict(job.method.config))
+    checkpoint = checkpoint_of(root, resume, asdict(job.method.config), adapted=is_adapted(job.student))
     set_seed(arguments.seed)
     with borrowed(job.student):
         trainer = _trainer(job, arguments)

@@ -26,6 +26,7 @@ from llm_distil import (
     GeneralizedKnowledgeDistillation,
     KnowledgeDistillation,
     ReverseKnowledgeDistillation,
+    RunFailed,
     compute_perplexity,
 )
 from tests.guide.world import tokenised
@@ -430,3 +431,19 @@ def test_another_methods_checkpoint_is_not_gone_on_from(
     go_on = KnowledgeDistillation(teacher, load("gpt2"), make(temperature=4.0))
     go_on.train(rows, None, own, resume_from_checkpoint=root / "checkpoint-1")
     assert "temperature=2.0 then, 4.0 now" in caplog.text
+
+
+def test_a_checkpoint_of_a_student_made_otherwise_is_not_gone_on_from(
+    teacher: PreTrainedModel, load: Load, make: Make, rows: Dataset
+) -> None:
+    few = rows.select(range(4))
+    KnowledgeDistillation(teacher, load("gpt2"), make()).train(few)
+    adapter = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True))
+    with pytest.raises(ArgumentError, match=r"checkpoint-1 is of a whole student.*Give use_peft=False"):
+        adapter.train(few, resume_from_checkpoint=True)
+    adapter.train(few)
+    with pytest.raises(ArgumentError, match=r"checkpoint-1 is of an adapter.*Give use_peft=True"):
+        KnowledgeDistillation(teacher, load("gpt2"), make()).train(few, resume_from_checkpoint=True)
+    wider = KnowledgeDistillation(teacher, load("gpt2"), make(use_peft=True, lora_r=4))
+    with pytest.raises(RunFailed, match="it holds other parameters than those trained here"):
+        wider.train(few, resume_from_checkpoint=True)
