@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distil.anatomy import innermost, plain_head, virtual_logits, virtual_tokens
 from distil.head import Dense, Head
+from distil.packing import Packed, one_line, positions
 from distil.types import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
@@ -33,22 +34,18 @@ def scored_and_targets(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
     return scored_BT, labels_BT[:, 1:][scored_BT[:, :-1]]
 
 
-def position_ids(attention_mask_BT: Tensor) -> Tensor:
-    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs
-    it)."""
-    return (attention_mask_BT.cumsum(-1) - 1).clamp(min=0)
-
-
 class Forward:
     """Runs one model over batches and gives back what predicts the scored tokens.
 
     ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, plain or PEFT's, whose body is
     watched. The first batch checks that head and hidden states give the model's own logits; if not, the plain
     road is taken. The positions of a learnt prompt are cut off; behind one, rows must be padded on the right.
+    ``packing``: rows are laid end to end; the model must be one that ``check_packable`` lets through.
     """
 
-    def __init__(self, model: nn.Module, inner: nn.Module | None = None) -> None:
+    def __init__(self, model: nn.Module, inner: nn.Module | None = None, packing: bool = False) -> None:
         self.model = model
+        self.packing = packing
         self.inner = model if inner is None else inner
         causal = innermost(self.inner)
         accepted = inspect.signature(causal.forward).parameters
@@ -64,23 +61,31 @@ class Forward:
 
     def __call__(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, scored_BT: Tensor) -> Dense:
         """Hidden states (or, on the plain road, logits) at the positions of ``scored_BT``, and their head."""
-        inputs: dict[str, Any] = {
-            "input_ids": input_ids_BT,
-            "attention_mask": attention_mask_BT,
-            "use_cache": False,
-        }
-        if self._accepts_positions:
-            inputs["position_ids"] = position_ids(attention_mask_BT)
-        elif self._virtual and not bool(attention_mask_BT[:, 0].all()):
-            raise ValueError("Rows behind a learnt prompt must be padded on the right.")
+        inputs: dict[str, Any] = {"use_cache": False}
+        if self.packing:
+            layout = Packed.of(attention_mask_BT, one_line(self.inner))
+            inputs["input_ids"] = layout.pack(input_ids_BT)
+            inputs["position_ids"] = layout.pack(positions(attention_mask_BT))
+            scored_N = layout.slots_BT[scored_BT]
+        else:
+            inputs |= self._padded(input_ids_BT, attention_mask_BT)
+            scored_N = scored_BT.flatten().nonzero().squeeze(-1)
         if self._fused:
-            dense = self._from_body(inputs, scored_BT)
+            dense = self._from_body(inputs, scored_N)
             if dense is not None:
                 return dense
         logits_BTV = self.model(**inputs).logits[:, self._cut :]
-        return Dense(logits_BTV[scored_BT], Head(None))
+        return Dense(logits_BTV.flatten(0, 1)[scored_N], Head(None))
 
-    def _from_body(self, inputs: dict[str, Any], scored_BT: Tensor) -> Dense | None:
+    def _padded(self, input_ids_BT: Tensor, attention_mask_BT: Tensor) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"input_ids": input_ids_BT, "attention_mask": attention_mask_BT}
+        if self._accepts_positions:
+            inputs["position_ids"] = positions(attention_mask_BT)
+        elif self._virtual and not bool(attention_mask_BT[:, 0].all()):
+            raise ValueError("Rows behind a learnt prompt must be padded on the right.")
+        return inputs
+
+    def _from_body(self, inputs: dict[str, Any], scored_N: Tensor) -> Dense | None:
         kept: list[Tensor] = []
         assert self._body is not None
         handle = self._body.register_forward_hook(lambda _module, _args, output: kept.append(output[0]))
@@ -102,7 +107,7 @@ class Forward:
                     type(innermost(self.inner)).__name__,
                 )
                 return None
-        return Dense(kept[0][:, self._cut :][scored_BT], head)
+        return Dense(kept[0][:, self._cut :].flatten(0, 1)[scored_N], head)
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from distil.methods.base import METHODS, Method
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
 from distil.tracking import check_tracker
+from distil.types import InputError
 
 
 def locate(config: ExperimentConfig) -> tuple[str, Path]:
@@ -31,6 +32,11 @@ def preflight(config: ExperimentConfig) -> None:
     check_tracker(config.tracker)
     check_data(config.data, config.run.allow_network)
     adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
+    if config.run.packing and adapter.virtual_tokens:
+        raise InputError(
+            f"run.packing=true: peft={config.peft.name} learns a prompt before each row, and packed rows share a "
+            "line. Take run.packing=false, or another peft=."
+        )
     check_models(config.model, allow_network=config.run.allow_network)
     check_quantized(
         config.model, f"peft={config.peft.name}", adapter.adapts, adapter.quantization is not None

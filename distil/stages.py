@@ -27,6 +27,7 @@ from distil.methods.base import Method
 from distil.metrics.base import Generation
 from distil.models import LoadedStudent
 from distil.models.sources import student_source
+from distil.packing import check_packable
 from distil.parts import Parts, load_parts
 from distil.progress import Progress
 from distil.redact import redact
@@ -65,6 +66,8 @@ def run_stages(
         arguments = training_arguments(config, folder)
         parts = load_parts(config, wants_teacher=method.needs_teacher or config.eval.teacher)
         place(parts, arguments, Path(config.output_dir))
+        if config.run.packing:
+            _check_packable(parts, method.needs_teacher)
     with clock("evaluate"):
         ranks.from_main(lambda: _judge_before(config, parts, folder, progress))
     with borrowed(parts.student):
@@ -111,6 +114,12 @@ def _write_cost(
         "peak_memory_bytes": clock.peak_memory_bytes,
     }
     results.write_cost(folder, facts, results.parameter_counts(parts.teacher, parts.student))
+
+
+def _check_packable(parts: Parts, needs_teacher: bool) -> None:
+    check_packable(parts.student, "the student")
+    if needs_teacher and parts.teacher is not None:
+        check_packable(parts.teacher, "the teacher")
 
 
 def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]:

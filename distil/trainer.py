@@ -43,6 +43,7 @@ class DistillationTrainer(WindowedTrainer):
         rollouts: how the student's own sequences are sampled.
         eos_ids, pad_id: where generation stops, and what fills a batch.
         shared_vocabulary: number of leading ids that teacher and student share.
+        packing: lay the rows of a micro-batch end to end; both models were asked by ``check_packable``.
         evaluate_student: the cheap evaluation during training, or None.
     """
 
@@ -58,6 +59,7 @@ class DistillationTrainer(WindowedTrainer):
         eos_ids: Sequence[int],
         pad_id: int,
         shared_vocabulary: int,
+        packing: bool = False,
         evaluate_student: Evaluate | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
@@ -87,7 +89,8 @@ class DistillationTrainer(WindowedTrainer):
         self.evaluate_student = evaluate_student
         self.tally = Tally()
         self._student_forward: Forward | None = None
-        self._teacher_forward = None if teacher is None else Forward(teacher)
+        self.packing = packing
+        self._teacher_forward = None if teacher is None else Forward(teacher, packing=packing)
         if teacher is not None and getattr(teacher, "hf_device_map", None) is None:
             nn.Module.to(teacher, args.device)
 
@@ -117,7 +120,7 @@ class DistillationTrainer(WindowedTrainer):
     ) -> Tensor:
         """This micro-batch's share of the step's loss: sums over its tokens divided by the step's counts."""
         if self._student_forward is None or self._student_forward.model is not model:
-            self._student_forward = Forward(model, inner=self.accelerator.unwrap_model(model))
+            self._student_forward = Forward(model, self.accelerator.unwrap_model(model), self.packing)
         terms = self.terms()
         loss: Tensor = torch.zeros((), device=self.args.device)
         for sequences, batch in ((REFERENCE, inputs), (ROLLOUT, inputs.get("rollout"))):

@@ -101,6 +101,7 @@ def build_trainer(
         eos_ids=parts.eos_ids,
         pad_id=arguments_pad,
         shared_vocabulary=parts.shared_vocabulary,
+        packing=config.run.packing,
         evaluate_student=evaluate_student,
     )
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)

@@ -219,6 +219,9 @@ class RunConfig:
     """false: hub names resolve to the local cache only, and the hub is never asked."""
     threads: int | None = None
     """CPU threads of one operation. null: torch's own choice. Tiny models are fastest with one."""
+    packing: bool = False
+    """Lay the rows of a batch end to end, so that no padding is computed. The same losses to rounding; faster
+    the more the lengths of rows differ."""
     detect_anomaly: bool = False
     """Stop at the operation whose gradient is NaN, and name it (torch's detect_anomaly; slow)."""
     plugins: list[str] = field(default_factory=list)

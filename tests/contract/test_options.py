@@ -20,6 +20,8 @@ from distil.config.store import REGISTRIES, register_schemas, typed
 from distil.config.trainer import TrainerConfig
 from distil.config.training_arguments import CHOICES
 from distil.config.validate import validate
+from distil.preflight import preflight
+from distil.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 CONF = conf_folder()
@@ -225,3 +227,10 @@ def test_every_option_composes_with_torch_blocked() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize("peft", ["prefix", "prompt", "ptuning"])
+def test_packing_has_no_room_for_a_learnt_prompt(peft: str) -> None:
+    """Refused before a model loads."""
+    with pytest.raises(InputError, match=rf"run\.packing=true: peft={peft} "):
+        preflight(compose(f"peft={peft}", "run.packing=true"))

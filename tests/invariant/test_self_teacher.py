@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from distil.data.collate import collate
 from distil.evaluation import score_rows
-from distil.forward import Forward, position_ids, scored_and_targets
+from distil.forward import Forward, scored_and_targets
+from distil.packing import positions
 from distil.results import parameter_counts
 from distil.rollouts import generate, uniforms
 from distil.self_teacher import adapter_off
@@ -49,7 +50,7 @@ def say(model: PreTrainedModel, **more: Any) -> Tensor:
     """Logits over padded rows, positions given as Forward gives them."""
     mask = BATCH["attention_mask"]
     logits: Tensor = model(
-        input_ids=BATCH["input_ids"], attention_mask=mask, position_ids=position_ids(mask), **more
+        input_ids=BATCH["input_ids"], attention_mask=mask, position_ids=positions(mask), **more
     ).logits
     return logits
 

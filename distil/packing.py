@@ -1,0 +1,102 @@
+"""Rows of a batch laid end to end, so that no model computes padding.
+
+Rows share a line of the packed batch, each with positions from 0; a model that was given no mask reads from
+them where a row begins, and lets none look at another. Whether it does is asked of the model itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distil.anatomy import innermost, virtual_tokens
+from distil.types import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Where the tokens of a padded batch (B, T) stand in a packed one (R, W)."""
+
+    rows: int
+    width: int
+    slots_BT: Tensor
+    """Place of each token in (R, W) laid flat; of padding, none that counts."""
+    mask_BT: Tensor
+    """bool."""
+
+    @classmethod
+    def of(cls, mask_BT: Tensor, one_line: bool = False) -> Packed:
+        """Longest rows first, each into the first line with room; a line is as wide as the longest row.
+
+        ``one_line``: all into one.
+        """
+        lengths = mask_BT.sum(-1).tolist()
+        width = sum(lengths) if one_line else max(lengths)
+        used: list[int] = []
+        starts = [0] * len(lengths)
+        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            line = next((r for r, taken in enumerate(used) if taken + lengths[row] <= width), len(used))
+            if line == len(used):
+                used.append(0)
+            starts[row] = line * width + used[line]
+            used[line] += lengths[row]
+        starts_B1 = torch.tensor(starts, device=mask_BT.device)[:, None]
+        return cls(len(used), width, starts_B1 + positions(mask_BT), mask_BT.bool())
+
+    def pack(self, x_BT: Tensor) -> Tensor:
+        """(R, W). What no row fills is 0: as a position, a row of its own that nobody sees."""
+        flat = x_BT.new_zeros(self.rows * self.width)
+        flat[self.slots_BT[self.mask_BT]] = x_BT[self.mask_BT]
+        return flat.view(self.rows, self.width)
+
+
+def positions(mask_BT: Tensor) -> Tensor:
+    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs
+    it)."""
+    return (mask_BT.cumsum(-1) - 1).clamp(min=0)
+
+
+def one_line(model: nn.Module) -> bool:
+    """Flash attention finds rows by their positions in a batch of one line only."""
+    return "flash" in str(getattr(innermost(model).config, "_attn_implementation", ""))
+
+
+@torch.no_grad()
+def check_packable(model: nn.Module, name: str) -> None:
+    """Raise InputError where ``model`` cannot take packed rows: three short ones tell.
+
+    Args:
+        model: left in eval mode.
+        name: for the message.
+    """
+    if virtual_tokens(model):
+        raise InputError(
+            f"run.packing=true: {name} has a learnt prompt before each row, and packed rows share a line. "
+            "Take run.packing=false, or another peft=."
+        )
+    model.eval()  # dropout would tell equal rows apart
+    causal = innermost(model)
+    size = causal.get_input_embeddings().weight.shape[0]
+    device = next(model.parameters()).device
+    mask_BT = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 3 + [0] * 4], device=device)
+    ids_BT = (torch.arange(21, device=device).view(3, 7) * 37 + 11) % size * mask_BT
+    layout = Packed.of(mask_BT, one_line(model))
+    try:
+        packed_RWV = model(
+            input_ids=layout.pack(ids_BT), position_ids=layout.pack(positions(mask_BT)), use_cache=False
+        ).logits
+        padded_BTV = model(input_ids=ids_BT, attention_mask=mask_BT, use_cache=False).logits
+    except TypeError:
+        close = False
+    else:
+        ours = packed_RWV.flatten(0, 1)[layout.slots_BT[layout.mask_BT]].float()
+        theirs = padded_BTV[layout.mask_BT].float()
+        tolerance = 1e-4 if padded_BTV.dtype == torch.float32 else 5e-2
+        close = bool((ours - theirs).abs().max() <= tolerance * (1 + theirs.abs().max()))
+    if not close:
+        raise InputError(
+            f"run.packing=true: {name} ({type(causal).__name__}) does not keep packed rows apart. "
+            "Take run.packing=false."
+        )
