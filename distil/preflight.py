@@ -34,8 +34,8 @@ def preflight(config: ExperimentConfig) -> None:
     adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
     if config.run.packing and adapter.virtual_tokens:
         raise InputError(
-            f"run.packing=true: peft={config.peft.name} learns a prompt before each row, and packed rows share a "
-            "line. Take run.packing=false, or another peft=."
+            f"run.packing=true: peft={config.peft.name} learns a prompt before each row, and packed rows "
+            "share a line. Take run.packing=false, or another peft=."
         )
     check_models(config.model, allow_network=config.run.allow_network)
     check_quantized(

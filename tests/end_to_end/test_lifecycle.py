@@ -281,7 +281,7 @@ def test_a_teacher_that_is_not_judged(
 def test_packing_ends_in_the_same_scores(
     tmp_path: Path, small_arguments: list[str], run_command: Command
 ) -> None:
-    """Twenty steps with rows end to end and twenty padded ones, of all four objectives' hardest."""
+    """Twenty steps with rows end to end, twenty with padded ones; rollouts included."""
     runs = []
     for packing in ("true", "false"):
         output = tmp_path / packing
@@ -290,6 +290,6 @@ def test_packing_ends_in_the_same_scores(
         assert done.returncode == 0, done.stderr
         runs.append(only_run(output))
     packed, padded = (read(run, "results.json")["student_after"] for run in runs)
-    assert packed["nll_per_token"] == pytest.approx(padded["nll_per_token"], rel=1e-4)
+    assert packed["kl_to_teacher"] == pytest.approx(padded["kl_to_teacher"], rel=1e-3)
     assert weights(runs[0]) != weights(runs[1]), "nothing was packed"
     assert read(runs[0], "cost.json")["rollout_tokens"] == read(runs[1], "cost.json")["rollout_tokens"] > 0
