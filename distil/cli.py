@@ -59,7 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_main():  # the others have told it
             print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
+        if is_main():
+            print("\nStopped.", file=sys.stderr)
         return RunInterrupted.exit_code
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

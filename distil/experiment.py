@@ -111,6 +111,9 @@ def _run_first(
         )
         print_summary(read_run(folder), console)
         return
+    if summary:  # of a sweep the line of the job has said it; what comes next imports torch
+        begins = "begins" if status_of(folder) is None else "goes on"
+        tell(f"Run {folder} {begins}: libraries, models and data load first.")
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     _open_folder(folder, config, command, tuned)

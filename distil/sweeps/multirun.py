@@ -21,12 +21,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from rich.console import Console
 
 from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.locks import alone
 from distil.preflight import locate
+from distil.progress import Progress
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
@@ -68,7 +70,8 @@ def sweep(request: Request) -> None:
         folder = Path(master.output_dir) / master.name
         record = SweepRecord(folder.absolute(), key_of([request.command]))
         search = _search(master)
-        jobs = None if search else _planned(master, folder)
+        with Progress(Console(stderr=True)).spinner("checking every job before the first starts"):
+            jobs = None if search else _planned(master, folder)
         stack.enter_context(alone(record.folder, None))
         record.begin(request.command, jobs or (), search.total() if search else None)
         told = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -33,6 +34,11 @@ class Parser(argparse.ArgumentParser):
             print(self.format_help(), end="")
             return None
         return self.parse_args(arguments)
+
+
+def begin(what: str) -> None:
+    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds."""
+    print(f"{what}: libraries and models load first.", file=sys.stderr, flush=True)
 
 
 def whole(least: int) -> Callable[[str], int]:

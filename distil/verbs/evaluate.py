@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.types import InputError
-from distil.verbs.arguments import Parser, whole
+from distil.verbs.arguments import Parser, begin, whole
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         check_file(f"--data {given.data}", given.data.expanduser())
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
+    begin(f"Judging {run.folder}")
     result = _judged(run, given, named)
     _print(result)
     if given.json is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.types import InputError
-from distil.verbs.arguments import Parser, whole
+from distil.verbs.arguments import Parser, begin, whole
 
 if TYPE_CHECKING:
     from distil.exporting import Exported
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("--public says how --push NAME is done: give both.")
     run = _open(given.run)
     output: Path = given.output or run.folder / FOLDER
+    begin(f"Exporting {run.folder}")
     from distil.cards.exported import CardOptions
     from distil.exporting import check_export, export
 

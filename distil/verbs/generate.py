@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.types import InputError
-from distil.verbs.arguments import Parser, whole
+from distil.verbs.arguments import Parser, begin, whole
 
 if TYPE_CHECKING:
     import argparse
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--teacher: {run.folder} has none ({why}).")
     config = _settings(run.config.eval, given)
     seed = run.config.seed if given.seed is None else given.seed
+    begin(f"Answering with {run.folder}")
     answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
     if len(given.prompt) == 1 and not given.teacher:
         from distil.report.run_directory import printable

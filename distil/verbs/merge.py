@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.types import InputError
-from distil.verbs.arguments import Parser
+from distil.verbs.arguments import Parser, begin
 
 if TYPE_CHECKING:
     from distil.merging import Written
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
 
     run = open_product(given.run)
     _check(run, given.base_only)
+    begin(f"Merging {run.folder}")
     from distil.merging import merge
 
     command = f"distil merge {shlex.join(arguments)}"

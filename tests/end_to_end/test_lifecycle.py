@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -223,6 +224,21 @@ def test_the_same_command_at_the_same_time_waits_and_shows_the_run(
     folder = only_run(tmp_path)
     assert steps_logged(folder) == list(range(2, 21, 2))
     assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_what_begins_is_said_before_libraries_load_and_ctrl_c_is_answered(
+    small_arguments: list[str], tmp_path: Path
+) -> None:
+    process = started("method=sft", *small_arguments, f"output_dir={tmp_path}")
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert re.fullmatch(r"Run \S+ begins: libraries, models and data load first\.\n", line)
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 130, errors
+    assert "Stopped." in errors
+    assert "Traceback" not in errors
 
 
 def test_rerun_starts_afresh_in_a_new_folder(
