@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from distil.report.comparison import compare, write_comparison
 from tests.end_to_end.test_report_browser import CHROMIUM, SCREENSHOTS, Browser
-from tests.unit.report.made_up_sweep import validation, write_job
+from tests.unit.report.made_up_sweep import METRICS, validation, write_job
 
 pytestmark = [
     pytest.mark.browser,
@@ -92,6 +93,29 @@ def test_page_is_whole_at_every_width(
         text = browser.evaluate("document.body.innerText")
         assert "<script>alert(1)</script>" in text
         assert "<script>alert(2)</script>" in text
+
+
+def test_a_table_that_is_wider_than_the_page_says_so(browser: Browser, tmp_path: Path) -> None:
+    """At its right end and where it fits there is nothing more to come."""
+    told = "[...document.querySelectorAll('.more')].map(hint => hint.textContent)"
+    heights = "[...document.querySelectorAll('tbody.references th')].map(head => head.offsetHeight)"
+    scrolled = """new Promise(done => {
+        const table = document.querySelector('.scroll');
+        table.addEventListener('scroll', () => requestAnimationFrame(done), {once: true});
+        table.scrollLeft = table.scrollWidth; })"""
+    for method, seed in (("sft", 0), ("sft", 1), ("kd", 0), ("kd", 1)):
+        scores = dict.fromkeys(METRICS, 0.5 + seed / 9) | {f"metric_{i}": seed + i / 9 for i in range(9)}
+        write_job(tmp_path, method, seed, scores)
+    page = write_comparison(compare([tmp_path]), tmp_path)
+    browser.open(page, 1280)
+    hint = browser.evaluate(told)[0]
+    assert re.fullmatch(r"[4-9] more columns: scroll →", hint)
+    assert len(set(browser.evaluate(heights))) == 1, "no name of a reference is broken"
+    browser.send("Runtime.evaluate", expression=scrolled, awaitPromise=True)
+    assert browser.evaluate(told)[0] == ""
+    browser.open(write_comparison(compare([write_case(tmp_path / "few")]), tmp_path / "few"), 1280)
+    assert browser.evaluate(told)[0] == ""
+    assert browser.complaints() == []
 
 
 def test_tables_sort_by_click_and_by_key(browser: Browser, tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def best(column: Column) -> str:
 
 
 def best_line(column: Column) -> str:
-    """Who is best, or who cannot be told from whom."""
+    """Who is best; else who leads, and whom the leader cannot be told from."""
     if column.leader is None:
         return ""
     lacking = f"; no value: {_some(column.unvalued)}" if column.unvalued else ""
@@ -214,7 +214,7 @@ def best_line(column: Column) -> str:
         return f"best: {column.best}{lacking}"
     if len({cell.estimate.mean for cell in column.cells.values() if cell.estimate is not None}) == 1:
         return f"no difference{lacking}"
-    return f"not separable: {column.leader} from {_some(column.rivals)}{lacking}"
+    return f"{column.leader} leads, not separable from {_some(column.rivals)}{lacking}"
 
 
 def _some(groups: Sequence[str]) -> str:

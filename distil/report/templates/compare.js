@@ -22,6 +22,18 @@
     }));
   });
 
+  // Tables wider than the page: how many columns are still to come.
+  all(".more").forEach((hint) => {
+    const scroll = hint.nextElementSibling;
+    const tell = () => {
+      const edge = scroll.getBoundingClientRect().right + 1;
+      const hidden = all("thead th", scroll).filter((head) => head.getBoundingClientRect().right > edge).length;
+      hint.textContent = hidden ? `${hidden} more column${hidden > 1 ? "s" : ""}: scroll →` : "";
+    };
+    scroll.addEventListener("scroll", tell, { passive: true });
+    new ResizeObserver(tell).observe(scroll);
+  });
+
   // Tabs: of panels with one name only the chosen one is shown.
   all("[data-tabs]").forEach((tabs) => {
     const name = tabs.dataset.tabs;
