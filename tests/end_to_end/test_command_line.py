@@ -193,8 +193,8 @@ SWEEPS = {
     ("seed=0,1", "model.teacher.path=/nowhere"): ["model.teacher.path=/nowhere", "All 2 jobs"],
     ("method=kd,sft", "method.temperature=1,-1"): [
         "2 of 4 jobs cannot run, so none was started:",
-        "job 2 (method=kd method.temperature=-1): method.temperature must be above 0, got -1",
-        "job 4 (method=sft method.temperature=-1): ",
+        "jobs 2 (method=kd method.temperature=-1), 4 (method=sft method.temperature=-1): method.temperature"
+        " must be above 0, got -1",
     ],
     ("seed=0,",): ["seed=0,", "cannot be read"],
     ("name=a,../b",): ["job 2 of 2 (name=../b)", "below output_dir"],
