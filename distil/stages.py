@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from distil import environment, ranks, results
 from distil.anatomy import virtual_tokens
 from distil.borrowed import borrowed
-from distil.callbacks import AtCheckpoint, MetricsLog
+from distil.callbacks import AtCheckpoint
 from distil.clock import Clock
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge
@@ -31,6 +31,7 @@ from distil.packing import check_packable
 from distil.parts import Parts, load_parts
 from distil.progress import Progress
 from distil.redact import redact
+from distil.scalars import MetricsLog
 from distil.self_teacher import adapter_off
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer

@@ -13,11 +13,12 @@ from transformers import PreTrainedModel, TrainingArguments
 from distil import checkpoints, ranks
 from distil.advice import advice
 from distil.anatomy import is_adapted
-from distil.callbacks import InterruptGuard, MetricsLog, ProgressBar
+from distil.callbacks import InterruptGuard, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id, score_rows
 from distil.methods.base import Method
 from distil.parts import Parts
+from distil.scalars import MetricsLog
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.types import InputError, RunInterrupted

@@ -113,9 +113,12 @@ def _jobs_of(folder: Path) -> list[str]:
 def _flaw(run: RunRecord) -> str:
     """Why ``run`` cannot be compared; empty where it can."""
     if broken := [problem for problem in run.problems if problem.startswith(NEEDED)]:
-        return broken[0]
-    if run.status != "done":
+        return first_line(broken[0])
+    lacking = [name for name in NEEDED if not (run.path / name).is_file()]
+    if run.status != "done" and NEEDED[0] not in lacking:
         return f"{run.status}{f': {first_line(run.reason)}' if run.reason else ''}"
+    if lacking:
+        return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
     seed = run.config.get("seed")
     if (
         isinstance(seed, bool)

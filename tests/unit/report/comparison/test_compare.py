@@ -339,8 +339,10 @@ class TestBadInput:
             (broken / name).write_bytes(content)
         comparison = compare([tmp_path])
         assert [group.label for group in comparison.groups] == ["sft", "kd"]
-        assert [left.run for left in comparison.left_out] == ["broken"]
-        assert comparison.left_out[0].why
+        (left,) = comparison.left_out
+        assert left.run == "broken"
+        assert left.why == f"{name} is missing." if content is None else name in left.why
+        assert "\n" not in left.why
 
     def test_a_hole_in_the_curves_costs_no_result(self, tmp_path: Path) -> None:
         write_sweep(tmp_path, {"sft": SFT, "kd": KD})
