@@ -12,6 +12,7 @@ WITHOUT_EFFECT = (
     "output_dir",
     "tracker",
     "compare",
+    "teacher_cache.folder",
     # how it is started; what plugins hold enters as fingerprints
     "run.resume",
     "run.rerun",

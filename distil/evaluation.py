@@ -10,17 +10,17 @@ import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distil.config.schema import EvalConfig
 from distil.data.collate import collate
 from distil.divergences import forward_kl
 from distil.forward import Forward, scored_and_targets
-from distil.head import log_probabilities
+from distil.head import Dense, log_probabilities
 from distil.metrics.base import (
     Generation,
     Metric,
@@ -42,6 +42,11 @@ Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = "Dataset | Sequence[Row]"
 Report: TypeAlias = Callable[[int, int], None]
 """Told how many rows are done, of how many."""
+
+Answers: TypeAlias = Callable[[Sequence[int]], Any]
+"""What a teacher said about rows by their numbers: a ``Dense`` at their scored positions, one row after the
+other."""
+Heard: TypeAlias = "PreTrainedModel | Answers"
 
 EVALUATION_STEP = -1
 """The step that sampling noise is drawn for: no optimizer step has it; every judged model gets the same."""
@@ -78,7 +83,7 @@ def plan(config: EvalConfig, rows: Rows, *, has_teacher: bool) -> tuple[list[Met
 
 def judge(
     model: PreTrainedModel,
-    teacher: PreTrainedModel | None,
+    teacher: Heard | None,
     rows: Rows,
     tokenizer: PreTrainedTokenizerBase,
     config: EvalConfig,
@@ -90,8 +95,8 @@ def judge(
 ) -> Judgement:
     """Score every row, answer the first ``config.generation_rows`` of them, and compute the planned metrics.
 
-    The teacher may be ``model`` itself (KL 0, agreement 1). ``progress`` counts scored and answered rows
-    together. Random state and module modes are as before afterwards.
+    The teacher may be ``model`` itself (KL 0, agreement 1), or what it said about these rows. ``progress``
+    counts scored and answered rows together. Random state and module modes are as before afterwards.
     """
     metrics, notes = plan(config, rows, has_teacher=teacher is not None)
     answered = min(config.generation_rows, len(rows))
@@ -127,7 +132,7 @@ def judge(
 
 def score_rows(
     model: PreTrainedModel,
-    teacher: PreTrainedModel | None,
+    teacher: Heard | None,
     rows: Rows,
     pad_id: int,
     batch_size: int,
@@ -142,16 +147,15 @@ def score_rows(
     bytes is ``tokenizer`` needed. The answer does not depend on ``batch_size`` but for rounding.
     """
     order = by_length([len(row["input_ids"]) for row in rows])
-    forward = Forward(model)
-    teacher_forward = None if teacher is None or teacher is model else Forward(teacher)
+    forward, listen = Forward(model), _listener(teacher, model)
+    theirs = cast("PreTrainedModel", teacher) if isinstance(teacher, nn.Module) else None
     tokens, size = 0, 0
     sums_3 = torch.zeros(3, dtype=torch.float64)
-    with undisturbed(model, teacher), torch.no_grad():
+    with undisturbed(model, theirs), torch.no_grad():
         for start in range(0, len(order), batch_size):
-            batch = [rows[i] for i in order[start : start + batch_size]]
-            count, batch_3 = _score_batch(
-                forward, teacher_forward, batch, pad_id, shared_vocabulary, against_itself=teacher is model
-            )
+            numbers = order[start : start + batch_size]
+            batch = [rows[i] for i in numbers]
+            count, batch_3 = _score_batch(forward, listen, numbers, batch, pad_id, shared_vocabulary)
             tokens += count
             sums_3 += batch_3
             size += 0 if tokenizer is None else _scored_bytes(batch, tokenizer)
@@ -167,25 +171,40 @@ def score_rows(
     )
 
 
+Listener: TypeAlias = Callable[[Sequence[int], Sequence[Tensor], Dense], Dense]
+"""What the teacher says: row numbers, their tensors and what the judged model says in, its signal out."""
+
+
+def _listener(teacher: Heard | None, model: PreTrainedModel) -> Listener | None:
+    if teacher is None:
+        return None
+    if teacher is model:
+        return lambda _numbers, _inputs, said: said
+    if not isinstance(teacher, nn.Module):
+        return lambda numbers, _inputs, _said: teacher(numbers)
+    forward = Forward(teacher)
+    return lambda _numbers, inputs, _said: _run(forward, inputs)
+
+
+def _run(forward: Forward, inputs: Sequence[Tensor]) -> Dense:
+    device = next(forward.inner.parameters()).device
+    return forward(*(x.to(device) for x in inputs))
+
+
 def _score_batch(
     forward: Forward,
-    teacher_forward: Forward | None,
+    listen: Listener | None,
+    numbers: Sequence[int],
     batch: Sequence[Row],
     pad_id: int,
     shared_vocabulary: int,
-    *,
-    against_itself: bool,
 ) -> tuple[int, Tensor]:
     """Scored tokens of one batch, and the sums of NLL, KL and agreement over them (float64, on the CPU)."""
     tensors = collate(batch, pad_id)
     scored_BT, targets_N = scored_and_targets(tensors["labels"])
-
-    def run(through: Forward) -> Any:
-        device = next(through.inner.parameters()).device
-        return through(*(x.to(device) for x in (tensors["input_ids"], tensors["attention_mask"], scored_BT)))
-
-    student = run(forward)
-    teacher = student if against_itself else None if teacher_forward is None else run(teacher_forward)
+    inputs = (tensors["input_ids"], tensors["attention_mask"], scored_BT)
+    student = _run(forward, inputs)
+    teacher = None if listen is None else listen(numbers, inputs, student)
     parts = []
     for student_NV, teacher_NV, chunk_N in log_probabilities(
         student, teacher, targets_N.to(student.hidden_NH.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def fingerprint_path(path: str | Path) -> str:
             continue
         digest.update(f"{name.as_posix()}\0".encode("utf-8", "surrogateescape"))
         digest.update(_file_digest(file))
+    return digest.hexdigest()[:16]
+
+
+def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Sixteen hex digits of the token ids of ``rows`` and of which are scored: are two runs comparable?"""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
     return digest.hexdigest()[:16]
 
 

@@ -15,6 +15,7 @@ from distil.data.local import load_file
 from distil.data.prompting import ending_of
 from distil.data.splits import encode_rows, load_splits
 from distil.environment import use_threads
+from distil.identity import rows_digest
 from distil.methods.base import METHODS
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
@@ -26,7 +27,6 @@ from distil.products import (
     load_tokenizer,
     teacher_ends,
 )
-from distil.results import rows_digest
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from distil.evaluation import plan
 from distil.models import (
     CALIBRATION_ROWS,
     LoadedStudent,
+    load_skeleton,
     load_student,
     load_teacher,
     load_tokenizer,
@@ -38,16 +39,22 @@ class Parts:
     tokenizer: PreTrainedTokenizerBase
     splits: Splits
     teacher: PreTrainedModel | None
+    """Beside the student while it trains; None: there is none, or what it says is cached."""
     student: PreTrainedModel
     shared_vocabulary: int
     eos_ids: tuple[int, ...]
     notes: list[str]
     base: LoadedStudent
     """What the student was before an adapter came on it."""
+    teacher_facts: PreTrainedModel | None = None
+    """The teacher, or the teacher without weights, for what its config tells."""
 
 
-def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
-    """Tokenizer, data and models; what is odd but allowed ends in ``notes``."""
+def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: bool = True) -> Parts:
+    """Tokenizer, data and models; what is odd but allowed ends in ``notes``.
+
+    ``teacher_stays``: false where its caches answer for it: its weights are not loaded then.
+    """
     network = config.run.allow_network
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
     splits = load_splits(config.data, tokenizer, allow_network=network)
@@ -61,13 +68,17 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool) -> Parts:
     student, loaded, more = load_adapted_student(config, tokenizer, calibration)
     notes += more
     teacher: PreTrainedModel | None = None
-    if wants_teacher:
-        own = config.model.teacher.is_self
-        teacher = adapter_off(student) if own else load_teacher(config.model, allow_network=network)
-    _check_positions(config, splits, {"teacher": teacher, "student": student})
-    shared = shared_vocabulary(teacher, student, tokenizer)
-    eos_ids = ending_ids(stop_ids(config.data, tokenizer), teacher, student)
-    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes, loaded)
+    if wants_teacher and config.model.teacher.is_self:
+        teacher = adapter_off(student)
+    elif wants_teacher and teacher_stays:
+        teacher = load_teacher(config.model, allow_network=network)
+    facts = teacher
+    if wants_teacher and teacher is None:
+        facts = load_skeleton(config.model, allow_network=network)
+    _check_positions(config, splits, {"teacher": facts, "student": student})
+    shared = shared_vocabulary(facts, student, tokenizer)
+    eos_ids = ending_ids(stop_ids(config.data, tokenizer), facts, student)
+    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes, loaded, facts)
 
 
 def load_adapted_student(

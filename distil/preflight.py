@@ -16,7 +16,7 @@ from distil.methods.base import METHODS, Method
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
 from distil.tracking import check_tracker
-from distil.types import InputError
+from distil.types import REFERENCE, InputError
 
 
 def locate(config: ExperimentConfig) -> tuple[str, Path]:
@@ -59,7 +59,11 @@ def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
 def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
     """Dotted keys that this run does not use."""
     ignored = [f"method.{key}" for key in config.method.ignored]
-    return ignored if method.wants_rollouts else [*ignored, "rollouts"]
+    if not method.wants_rollouts:
+        ignored.append("rollouts")
+    if not method.asks_teacher_about(REFERENCE):
+        ignored.append("teacher_cache")
+    return ignored
 
 
 def fingerprints(config: ExperimentConfig) -> dict[str, str]:

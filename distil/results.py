@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.adapters.existing import SIDECAR
@@ -18,6 +16,7 @@ from distil.config.schema import EvalConfig
 from distil.data.splits import Splits
 from distil.evaluation import Judgement, entropy_floor, plan
 from distil.files import write_json, write_text
+from distil.identity import rows_digest
 from distil.metrics.base import describe
 
 
@@ -60,14 +59,6 @@ def write_results(
             "notes": list(dict.fromkeys([*notes, *said])),
         },
     )
-
-
-def rows_digest(rows: Dataset) -> str:
-    """Sixteen hex digits of the token ids of ``rows`` and of which are scored: are two runs comparable?"""
-    digest = hashlib.sha256()
-    for row in rows.select_columns(["input_ids", "labels"]):
-        digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
-    return digest.hexdigest()[:16]
 
 
 def write_cost(folder: Path, facts: Mapping[str, Any], parameters: Mapping[str, int | None]) -> None:

@@ -21,7 +21,7 @@ from distil.borrowed import borrowed
 from distil.callbacks import AtCheckpoint
 from distil.clock import Clock
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import Judgement, judge
+from distil.evaluation import Heard, Judgement, judge
 from distil.files import read_json, write_json
 from distil.methods.base import Method
 from distil.metrics.base import Generation
@@ -33,6 +33,8 @@ from distil.progress import Progress
 from distil.redact import redact
 from distil.scalars import MetricsLog
 from distil.self_teacher import adapter_off
+from distil.taught import Taught, hear, stays
+from distil.teacher_cache.formats.base import format_of
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.training import advise, build_trainer, place, train, training_arguments
@@ -65,28 +67,32 @@ def run_stages(
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)
-        parts = load_parts(config, wants_teacher=method.needs_teacher or config.eval.teacher)
+        wants_teacher = method.needs_teacher or config.eval.teacher
+        parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=stays(config, method))
         place(parts, arguments, Path(config.output_dir))
         if config.run.packing:
             _check_packable(parts, method.needs_teacher)
+    with clock("teacher_cache" if format_of(config.teacher_cache).stores else "load"):
+        taught = hear(config, method, parts, arguments, progress)
     with clock("evaluate"):
-        ranks.from_main(lambda: _judge_before(config, parts, folder, progress))
+        ranks.from_main(lambda: _judge_before(config, parts, taught, folder, progress))
+    taught.teacher.release()
     with borrowed(parts.student):
-        trainer, log = build_trainer(config, method, parts, arguments, folder, tracker)
+        trainer, log = build_trainer(config, method, parts, taught, arguments, folder, tracker)
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
         train(trainer, folder, config, console)
     if not ranks.is_main():
         return
     with clock("evaluate"):
-        after = _judge(config, parts.student, parts, progress, "the distilled student")
+        after = _judge(config, parts.student, taught.test, parts, progress, "the distilled student")
     teacher, before = _judged_before(folder)
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}
     base = base_recipe(config, parts.base)
     results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command, base)
     results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
-    _write_cost(folder, trainer, log, clock, parts)
+    _write_cost(folder, trainer, log, clock, parts, taught)
     tracker.samples(samples)
     tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
 
@@ -98,7 +104,7 @@ def _quiet_libraries() -> None:
 
 
 def _write_cost(
-    folder: Path, trainer: DistillationTrainer, log: MetricsLog, clock: Clock, parts: Parts
+    folder: Path, trainer: DistillationTrainer, log: MetricsLog, clock: Clock, parts: Parts, taught: Taught
 ) -> None:
     # All of them count earlier sessions too: a resumed run is not cheaper than a whole one.
     clock.keep()
@@ -114,7 +120,9 @@ def _write_cost(
         "cpu_seconds_per_step": log.spent.cpu_seconds / max(steps, 1),
         "peak_memory_bytes": clock.peak_memory_bytes,
     }
-    results.write_cost(folder, facts, results.parameter_counts(parts.teacher, parts.student))
+    if taught.facts is not None:
+        facts["teacher_cache"] = taught.facts
+    results.write_cost(folder, facts, results.parameter_counts(parts.teacher_facts, parts.student))
 
 
 def _check_packable(parts: Parts, needs_teacher: bool) -> None:
@@ -150,12 +158,17 @@ def _title(config: ExperimentConfig) -> str:
 
 
 def _judge(
-    config: ExperimentConfig, model: PreTrainedModel, parts: Parts, progress: Progress, label: str
+    config: ExperimentConfig,
+    model: PreTrainedModel,
+    teacher: Heard | None,
+    parts: Parts,
+    progress: Progress,
+    label: str,
 ) -> Judgement:
     with progress.bar(f"judging {label}") as report:
         return judge(
             model,
-            parts.teacher if config.eval.teacher else None,
+            teacher if config.eval.teacher else None,
             parts.splits.test,
             parts.tokenizer,
             config.eval,
@@ -166,18 +179,21 @@ def _judge(
         )
 
 
-def _judge_before(config: ExperimentConfig, parts: Parts, folder: Path, progress: Progress) -> None:
+def _judge_before(
+    config: ExperimentConfig, parts: Parts, taught: Taught, folder: Path, progress: Progress
+) -> None:
     """Teacher and untouched student; kept on disk, so that a resumed run does not judge them again."""
     kept = folder / BEFORE
     if kept.exists():
         return
     teacher = None
-    if parts.teacher is not None and config.eval.teacher:
-        teacher = _judge(config, parts.teacher, parts, progress, "the teacher")
+    if parts.teacher_facts is not None and config.eval.teacher:
+        itself = taught.teacher()
+        teacher = _judge(config, itself, itself, parts, progress, "the teacher")
     untouched = parts.student
     if virtual_tokens(untouched) and config.model.student.adapter is None:
         untouched = adapter_off(untouched)  # a prompt that nobody has trained yet is noise before every row
-    before = _judge(config, untouched, parts, progress, "the untouched student")
+    before = _judge(config, untouched, taught.test, parts, progress, "the untouched student")
     write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
 
 

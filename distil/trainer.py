@@ -9,9 +9,9 @@ accumulation, padding and data parallelism cannot change the answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,16 @@ from transformers.trainer_callback import PrinterCallback
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
-from distil.head import score
+from distil.head import Dense, score
 from distil.losses import Term
 from distil.methods.base import Method
 from distil.tally import Tally
 from distil.types import REFERENCE, ROLLOUT, RunFailed, Sequences
 from distil.windows import TrainRows, WindowedTrainer
+
+if TYPE_CHECKING:
+    from distil.sparse import Sparse
+    from distil.teacher_cache.answers import CachedTeacher
 
 Evaluate = Callable[[PreTrainedModel], dict[str, float]]
 """The cheap evaluation during training: the student in, scalars out."""
@@ -38,13 +42,14 @@ class DistillationTrainer(WindowedTrainer):
     Args:
         method: the objective; its terms say whether teacher and rollouts are needed.
         student: the model that is trained.
-        teacher: a frozen model in eval mode, or None where no term needs one.
+        teacher: a frozen model in eval mode, or None where no term needs one, or only what is cached.
         rows: tokenised training rows (``input_ids``, ``labels``, ``prompt_ids``).
         rollouts: how the student's own sequences are sampled.
         eos_ids, pad_id: where generation stops, and what fills a batch.
         shared_vocabulary: number of leading ids that teacher and student share.
         packing: lay the rows of a micro-batch end to end; both models were asked by ``check_packable``.
         evaluate_student: the cheap evaluation during training, or None.
+        cached: what the teacher said about ``rows``: it is not asked about them then.
     """
 
     def __init__(
@@ -61,6 +66,7 @@ class DistillationTrainer(WindowedTrainer):
         shared_vocabulary: int,
         packing: bool = False,
         evaluate_student: Evaluate | None = None,
+        cached: CachedTeacher | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
@@ -87,6 +93,7 @@ class DistillationTrainer(WindowedTrainer):
         self.pad_id = pad_id
         self.shared_vocabulary = shared_vocabulary
         self.evaluate_student = evaluate_student
+        self.cached = cached
         self.tally = Tally()
         self._student_forward: Forward | None = None
         self.packing = packing
@@ -143,14 +150,32 @@ class DistillationTrainer(WindowedTrainer):
         with self.accelerator.autocast():
             teacher = None
             if any(term.needs_teacher for term in terms):
-                assert self._teacher_forward is not None, "a term needs the teacher that was not loaded"
-                with torch.no_grad():
-                    teacher = self._teacher_forward(ids_BT, mask_BT, scored_BT)
+                teacher = self._cached(terms, batch, scored_BT) if sequences is REFERENCE else None
+                teacher = teacher or self._asked(ids_BT, mask_BT, scored_BT)
             student = self._student_forward(ids_BT, mask_BT, scored_BT)
             loss, sums_K = score(student, targets_N, terms, teacher, self.shared_vocabulary)
         for term, value in zip(terms, sums_K, strict=True):
             self.tally.add(term.name, value, targets_N.numel())
         return loss / count.clamp(min=1)
+
+    @torch.no_grad()
+    def _asked(self, ids_BT: Tensor, mask_BT: Tensor, scored_BT: Tensor) -> Dense:
+        assert self._teacher_forward is not None, "a term needs the teacher that was not loaded"
+        return self._teacher_forward(ids_BT, mask_BT, scored_BT)
+
+    def _cached(
+        self, terms: Sequence[Term], batch: Mapping[str, Any], scored_BT: Tensor
+    ) -> Dense | Sparse | None:
+        """What the cache holds about a batch of the data set; None where there is no cache."""
+        if self.cached is None:
+            return None
+        for term in terms:
+            why = self.cached.format.refusal(term) if term.needs_teacher else None
+            if why is not None:  # terms may change from step to step
+                raise RunFailed(f"Step {self.state.global_step + 1}: {why}.")
+        # Rows that only fill up an epoch have no scored position.
+        counts = zip(batch["index"].tolist(), scored_BT.any(-1).tolist(), strict=True)
+        return self.cached([row for row, scored in counts if scored])
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]  # Trainer's own

@@ -19,6 +19,7 @@ from distil.evaluation import pad_id, score_rows
 from distil.methods.base import Method
 from distil.parts import Parts
 from distil.scalars import MetricsLog
+from distil.taught import Taught
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.types import InputError, RunInterrupted
@@ -74,6 +75,7 @@ def build_trainer(
     config: ExperimentConfig,
     method: Method[MethodConfig],
     parts: Parts,
+    taught: Taught,
     arguments: TrainingArguments,
     folder: Path,
     tracker: Tracker,
@@ -88,7 +90,7 @@ def build_trainer(
 
     def in_one_process(model: PreTrainedModel) -> dict[str, float]:
         return score_rows(
-            model, parts.teacher, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
+            model, taught.validation, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
         ).while_training()
 
     arguments_pad = pad_id(parts.tokenizer)
@@ -104,6 +106,7 @@ def build_trainer(
         shared_vocabulary=parts.shared_vocabulary,
         packing=config.run.packing,
         evaluate_student=evaluate_student,
+        cached=taught.train,
     )
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
     if ranks.is_main():

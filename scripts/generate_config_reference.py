@@ -27,6 +27,7 @@ from distil.config.trainer import OURS
 from distil.config.training_arguments import CHOICES, TrainingFields
 from distil.data.base import DATA, ColumnsConfig
 from distil.methods.base import METHODS
+from distil.teacher_cache.formats.base import FORMATS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "configuration.md"
 HEAD = """# Configuration
@@ -68,6 +69,8 @@ UNITS = {
     **dict.fromkeys(("peft.layers_to_transform", "model.student.keep_layers"), "blocks"),
     **dict.fromkeys(("peft.encoder_hidden_size", "peft.r"), "dimensions"),
     "peft.encoder_num_layers": "layers",
+    "teacher_cache.k": "tokens",
+    "teacher_cache.samples": "draws",
     "peft.bits": "bits",
     **dict.fromkeys(("method.kd_loss_weight", "method.lambda_gkd", "method.mixture_weight"), "share"),
     **dict.fromkeys(("data.validation_fraction", "rollouts.top_p", "eval.top_p"), "share"),
@@ -172,6 +175,10 @@ def page() -> str:
             parts.append(f"### data={name}\n\n{first_line(source.factory)}\n\n{own}")
     parts.append(section("peft", schema.PeftConfig, "peft."))
     parts += adapters()
+    parts.append(section("teacher_cache", schema.TeacherCacheConfig, "teacher_cache."))
+    for name, kept in FORMATS.entries().items():
+        if kept.config is not None and (own := table(kept.config, "teacher_cache.")):
+            parts.append(f"### teacher_cache={name}\n\n{first_line(kept.factory)}\n\n{own}")
     parts += [section(group, config, f"{group}.") for group, config in GROUPS.items()]
     parts.append(
         "## trainer\n\nFields of `transformers.TrainingArguments` under their own names; what each does is "

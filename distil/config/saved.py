@@ -12,10 +12,18 @@ from distil.config.schema import ExperimentConfig
 from distil.data.base import DATA
 from distil.methods.base import METHODS
 from distil.registry import Registry, load_plugins
+from distil.teacher_cache.formats.base import FORMATS
 from distil.types import InputError
 
-REGISTRIES: dict[str, Registry[Any]] = {"method": METHODS, "data": DATA, "peft": ADAPTERS}
+REGISTRIES: dict[str, Registry[Any]] = {
+    "method": METHODS,
+    "data": DATA,
+    "peft": ADAPTERS,
+    "teacher_cache": FORMATS,
+}
 """Groups whose options each have a dataclass of their own."""
+YOUNGER = ("teacher_cache",)
+"""Those that runs of earlier versions do not name."""
 
 
 def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -38,6 +46,8 @@ def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
 def _experiment(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
     typed: dict[str, Any] = dict(values)
     for group, registry in REGISTRIES.items():
+        if group in YOUNGER and group not in values:
+            continue
         given = values.get(group)
         if not isinstance(given, Mapping) or "name" not in given:
             raise InputError(f"it names no {group}. Restore the run's own file.")

@@ -208,6 +208,15 @@ class DataConfig:
 
 
 @dataclass
+class TeacherCacheConfig:
+    """What the teacher says about the data set, computed once and kept; ``none`` asks it at every step."""
+
+    name: str = "none"
+    folder: str | None = None
+    """Where caches lie, for all runs. null: ``.teacher_cache`` in ``output_dir``."""
+
+
+@dataclass
 class RunConfig:
     """How the runner behaves around training."""
 
@@ -321,6 +330,7 @@ class ExperimentConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     peft: PeftConfig = MISSING
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
+    teacher_cache: TeacherCacheConfig = field(default_factory=TeacherCacheConfig)
     data: DataConfig = MISSING
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     """Fields of ``transformers.TrainingArguments``, and only those."""

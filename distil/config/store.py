@@ -12,9 +12,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distil.adapters.base import ADAPTERS
 from distil.config.command_line import plugin_paths, value_of
 from distil.config.explain import explain, unknown_key, unknown_option, unparsable
+from distil.config.saved import REGISTRIES
 from distil.config.schema import (
     CompareConfig,
     EvalConfig,
@@ -26,13 +26,8 @@ from distil.config.schema import (
 )
 from distil.config.trainer import TrainerConfig
 from distil.config.validate import validate
-from distil.data.base import DATA
-from distil.methods.base import METHODS
-from distil.registry import Registry, load_plugins
+from distil.registry import load_plugins
 from distil.types import InputError
-
-REGISTRIES: dict[str, Registry[Any]] = {"method": METHODS, "data": DATA, "peft": ADAPTERS}
-"""Groups whose options each have a dataclass of their own."""
 
 ROOT = "experiment"
 

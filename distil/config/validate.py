@@ -9,11 +9,12 @@ from typing import Any
 from distil import ranks
 from distil.adapters.base import ADAPTERS, Adapter
 from distil.config.checks import check
-from distil.config.schema import ExperimentConfig
+from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.data.base import DATA
-from distil.methods.base import METHODS
+from distil.methods.base import METHODS, Method
 from distil.metrics.base import METRICS
-from distil.types import InputError
+from distil.teacher_cache.formats.base import format_of
+from distil.types import REFERENCE, InputError
 
 NOT_IN_PARTS = {
     "fsdp": "Every process holds whole models so far: leave it out.",
@@ -34,6 +35,7 @@ def validate(config: ExperimentConfig) -> None:
     _check_adapter(config, ADAPTERS.get(config.peft.name).factory(config.peft))
     for metric in config.eval.metrics:
         METRICS.get(metric)
+    _check_teacher_cache(config, method.factory(config.method))
     teacher, student = config.model.teacher.path, config.model.student.path
     if method.factory(config.method).needs_teacher:
         check(
@@ -46,6 +48,15 @@ def validate(config: ExperimentConfig) -> None:
         "model.student.path=null and model.teacher.path=null: give at least one, a folder or a hub name, "
         "or choose a pair: model=embedded, gpt2, qwen, smollm2.",
     )
+
+
+def _check_teacher_cache(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
+    """Refuse a cache that cannot say what the method asks about the data set."""
+    kept = format_of(config.teacher_cache)
+    for term in method.terms(0):
+        if term.weight and term.needs_teacher and term.sequences is REFERENCE:
+            why = kept.refusal(term)
+            check(why is None, f"teacher_cache={kept.config.name} with method={config.method.name}: {why}.")
 
 
 def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 from distil.config.schema import MethodConfig
 from distil.losses import Term
 from distil.registry import Registry
-from distil.types import ROLLOUT
+from distil.types import ROLLOUT, Sequences
 
 C = TypeVar("C", bound=MethodConfig)
 
@@ -36,6 +36,11 @@ class Method(ABC, Generic[C]):
     def wants_rollouts(self) -> bool:
         """Whether a term that weighs anything scores the student's own sequences."""
         return any(term.sequences is ROLLOUT for term in self.terms(0) if term.weight)
+
+    def asks_teacher_about(self, sequences: Sequences) -> bool:
+        """Whether a term that weighs anything is a divergence from a teacher on these sequences."""
+        terms = [term for term in self.terms(0) if term.weight and term.needs_teacher]
+        return any(term.sequences is sequences for term in terms)
 
     def state_dict(self) -> dict[str, float]:
         """What the method has observed and a resumed run must know. Most methods: nothing."""

@@ -4,7 +4,13 @@ Importing this package imports neither torch nor transformers: both load inside 
 """
 
 from distil.models.check import check_models, check_quantized
-from distil.models.load import LoadedStudent, load_student, load_teacher, needs_calibration
+from distil.models.load import (
+    LoadedStudent,
+    load_skeleton,
+    load_student,
+    load_teacher,
+    needs_calibration,
+)
 from distil.models.pruning import CALIBRATION_ROWS, block_influence, choose_layers, prune_layers
 from distil.models.tokenizers import load_tokenizer, shared_vocabulary
 
@@ -15,6 +21,7 @@ __all__ = [
     "check_models",
     "check_quantized",
     "choose_layers",
+    "load_skeleton",
     "load_student",
     "load_teacher",
     "load_tokenizer",

@@ -54,6 +54,27 @@ def load_teacher(config: ModelConfig, *, allow_network: bool = True) -> PreTrain
     return model
 
 
+def load_skeleton(config: ModelConfig, *, allow_network: bool = True) -> PreTrainedModel:
+    """The teacher without its weights: what its config alone tells of vocabulary, positions, size and end.
+
+    Nothing can be computed with it. Raises InputError where there is no teacher to load.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    source = teacher_source(config)
+    assert source is not None, "a teacher of its own"
+    known = from_source(AutoConfig.from_pretrained, source, allow_network)
+    build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
+    with torch.device("meta"), user_error(source):
+        model = build(known)
+    if source.gguf_file is None and source.file("generation_config.json") is not None:
+        model.generation_config = from_source(GenerationConfig.from_pretrained, source, allow_network)
+    model.name_or_path = _name(source)
+    model.train(False)
+    return model
+
+
 def needs_calibration(config: ModelConfig) -> bool:
     """Whether ``load_student`` must be given calibration rows: it has to choose layers itself."""
     return isinstance(config.student.keep_layers, int)

@@ -1,0 +1,93 @@
+"""A teacher's answers as they come back from the disk, and its head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from distil.anatomy import plain_head
+from distil.head import Dense, Head
+from distil.sparse import Sparse
+from distil.teacher_cache.build import whole
+from distil.teacher_cache.formats.base import CacheFormat
+from distil.teacher_cache.once import once
+from distil.teacher_cache.store import Manifest, Reader, write_shard
+from distil.types import InputError
+
+HEAD = "head.safetensors"
+
+
+class CachedTeacher:
+    """What a teacher said about the rows of one split, by their numbers.
+
+    Args:
+        reader: of a complete cache.
+        kept: the format that it is in.
+        head: the teacher's, where the format needs it, on ``device``.
+    """
+
+    def __init__(
+        self, reader: Reader, kept: CacheFormat[Any], head: Head | None, device: torch.device
+    ) -> None:
+        self.reader = reader
+        self.format = kept
+        self.head = head
+        self.device = device
+
+    def __call__(self, rows: Sequence[int]) -> Dense | Sparse:
+        """The signal at the scored positions of ``rows``, one row after the other."""
+        stored = {name: tensor.to(self.device) for name, tensor in self.reader(rows).items()}
+        return self.format.decode(stored, self.head)
+
+
+def ensure_head(
+    folder: Path,
+    about: Mapping[str, Any],
+    teacher: Callable[[], nn.Module],
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Head:
+    """The teacher's output head, kept in ``folder``; from the teacher where it is not there yet."""
+
+    def make() -> Manifest:
+        shard = write_shard(folder, HEAD, 0, [], _tensors(teacher()))
+        manifest = Manifest(about, (shard,), complete=True)
+        manifest.write(folder)
+        return manifest
+
+    once(folder, lambda: whole(folder), make, say)
+    return _head(load_file(folder / HEAD, device=str(device)))
+
+
+def _tensors(teacher: nn.Module) -> dict[str, Tensor]:
+    head = plain_head(teacher)
+    if head is None or head.weight_VH is None:
+        raise InputError(
+            f"teacher_cache: the output head of {type(teacher).__name__} is no plain matrix, so hidden "
+            "states do not tell what it says. Give teacher_cache=none, or teacher_cache=topk with "
+            "eval.teacher=false."
+        )
+    kept = {
+        "weight_VH": head.weight_VH.detach().cpu(),
+        "scale": torch.tensor(head.scale, dtype=torch.float64),
+    }
+    if head.bias_V is not None:
+        kept["bias_V"] = head.bias_V.detach().cpu()
+    if head.softcap is not None:
+        kept["softcap"] = torch.tensor(head.softcap, dtype=torch.float64)
+    return kept
+
+
+def _head(kept: Mapping[str, Tensor]) -> Head:
+    softcap = kept.get("softcap")
+    return Head(
+        kept["weight_VH"],
+        kept.get("bias_V"),
+        float(kept["scale"]),
+        None if softcap is None else float(softcap),
+    )

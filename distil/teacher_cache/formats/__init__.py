@@ -1,0 +1,1 @@
+"""The ways to keep a teacher's answers: one file a format."""

@@ -1,0 +1,184 @@
+"""A folder of shards: each complete or absent, hashed into a manifest, read through the memory map.
+
+A shard holds a run of rows. It is written beside its place, synced and renamed, and only then named in the
+manifest, which is replaced as a whole: after a kill all that the manifest names is there, and the rest is
+built again. Knows tensors by name and nothing of what is in them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from distil.files import read_json, sync_folder, write_json
+
+MANIFEST = "manifest.json"
+LENGTHS = "lengths_R"
+"""Positions of each row of a shard."""
+ENTRIES = "entries_N"
+RAGGED = "_M"
+"""How the names of tensors end that hold ``entries_N`` numbers a position."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file, as the manifest has it."""
+
+    name: str
+    first_row: int
+    rows: int
+    tokens: int
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in a folder, and what it was made from."""
+
+    about: Mapping[str, Any]
+    """The ingredients of its key, and names for people."""
+    shards: tuple[Shard, ...]
+    complete: bool
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest | None:
+        """That of ``folder``; None where there is none that can be read."""
+        try:
+            held = read_json(folder / MANIFEST)
+            return cls(held["about"], tuple(Shard(**shard) for shard in held["shards"]), held["complete"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, folder: Path) -> None:
+        """Replace the one in ``folder``."""
+        write_json(folder / MANIFEST, asdict(self))
+
+    @property
+    def tokens(self) -> int:
+        """Positions of all shards."""
+        return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(shard.size for shard in self.shards)
+
+
+def write_shard(
+    folder: Path, name: str, first_row: int, lengths: Sequence[int], kept: Mapping[str, Tensor]
+) -> Shard:
+    """Write one shard of rows with ``lengths`` positions each; it is there as a whole, or not at all."""
+    partial, path = folder / f".{name}.partial", folder / name
+    try:
+        tensors = {LENGTHS: torch.tensor(list(lengths), dtype=torch.int32), **kept}
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial)
+        digest = _digest(partial)
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)  # on a full disk the next message needs the room
+        raise
+    sync_folder(folder)
+    return Shard(name, first_row, len(lengths), sum(lengths), path.stat().st_size, digest)
+
+
+def damage(folder: Path, shard: Shard) -> str | None:
+    """What is wrong with a shard; None where all of its bytes are those that were written."""
+    path = folder / shard.name
+    try:
+        size = path.stat().st_size
+        if size != shard.size:
+            return f"{path} has {size:,} bytes instead of {shard.size:,}"
+        return None if _digest(path) == shard.sha256 else f"{path} has changed"
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror})"
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Reader:
+    """The tensors of any rows of a complete folder. Pages are shared by all processes that read it."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        shards = sorted(manifest.shards, key=lambda shard: shard.first_row)
+        self.first_rows = [shard.first_row for shard in shards]
+        self.rows = sum(shard.rows for shard in shards)
+        self._open = [_Open(folder / shard.name) for shard in shards]
+
+    def __call__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """All positions of ``rows``, one row after the other. Raises IndexError for a row that is not
+        there."""
+        if not rows:
+            return {name: tensor[:0] for name, tensor in self._open[0].tensors.items()}
+        pieces: dict[str, list[Tensor]] = {}
+        for row in rows:
+            if not 0 <= row < self.rows:
+                raise IndexError(f"row {row} of {self.rows}")
+            at = bisect_right(self.first_rows, row) - 1
+            for name, tensor in self._open[at].of_row(row - self.first_rows[at]):
+                pieces.setdefault(name, []).append(tensor)
+        return {name: torch.cat(tensors) for name, tensors in pieces.items()}
+
+
+class _Open:
+    """One shard's tensors, mapped and not read, and where its rows begin in them."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with safe_open(path, "pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"{path}: {error}") from error
+        self.starts: list[int] = _running(tensors.pop(LENGTHS)).tolist()
+        self.firsts: list[int] = self.starts
+        if ENTRIES in tensors:
+            firsts = _running(tensors[ENTRIES])[torch.tensor(self.starts)]
+            self.firsts = firsts.tolist()
+        self.tensors = tensors
+
+    def of_row(self, row: int) -> list[tuple[str, Tensor]]:
+        positions = slice(self.starts[row], self.starts[row + 1])
+        entries = slice(self.firsts[row], self.firsts[row + 1])
+        return [
+            (name, tensor[entries if name.endswith(RAGGED) else positions])
+            for name, tensor in self.tensors.items()
+        ]
+
+
+def _running(lengths: Tensor) -> Tensor:
+    return torch.nn.functional.pad(lengths.long().cumsum(0), (1, 0))
+
+
+def split_rows(kept: Mapping[str, Tensor], lengths: Sequence[int]) -> list[dict[str, Tensor]]:
+    """The tensors of each row, of those of rows with ``lengths`` positions one after the other."""
+    by_position = list(lengths)
+    by_entry = by_position
+    if ENTRIES in kept:
+        by_entry = [int(part.sum()) for part in torch.split(kept[ENTRIES].long(), by_position)]
+    parts = {
+        name: torch.split(tensor, by_entry if name.endswith(RAGGED) else by_position)
+        for name, tensor in kept.items()
+    }
+    return [{name: part[i] for name, part in parts.items()} for i in range(len(by_position))]
+
+
+def join_rows(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of ``rows`` one after the other."""
+    return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -1,0 +1,74 @@
+"""A cache that cannot say what a method asks is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from distil.adapters.none import NoneConfig
+from distil.config.schema import ExperimentConfig, MethodConfig, ModelConfig, TeacherConfig
+from distil.config.validate import validate
+from distil.data.jsonl import JsonlConfig
+from distil.methods.base import METHODS
+from distil.preflight import ignored_keys
+from distil.teacher_cache.formats.base import FORMATS
+from distil.types import InputError
+
+
+def config(method: str, cache: str, method_keys: dict[str, Any], **keys: Any) -> ExperimentConfig:
+    of_method, of_cache = METHODS.get(method).config, FORMATS.get(cache).config
+    assert of_method is not None
+    assert of_cache is not None
+    made: MethodConfig = of_method(**method_keys)
+    return ExperimentConfig(
+        method=made,
+        model=ModelConfig("m", TeacherConfig(path="t")),
+        peft=NoneConfig(),
+        data=JsonlConfig(),
+        teacher_cache=of_cache(**keys),
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "cache", "method_keys", "keys", "way_out"),
+    [
+        ("revkd", "sampled", {}, {}, "teacher_cache=topk"),
+        ("gkd", "sampled", {}, {}, "jsd is another divergence"),
+        ("kd", "sampled", {"temperature": 1.0}, {}, r"teacher_cache\.temperature=1"),
+        ("kd", "topk", {"temperature": 4.0}, {}, r"teacher_cache\.temperatures=\[1,2,4\]"),
+        ("gkd", "topk", {}, {"temperatures": [2.0]}, r"teacher_cache\.temperatures=\[1,2\]"),
+    ],
+)
+def test_refused_by_name_with_the_way_out(
+    method: str, cache: str, method_keys: dict[str, Any], keys: dict[str, Any], way_out: str
+) -> None:
+    with pytest.raises(InputError, match=f"teacher_cache={cache} with method={method}: .*{way_out}"):
+        validate(config(method, cache, method_keys, **keys))
+
+
+@pytest.mark.parametrize(
+    ("method", "cache", "method_keys"),
+    [
+        *[(method, "hidden", {"temperature": 7.0}) for method in ("kd", "revkd", "gkd")],
+        *[(method, "topk", {}) for method in ("kd", "revkd", "gkd", "sft")],
+        ("kd", "sampled", {}),
+        ("sft", "sampled", {}),  # it asks nobody
+        ("kd", "sampled", {"kd_loss_weight": 0.0, "temperature": 5.0}),
+        ("gkd", "sampled", {"lambda_gkd": 0.0}),  # what is asked is about the student's own text
+    ],
+)
+def test_what_it_can_say_is_taken(method: str, cache: str, method_keys: dict[str, Any]) -> None:
+    validate(config(method, cache, method_keys))
+
+
+@pytest.mark.parametrize(
+    ("method", "method_keys", "ignored"),
+    [("kd", {}, False), ("gkd", {}, False), ("gkd", {"lambda_gkd": 0.0}, True), ("sft", {}, True)],
+)
+def test_a_cache_that_training_does_not_read_is_no_part_of_the_run(
+    method: str, method_keys: dict[str, Any], ignored: bool
+) -> None:
+    made = config(method, "hidden", method_keys)
+    known = ignored_keys(made, METHODS.get(method).factory(made.method))
+    assert ("teacher_cache" in known) is ignored
