@@ -61,7 +61,7 @@ def ensure_head(
         return manifest
 
     once(folder, lambda: whole(folder), make, say)
-    return _head(load_file(folder / HEAD, device=str(device)))
+    return _head({name: tensor.to(device) for name, tensor in load_file(folder / HEAD).items()})
 
 
 def _tensors(teacher: nn.Module) -> dict[str, Tensor]:
