@@ -57,6 +57,14 @@ smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 
 bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--output outputs/benchmarks"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
 
+.PHONY: bench-peers
+bench-peers: $(INSTALLED) ## One step and whole trainers beside TRL, Liger and llm-distil, which it installs
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
+	# Beside the environment, not in it: it has the import name of a package of ours.
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/peers llm-distil==0.1.0
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trainers.py
+
 .PHONY: notebooks
 notebooks: $(INSTALLED) ## Run notebooks/*.py offline and keep their outputs: make notebooks ARGS=lora
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/make_notebooks.py $(ARGS)

@@ -298,10 +298,10 @@ def _peak(bench: Bench, cell: tuple[str, str]) -> int:
                 Bench(bench.teacher, bench.student, bench.ids_BT[:1], bench.labels_BT[:1]), cell[1]
             )
             bench.student.zero_grad(set_to_none=True)
-            before = _status("VmRSS")
+            before = status("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")
             ROWS[cell[0]][0](bench, cell[1])
-            os.write(write, str(_status("VmHWM") - before).encode())
+            os.write(write, str(status("VmHWM") - before).encode())
         finally:
             os._exit(0)
     os.close(write)
@@ -310,7 +310,8 @@ def _peak(bench: Bench, cell: tuple[str, str]) -> int:
         return int(pipe.read())
 
 
-def _status(key: str) -> int:
+def status(key: str) -> int:
+    """Bytes that the kernel counts under this key for this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
