@@ -193,9 +193,10 @@ def bare_loop(world: World, task: Task, clock: Clock) -> Start:
         ]
         optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
         forward, taught = Forward(student.train()), Forward(world.teacher)
-        for step in range(world.steps):
-            drawn = rows[step * world.batch : (step + 1) * world.batch]
-            batch = collate(rolled(step, drawn) if task.on_policy else drawn, 0)
+
+        def step(at: int) -> Tensor:  # a function, so that nothing of a step outlives it
+            drawn = rows[at * world.batch : (at + 1) * world.batch]
+            batch = collate(rolled(at, drawn) if task.on_policy else drawn, 0)
             scored_BT, targets_N = scored_and_targets(batch["labels"])
             ids_BT, mask_BT = batch["input_ids"], batch["attention_mask"]
             with torch.no_grad():
@@ -206,7 +207,10 @@ def bare_loop(world: World, task: Task, clock: Clock) -> Start:
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             optimizer.step()
             optimizer.zero_grad()
-            clock.losses.append(float(loss.detach()))
+            return loss.detach()
+
+        for at in range(world.steps):
+            clock.losses.append(float(step(at)))
             clock.on_step_end()
 
     return start

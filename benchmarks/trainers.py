@@ -225,7 +225,7 @@ def _line(cell: dict[str, Any], ours: dict[str, Any] | None) -> list[str]:
         times = "" if ours is None or cell is ours else f" ({cell[key] / ours[key]:.2f})"
         return f"{cell[key]:.{digits}f}{times}"
 
-    said = [f"{cell['loss']:.5f}", f"{cell['expected']:.5f}"]
+    said = [f"{cell['loss']:.5f}", f"{cell['right']:.5f}"]
     return [cell["task"], cell["row"], beside("seconds", 3), beside("peak_mb", 0), *said]
 
 

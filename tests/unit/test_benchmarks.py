@@ -59,6 +59,18 @@ def test_the_bare_loop_trains_as_the_trainer_does(trainers: Any) -> None:
         assert bare == pytest.approx(ours, rel=1e-6)
 
 
+def test_the_page_sets_each_beside_ours_and_says_what_is_amiss(trainers: Any) -> None:
+    cells = [
+        {"row": row, "task": "JSD on-policy", "seconds": s, "peak_mb": mb, "loss": loss, "right": 0.3}
+        for row, s, mb, loss in [("ours", 2.0, 100.0, 0.3), ("TRL GKDTrainer", 8.0, 500.0, 0.1)]
+    ]
+    record = {"command": "me", "machine": {}, "vocabulary": 64, "batch": 2, "missing": ["llm-distil"]}
+    page = trainers.table(record | {"results": [{"allocator": "default", "cells": cells}]})
+    assert "| JSD on-policy | TRL GKDTrainer | 8.000 (4.00) | 500 (5.00) | 0.10000 | 0.30000 |" in page
+    assert "its loss is 0.3333 of the right one" in page
+    assert "left out: llm-distil" in page
+
+
 def test_help_says_what_is_made(trainers: Any, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["trainers.py", "--help"])
     with pytest.raises(SystemExit) as ended:
