@@ -45,9 +45,10 @@ VERBS = {
     "generate": "RUN --prompt TEXT: let its student answer",
     "merge": "RUN --output DIR: its adapter and base as one plain model",
     "export": "RUN: its student as a folder ready for a hub; --push NAME uploads it",
+    "cache": "info, verify or clear what teacher_cache= keeps",
 }
-ON_RUNS = ("evaluate", "generate", "merge", "export")
-"""Verbs that load a finished run's student: each is the module of its name in ``distil.verbs``."""
+IN_MODULES = ("evaluate", "generate", "merge", "export", "cache")
+"""Verbs that are the module of their name in ``distil.verbs``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +79,7 @@ def _verb(arguments: list[str]) -> int:
         from distil.report.comparison.command import run_compare
 
         return run_compare(rest)
-    if verb in ON_RUNS:
+    if verb in IN_MODULES:
         code: int = importlib.import_module(f"distil.verbs.{verb}").main(rest)
         return code
     if verb not in ("--help", "-h"):

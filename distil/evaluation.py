@@ -20,7 +20,8 @@ from distil.config.schema import EvalConfig
 from distil.data.collate import collate
 from distil.divergences import forward_kl
 from distil.forward import Forward, scored_and_targets
-from distil.head import Dense, log_probabilities
+from distil.head import log_probabilities
+from distil.heard import Heard, Listener, asked, listener
 from distil.metrics.base import (
     Generation,
     Metric,
@@ -42,11 +43,6 @@ Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = "Dataset | Sequence[Row]"
 Report: TypeAlias = Callable[[int, int], None]
 """Told how many rows are done, of how many."""
-
-Answers: TypeAlias = Callable[[Sequence[int]], Any]
-"""What a teacher said about rows by their numbers: a ``Dense`` at their scored positions, one row after the
-other."""
-Heard: TypeAlias = "PreTrainedModel | Answers"
 
 EVALUATION_STEP = -1
 """The step that sampling noise is drawn for: no optimizer step has it; every judged model gets the same."""
@@ -147,7 +143,7 @@ def score_rows(
     bytes is ``tokenizer`` needed. The answer does not depend on ``batch_size`` but for rounding.
     """
     order = by_length([len(row["input_ids"]) for row in rows])
-    forward, listen = Forward(model), _listener(teacher, model)
+    forward, listen = Forward(model), listener(teacher, model)
     theirs = cast("PreTrainedModel", teacher) if isinstance(teacher, nn.Module) else None
     tokens, size = 0, 0
     sums_3 = torch.zeros(3, dtype=torch.float64)
@@ -171,26 +167,6 @@ def score_rows(
     )
 
 
-Listener: TypeAlias = Callable[[Sequence[int], Sequence[Tensor], Dense], Dense]
-"""What the teacher says: row numbers, their tensors and what the judged model says in, its signal out."""
-
-
-def _listener(teacher: Heard | None, model: PreTrainedModel) -> Listener | None:
-    if teacher is None:
-        return None
-    if teacher is model:
-        return lambda _numbers, _inputs, said: said
-    if not isinstance(teacher, nn.Module):
-        return lambda numbers, _inputs, _said: teacher(numbers)
-    forward = Forward(teacher)
-    return lambda _numbers, inputs, _said: _run(forward, inputs)
-
-
-def _run(forward: Forward, inputs: Sequence[Tensor]) -> Dense:
-    device = next(forward.inner.parameters()).device
-    return forward(*(x.to(device) for x in inputs))
-
-
 def _score_batch(
     forward: Forward,
     listen: Listener | None,
@@ -203,7 +179,7 @@ def _score_batch(
     tensors = collate(batch, pad_id)
     scored_BT, targets_N = scored_and_targets(tensors["labels"])
     inputs = (tensors["input_ids"], tensors["attention_mask"], scored_BT)
-    student = _run(forward, inputs)
+    student = asked(forward, inputs)
     teacher = None if listen is None else listen(numbers, inputs, student)
     parts = []
     for student_NV, teacher_NV, chunk_N in log_probabilities(

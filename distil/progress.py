@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+
+logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 """Called with (done, total)."""
@@ -18,6 +21,11 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self.console = console
+
+    def say(self, line: str) -> None:
+        """A line that stays, for the person at the terminal; and for the log."""
+        logger.info(line)
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def spinner(self, label: str) -> Iterator[None]:

@@ -21,10 +21,11 @@ from distil.borrowed import borrowed
 from distil.callbacks import AtCheckpoint
 from distil.clock import Clock
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import Heard, Judgement, judge
+from distil.evaluation import Judgement, judge
 from distil.files import read_json, write_json
+from distil.heard import Heard
+from distil.judged import Judged, restored
 from distil.methods.base import Method
-from distil.metrics.base import Generation
 from distil.models import LoadedStudent
 from distil.models.sources import student_source
 from distil.packing import check_packable
@@ -182,28 +183,32 @@ def _judge(
 def _judge_before(
     config: ExperimentConfig, parts: Parts, taught: Taught, folder: Path, progress: Progress
 ) -> None:
-    """Teacher and untouched student; kept on disk, so that a resumed run does not judge them again."""
+    """Teacher and untouched student; kept on disk, so that nobody judges them again."""
     kept = folder / BEFORE
     if kept.exists():
         return
-    teacher = None
-    if parts.teacher_facts is not None and config.eval.teacher:
+    judged = Judged(config, parts, progress.say)
+
+    def judge_teacher() -> Judgement:
         itself = taught.teacher()
-        teacher = _judge(config, itself, itself, parts, progress, "the teacher")
-    untouched = parts.student
-    if virtual_tokens(untouched) and config.model.student.adapter is None:
-        untouched = adapter_off(untouched)  # a prompt that nobody has trained yet is noise before every row
-    before = _judge(config, untouched, taught.test, parts, progress, "the untouched student")
+        return _judge(config, itself, itself, parts, progress, "the teacher")
+
+    def judge_student() -> Judgement:
+        untouched = parts.student
+        if virtual_tokens(untouched) and config.model.student.adapter is None:
+            untouched = adapter_off(
+                untouched
+            )  # a prompt that nobody has trained yet is noise before every row
+        return _judge(config, untouched, taught.test, parts, progress, "the untouched student")
+
+    has_teacher = parts.teacher_facts is not None and config.eval.teacher
+    teacher = judged.teacher(judge_teacher) if has_teacher else None
+    before = judged.student(judge_student)
     write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
 
 
 def _judged_before(folder: Path) -> tuple[Judgement | None, Judgement]:
     """What ``_judge_before`` kept."""
     stored = read_json(folder / BEFORE)
-    teacher = None if stored["teacher"] is None else _restore(stored["teacher"])
-    return teacher, _restore(stored["student_before"])
-
-
-def _restore(stored: dict[str, Any]) -> Judgement:
-    generations = [Generation(**generation) for generation in stored["generations"]]
-    return Judgement(stored["scores"], generations, stored["scored_tokens"], stored["notes"])
+    teacher = None if stored["teacher"] is None else restored(stored["teacher"])
+    return teacher, restored(stored["student_before"])

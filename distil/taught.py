@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from distil import ranks
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import Heard, pad_id
+from distil.evaluation import pad_id
 from distil.head import Head
+from distil.heard import Heard
 from distil.identity import rows_digest
 from distil.methods.base import Method
 from distil.models import load_teacher
@@ -26,13 +27,11 @@ from distil.teacher_cache.build import Entry, Speaker, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size, format_of
 from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.keys import ingredients, key_of, teacher_print, tokenizer_print
-from distil.teacher_cache.store import Manifest, Reader
+from distil.teacher_cache.manifest import FOLDER, Manifest
+from distil.teacher_cache.store import Reader
 from distil.types import REFERENCE, ROLLOUT
 
 logger = logging.getLogger(__name__)
-
-FOLDER = ".teacher_cache"
-"""Below ``output_dir``: beside the runs that share it."""
 
 
 def stays(config: ExperimentConfig, method: Method[MethodConfig]) -> bool:
@@ -54,6 +53,7 @@ class Teacher:
         if self._beside is not None:
             return self._beside
         if self._loaded is None:
+            logger.info("Loading the teacher itself: somebody asks what is not kept.")
             model = load_teacher(self._config.model, allow_network=self._config.run.allow_network)
             assert model is not None, "no teacher"
             if getattr(model, "hf_device_map", None) is None:
@@ -102,6 +102,7 @@ def hear(
     caches = _Caches(config, parts, arguments, teacher, progress)
     train, facts = None, None
     if method.asks_teacher_about(REFERENCE):
+        _warn(kept, method, parts.notes)
         train, manifest = caches.of("training", parts.splits.train, kept, mixed=True)
         facts = {"format": kept.config.name, "tokens": manifest.tokens, "bytes": manifest.size}
         facts |= {"built": caches.asked}
@@ -113,6 +114,15 @@ def hear(
     validation, _ = caches.of("validation", rows, exact, mixed=True)
     test, _ = caches.of("test", parts.splits.test, exact, mixed=False)
     return Taught(teacher, train, validation, test, facts)
+
+
+def _warn(kept: CacheFormat[Any], method: Method[MethodConfig], notes: list[str]) -> None:
+    for term in method.terms(0):
+        asks = term.weight and term.needs_teacher and term.sequences is REFERENCE
+        said = kept.caution(term) if asks else None
+        if said is not None:
+            notes.append(f"teacher_cache={kept.config.name}: {said}.")
+            logger.warning(notes[-1])
 
 
 class _Caches:
@@ -150,7 +160,7 @@ class _Caches:
 
         def build() -> None:
             with self.progress.bar(f"asking the teacher: {split} rows") as report:
-                ensure(entry, speaker, self._say, report)
+                ensure(entry, speaker, self.progress.say, report)
 
         ranks.from_main(build)
         manifest = Manifest.read(entry.folder)
@@ -164,7 +174,7 @@ class _Caches:
             key = {"teacher": self._print(None), "head": True}
             about = {"key": key, "teacher": self._name, "split": None}
             folder = self.root / f"head-{key_of(key)}"
-            device, say = self.arguments.device, self._say
+            device, say = self.arguments.device, self.progress.say
 
             def build() -> None:
                 ensure_head(folder, about, self.teacher, device, say)
@@ -205,7 +215,3 @@ class _Caches:
         if self.arguments.bf16:
             return torch.bfloat16
         return torch.float16 if self.arguments.fp16 else None
-
-    def _say(self, line: str) -> None:
-        logger.info(line)
-        self.progress.console.print(line, highlight=False, markup=False, soft_wrap=True)

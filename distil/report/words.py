@@ -95,6 +95,7 @@ _TIMES = (
     ("training", "train"),
     ("validation on the way", "validation"),
     ("loading", "load"),
+    ("teacher cache", "teacher_cache"),
     ("evaluation", "evaluate"),
 )
 _COUNTED = ("teacher", "student", "trainable")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from distil.anatomy import plain_head
 from distil.head import Dense, Head
 from distil.sparse import Sparse
-from distil.teacher_cache.build import whole
 from distil.teacher_cache.formats.base import CacheFormat
+from distil.teacher_cache.manifest import Manifest, whole
 from distil.teacher_cache.once import once
-from distil.teacher_cache.store import Manifest, Reader, write_shard
+from distil.teacher_cache.store import Reader, write_shard
 from distil.types import InputError
 
 HEAD = "head.safetensors"

@@ -14,8 +14,9 @@ import torch
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.teacher_cache.formats.base import CacheFormat, Size
+from distil.teacher_cache.manifest import Manifest, Shard, damage, human_bytes, whole
 from distil.teacher_cache.once import once
-from distil.teacher_cache.store import Manifest, Shard, damage, join_rows, split_rows, write_shard
+from distil.teacher_cache.store import join_rows, split_rows, write_shard
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
@@ -92,14 +93,6 @@ def ensure(
     return once(entry.folder, lambda: whole(entry.folder), lambda: _build(entry, speaker, say, report), say)
 
 
-def whole(folder: Path) -> Manifest | None:
-    """The manifest of a complete folder whose bytes are all as they were written; else None."""
-    manifest = Manifest.read(folder)
-    if manifest is None or not manifest.complete:
-        return None
-    return None if any(damage(folder, shard) for shard in manifest.shards) else manifest
-
-
 def _build(
     entry: Entry, speaker: Callable[[], Speaker], say: Callable[[str], None], report: Report | None
 ) -> Manifest:
@@ -161,14 +154,14 @@ def _spans(lengths: Sequence[int]) -> list[tuple[int, int]]:
 def _make_room(entry: Entry, tokens: int, missing: int, say: Callable[[str], None]) -> None:
     each = entry.format.bytes_per_token(entry.size)
     needed, free = each * missing, shutil.disk_usage(entry.folder).free
-    whole = f"{tokens:,} tokens x {each:,.0f} bytes = {human(each * tokens)}"
+    whole = f"{tokens:,} tokens x {each:,.0f} bytes = {human_bytes(each * tokens)}"
     if needed > free:
         raise InputError(
-            f"teacher_cache={entry.format.config.name}: {whole}, and {human(free)} are free in "
+            f"teacher_cache={entry.format.config.name}: {whole}, and {human_bytes(free)} are free in "
             f"{entry.folder.parent}. Free some space, give another teacher_cache.folder=, or take a smaller "
             "format: teacher_cache=topk, or a smaller teacher_cache.k."
         )
-    left = "" if missing == tokens else f", {human(needed)} of it still to come"
+    left = "" if missing == tokens else f", {human_bytes(needed)} of it still to come"
     what = f"{entry.about['split']} rows, {entry.format.config.name}"
     say(f"Teacher cache: {what}: {whole}{left}, in {entry.folder}")
 
@@ -197,11 +190,3 @@ def _tensors(
         if report is not None:
             report(first + min(start + size, count), len(entry.rows))
     return join_rows(rows)
-
-
-def human(size: float) -> str:
-    """A number of bytes for people."""
-    units = ["bytes", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}"

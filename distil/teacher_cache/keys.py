@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.identity import fingerprint_path
@@ -53,6 +54,19 @@ def teacher_print(
         made = {"weights": _weights(source)}
         made |= {key: getattr(teacher, key) for key in ("dtype", "quantization", "attn_implementation")}
     return made | {"autocast": None if autocast is None else str(autocast).removeprefix("torch.")}
+
+
+def student_print(config: ExperimentConfig, student: LoadedStudent) -> dict[str, Any]:
+    """The student before it is trained: what it is made from, and how."""
+    made = config.model.student
+    adapted = config.peft.name != "none"
+    return {
+        "weights": _weights(student_source(config.model)),
+        "student": asdict(made) | {"path": None, "keep_layers": student.kept_layers, "device_map": None},
+        "adapter": None if made.adapter is None else fingerprint_path(Path(made.adapter).expanduser()),
+        "peft": asdict(config.peft),
+        "seed": config.seed if adapted or made.init == "random" else None,
+    }
 
 
 def _weights(source: Source) -> list[str | None]:

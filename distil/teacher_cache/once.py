@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,23 +13,28 @@ from distil.types import InputError
 T = TypeVar("T")
 
 
-def once(folder: Path, there: Callable[[], T | None], make: Callable[[], T], say: Callable[[str], None]) -> T:
+def once(
+    folder: Path,
+    there: Callable[[], T | None],
+    make: Callable[[], T],
+    say: Callable[[str], None],
+    key: str = "teacher_cache.folder",
+) -> T:
     """What ``there`` finds in ``folder``, or what ``make`` puts there; whoever comes second waits.
 
     Args:
         say: takes a line of whom is waited for.
+        key: of the config, that says where ``folder`` lies.
 
     Raises InputError where the folder cannot be written to.
     """
     if (found := there()) is not None:
         return found
-    try:
-        with alone(folder, say):
-            if (found := there()) is not None:  # made by whoever was waited for
-                return found
-            folder.mkdir(parents=True, exist_ok=True)
-            return make()
-    except OSError as error:
-        raise InputError(
-            f"teacher_cache.folder={folder.parent}: {error}. Give another teacher_cache.folder=."
-        ) from error
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone(folder, say))
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{key}={folder.parent}: {error}. Give another {key}=.") from error
+        found = there()  # made by whoever was waited for
+        return make() if found is None else found

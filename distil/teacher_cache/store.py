@@ -7,72 +7,24 @@ built again. Knows tensors by name and nothing of what is in them.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distil.files import read_json, sync_folder, write_json
+from distil.files import sync_folder
+from distil.teacher_cache.manifest import Manifest, Shard, digest_of
 
-MANIFEST = "manifest.json"
 LENGTHS = "lengths_R"
 """Positions of each row of a shard."""
 ENTRIES = "entries_N"
 RAGGED = "_M"
 """How the names of tensors end that hold ``entries_N`` numbers a position."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One file, as the manifest has it."""
-
-    name: str
-    first_row: int
-    rows: int
-    tokens: int
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is in a folder, and what it was made from."""
-
-    about: Mapping[str, Any]
-    """The ingredients of its key, and names for people."""
-    shards: tuple[Shard, ...]
-    complete: bool
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest | None:
-        """That of ``folder``; None where there is none that can be read."""
-        try:
-            held = read_json(folder / MANIFEST)
-            return cls(held["about"], tuple(Shard(**shard) for shard in held["shards"]), held["complete"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def write(self, folder: Path) -> None:
-        """Replace the one in ``folder``."""
-        write_json(folder / MANIFEST, asdict(self))
-
-    @property
-    def tokens(self) -> int:
-        """Positions of all shards."""
-        return sum(shard.tokens for shard in self.shards)
-
-    @property
-    def size(self) -> int:
-        """Bytes of all shards."""
-        return sum(shard.size for shard in self.shards)
 
 
 def write_shard(
@@ -83,7 +35,7 @@ def write_shard(
     try:
         tensors = {LENGTHS: torch.tensor(list(lengths), dtype=torch.int32), **kept}
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial)
-        digest = _digest(partial)
+        digest = digest_of(partial)
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -92,25 +44,6 @@ def write_shard(
         raise
     sync_folder(folder)
     return Shard(name, first_row, len(lengths), sum(lengths), path.stat().st_size, digest)
-
-
-def damage(folder: Path, shard: Shard) -> str | None:
-    """What is wrong with a shard; None where all of its bytes are those that were written."""
-    path = folder / shard.name
-    try:
-        size = path.stat().st_size
-        if size != shard.size:
-            return f"{path} has {size:,} bytes instead of {shard.size:,}"
-        return None if _digest(path) == shard.sha256 else f"{path} has changed"
-    except FileNotFoundError:
-        return f"{path} is missing"
-    except OSError as error:
-        return f"{path} cannot be read ({error.strerror})"
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Reader:

@@ -53,6 +53,10 @@ class CacheFormat(ABC, Generic[C]):
         """Why ``term``, a divergence from the teacher, cannot be had from this, and the way out; else
         None."""
 
+    def caution(self, term: Term) -> str | None:
+        """What to know before ``term`` is had from this; None: nothing."""
+        return None
+
     @abstractmethod
     def bytes_per_token(self, size: Size) -> float:
         """Bytes of one position, about; shown before anything is built."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from distil.config.schema import TeacherCacheConfig, check
+from distil.divergences import forward_kl
 from distil.teacher_cache.formats.base import CacheFormat, Size, Stored, register_format
 from distil.teacher_cache.formats.packing import join_ids, split_ids, upper_bytes
 
@@ -63,6 +64,16 @@ class TopK(CacheFormat[TopKConfig]):
             f"the rest of a top-k is known at temperature {', '.join(f'{T:g}' for T in known)} only, and "
             f"{term.name} asks for {term.temperature:g}. Give teacher_cache.temperatures="
             f"[{','.join(f'{T:g}' for T in sorted({*known, term.temperature}))}], or teacher_cache=hidden"
+        )
+
+    def caution(self, term: Term) -> str | None:
+        """Other divergences than forward KL weigh what the student says, wherever that is."""
+        if term.score is forward_kl:
+            return None
+        return (
+            f"{term.name} weighs what the student says, and all of that beyond the teacher's {self.config.k} "
+            "likeliest tokens is one outcome here: its gradient may be far off while the student is. "
+            "teacher_cache=hidden is exact"
         )
 
     def bytes_per_token(self, size: Size) -> float:

@@ -19,12 +19,13 @@ from distil.head import Dense
 from distil.sparse import Sparse
 from distil.teacher_cache import build
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
-from distil.teacher_cache.build import Entry, Speaker, ensure, whole
+from distil.teacher_cache.build import Entry, Speaker, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size
 from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.formats.sampled import Sampled, SampledConfig
 from distil.teacher_cache.formats.topk import TopK, TopKConfig
-from distil.teacher_cache.store import Manifest, Reader
+from distil.teacher_cache.manifest import Manifest, whole
+from distil.teacher_cache.store import Reader
 from distil.types import InputError
 from tests.training import EOS, VOCABULARY, random_rows, tiny_gpt2, tiny_llama
 

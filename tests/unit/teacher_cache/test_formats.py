@@ -299,6 +299,12 @@ def test_what_a_format_can_say_is_not_refused(divergence: Any) -> None:
     assert Sampled(SampledConfig()).refusal(Term(1.0, REFERENCE, forward_kl, 2.0)) is None
 
 
+def test_a_top_k_says_of_which_divergences_it_tells_little() -> None:
+    told = {one: TopK(TopKConfig()).caution(Term(1.0, REFERENCE, one)) for one in (forward_kl, reverse_kl)}
+    assert told[forward_kl] is None
+    assert "reverse_kl weighs what the student says" in str(told[reverse_kl])
+
+
 @pytest.mark.parametrize(
     ("config", "keys"),
     [

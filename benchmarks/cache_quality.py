@@ -1,0 +1,145 @@
+"""Random-sampling KD against top-k at equal bytes, beside the whole teacher: what students come to.
+
+    OMP_NUM_THREADS=1 python benchmarks/cache_quality.py --data ../shared/data
+
+stories260K into its own layers 0, 2, 4; forward KL alone at temperature 1, equal steps, several seeds.
+``top-k, equal bytes`` has the largest k that takes no more room than the paper's draws did. Runs that are
+done are not run again; the short setting takes about ten minutes, ``--rows 3000 --steps 400 --eval-rows
+500`` is the long one. Writes ``benchmarks/results/cache_quality.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runs import ROOT, cost, machine, markdown, results, run
+
+from distil.teacher_cache.formats.base import Size
+from distil.teacher_cache.formats.topk import TopK, TopKConfig
+
+METRICS = ("nll", "kl_to_teacher", "top1_agreement")
+SAMPLED = "sampled, independent (the paper's)"
+CACHES = {
+    "the teacher itself": ("teacher_cache=none",),
+    "hidden, bfloat16": ("teacher_cache=hidden", "teacher_cache.dtype=bfloat16"),
+    "top-k, k=64": ("teacher_cache=topk", "teacher_cache.temperatures=[1]"),
+    SAMPLED: ("teacher_cache=sampled", "teacher_cache.draws=independent"),
+    "sampled, systematic": ("teacher_cache=sampled",),
+}
+VOCABULARY = 512
+
+
+def keys(given: argparse.Namespace) -> list[str]:
+    """What all runs share."""
+    model, texts = given.data / "models" / "stories260K", given.data / "tinystories"
+    if not model.is_dir() or not texts.is_dir():
+        raise SystemExit(f"--data {given.data}: no models/stories260K and tinystories there.")
+    return [
+        f"model.teacher.path={model}",
+        f"model.student.path={model}",
+        "model.student.keep_layers=[0,2,4]",
+        f"data.train_file={texts / 'train.jsonl'}",
+        f"data.validation_file={texts / 'valid.jsonl'}",
+        f"data.test_file={texts / 'test.jsonl'}",
+        f"data.max_train_rows={given.rows}",
+        f"data.max_eval_rows={given.eval_rows}",
+        "data.max_length=256",
+        "method=kd",
+        "method.kd_loss_weight=1",
+        "method.temperature=1",
+        "trainer.per_device_train_batch_size=16",
+        "trainer.learning_rate=2e-3",
+        "trainer.warmup_steps=50",
+        "trainer.weight_decay=0.05",
+        "trainer.adam_beta2=0.98",
+        "trainer.lr_scheduler_type=cosine",
+        f"trainer.max_steps={given.steps}",
+        f"trainer.eval_steps={given.steps}",
+        "trainer.save_strategy=no",
+        "eval.metrics=[likelihood,agreement]",
+        "eval.generation_rows=0",
+        "name=cache_quality",
+    ]
+
+
+def bytes_of(folder: Path) -> float | None:
+    """A token's, of the cache that a run read."""
+    fact = cost(folder).get("teacher_cache")
+    return None if fact is None else fact["bytes"] / fact["tokens"]
+
+
+def at_equal_bytes(most: float) -> tuple[str, tuple[str, ...]]:
+    """The top-k that takes no more than ``most`` bytes a token."""
+
+    def size(k: int) -> float:
+        return TopK(TopKConfig(k=k, temperatures=[1])).bytes_per_token(Size(VOCABULARY, 1, 4))
+
+    k = max(k for k in range(1, 65) if k == 1 or size(k) <= most)
+    shared = ("teacher_cache=topk", "teacher_cache.temperatures=[1]")
+    return f"top-k, equal bytes (k={k})", (*shared, f"teacher_cache.k={k}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, and the standard deviation over seeds."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+
+
+def row(label: str, folders: Sequence[Path]) -> list[object]:
+    """One line of the table."""
+    size = bytes_of(folders[0])
+    after = [results(folder)["student_after"] for folder in folders]
+    seconds = statistics.median(cost(folder)["cpu_seconds_per_step"] for folder in folders)
+    told = [spread([scores[metric] for scores in after]) for metric in METRICS]
+    return [label, "" if size is None else f"{size:.0f}", *told, f"{seconds:.3f}"]
+
+
+def main() -> None:
+    """Run, tabulate."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--rows", type=int, default=300, help="stories to train on")
+    parser.add_argument("--eval-rows", type=int, default=100, help="stories to judge on")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
+    given = parser.parse_args()
+    common = keys(given)
+
+    def runs(*cache: str) -> list[Path]:
+        return [run(*common, *cache, f"seed={seed}", output=given.output) for seed in given.seeds]
+
+    found = {label: runs(*cache) for label, cache in CACHES.items()}
+    size = bytes_of(found[SAMPLED][0])
+    assert size is not None
+    label, cache = at_equal_bytes(size)
+    found[label] = runs(*cache)
+    start = results(found[label][0])
+    rows: list[list[object]] = [
+        [who.replace("_", " "), "", *(f"{start[who][metric]:.4f}" for metric in METRICS), ""]
+        for who in ("teacher", "student_before")
+    ]
+    rows += [row(label, folders) for label, folders in found.items()]
+    text = "\n".join(
+        [
+            "# What students learn from each format of the teacher cache",
+            f"\nMade by `benchmarks/cache_quality.py --rows {given.rows} --steps {given.steps}` on "
+            f"{machine()}: {len(given.seeds)} seeds, mean ± standard deviation; NLL and KL in nats a "
+            "token.\n",
+            markdown(["teacher", "bytes a token", *METRICS, "CPU s a step"], rows),
+        ]
+    )
+    (Path(__file__).parent / "results" / "cache_quality.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

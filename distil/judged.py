@@ -1,0 +1,87 @@
+"""Scores of models that no run trains, judged once and read by every run that shares model, rows and code.
+
+The teacher and the untouched student are the same in all jobs of a sweep: what they came to is kept beside
+the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from distil import environment
+from distil.config.schema import ExperimentConfig
+from distil.evaluation import Judgement
+from distil.files import read_json, write_json
+from distil.identity import fingerprint_path
+from distil.metrics.base import Generation
+from distil.parts import Parts
+from distil.teacher_cache.keys import key_of, student_print, teacher_print, tokenizer_print
+from distil.teacher_cache.once import once
+
+FOLDER = ".judged"
+"""Below ``output_dir``."""
+FILE = "judgement.json"
+NO_SCORE = ("samples", "during_training_rows", "batch_size", "name")
+"""Keys of ``eval`` that change no score."""
+
+
+class Judged:
+    """What is known about the untrained models of a run.
+
+    Args:
+        say: takes a line of whom is waited for: two runs that want one score at once judge once.
+    """
+
+    def __init__(self, config: ExperimentConfig, parts: Parts, say: Callable[[str], None]) -> None:
+        self.config = config
+        self.parts = parts
+        self.say = say
+        evaluation = {key: value for key, value in asdict(config.eval).items() if key not in NO_SCORE}
+        self.shared = {
+            "tokenizer": tokenizer_print(parts.tokenizer),
+            "rows": key_of({"rows": parts.splits.test.to_list()}),
+            "eval": evaluation,
+            "seed": config.seed if config.eval.do_sample else None,
+            "eos_ids": list(parts.eos_ids),
+            "shared_vocabulary": parts.shared_vocabulary,
+            "code": environment.code_version(),
+            "plugins": [fingerprint_path(path) for path in config.run.plugins],
+            "teacher": self._teacher() if config.eval.teacher and parts.teacher_facts is not None else None,
+        }
+
+    def teacher(self, judge: Callable[[], Judgement]) -> Judgement:
+        """That of the teacher; ``judge`` is called where nobody has judged it."""
+        return self._known({"judged": self._teacher()}, judge)
+
+    def student(self, judge: Callable[[], Judgement]) -> Judgement:
+        """That of the student before it is trained."""
+        return self._known({"judged": student_print(self.config, self.parts.base)}, judge)
+
+    def _teacher(self) -> dict[str, Any]:
+        return teacher_print(self.config, self.parts.base, None)
+
+    def _known(self, who: Mapping[str, Any], judge: Callable[[], Judgement]) -> Judgement:
+        folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, **who})
+
+        def make() -> Judgement:
+            found = judge()
+            write_json(folder / FILE, asdict(found))
+            return found
+
+        return once(folder, lambda: _read(folder / FILE), make, self.say, "output_dir")
+
+
+def _read(file: Path) -> Judgement | None:
+    try:
+        return restored(read_json(file))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def restored(stored: Mapping[str, Any]) -> Judgement:
+    """The judgement of which ``stored`` is ``asdict``."""
+    generations = [Generation(**generation) for generation in stored["generations"]]
+    return Judgement(stored["scores"], generations, stored["scored_tokens"], stored["notes"])
