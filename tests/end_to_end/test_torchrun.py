@@ -64,12 +64,21 @@ def finished(process: subprocess.Popen[str], code: int = 0) -> str:
     return out + err
 
 
-@pytest.mark.parametrize("method", ["sft", "kd", "revkd", "gkd"])
+@pytest.mark.parametrize(
+    ("method", "cache"),
+    [*((method, "none") for method in ("sft", "kd", "revkd", "gkd")), ("kd", "hidden"), ("gkd", "topk")],
+)
 def test_two_processes_are_one(
-    method: str, small_arguments: list[str], run_command: Command, tmp_path: Path
+    method: str, cache: str, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
     """Weights, scores, what was counted and logged; over the end of an epoch that divides by nothing."""
-    common = [f"method={method}", *small_arguments, *SHORT, "data.max_train_rows=13"]
+    common = [
+        f"method={method}",
+        f"teacher_cache={cache}",
+        *small_arguments,
+        *SHORT,
+        "data.max_train_rows=13",
+    ]
     two = started(*common, "trainer.per_device_train_batch_size=2", f"output_dir={tmp_path / 'two'}")
     said = finished(two)
     assert said.count("report.html") == 1
