@@ -208,7 +208,7 @@ def read(words: list[str]) -> None:
             assert comparing.parser().parse_args(rest).folders
         case ["distil", verb, *rest]:
             with pytest.raises(
-                InputError, match=r"RUN|--data"
+                InputError, match=r"RUN|--data|--folder"
             ) as refused:  # its folder and files are not there
                 importlib.import_module(f"distil.verbs.{verb}").main(rest)
             assert not str(refused.value).startswith(f"distil {verb}:"), refused.value
