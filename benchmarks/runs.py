@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -13,11 +14,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(*overrides: str, output: Path) -> Path:
-    """``python run.py`` with these overrides; its run directory. A run that is done is not run again."""
-    command = [sys.executable, str(ROOT / "run.py"), f"output_dir={output}", *overrides]
+def run(*overrides: str, output: Path, root: Path = ROOT) -> Path:
+    """``python run.py`` with these overrides; its run directory. A run that is done is not run again.
+
+    ``root``: the checkout whose code runs.
+    """
+    command = [sys.executable, str(root / "run.py"), f"output_dir={output}", *overrides]
     print(" ", " ".join(overrides), file=sys.stderr, flush=True)
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)
     asked = set(command[2:])
