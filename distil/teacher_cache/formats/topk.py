@@ -67,14 +67,16 @@ class TopK(CacheFormat[TopKConfig]):
         )
 
     def caution(self, term: Term) -> str | None:
-        """Other divergences than forward KL weigh what the student says, wherever that is."""
-        if term.score is forward_kl:
+        """Softened rows leave much to the rest; other divergences than forward KL weigh what the student
+        says, wherever that is."""
+        beyond = f"beyond the teacher's {self.config.k} likeliest tokens"
+        if term.score is not forward_kl:
+            why = f"{term.name} weighs what the student says, and all of that {beyond} is one outcome here"
+        elif term.temperature > 1:
+            why = f"at temperature {term.temperature:g} much may lie {beyond}, which is one outcome here"
+        else:
             return None
-        return (
-            f"{term.name} weighs what the student says, and all of that beyond the teacher's {self.config.k} "
-            "likeliest tokens is one outcome here: its gradient may be far off while the student is. "
-            "teacher_cache=hidden is exact"
-        )
+        return f"{why}: the gradient may be far off. teacher_cache=hidden is exact"
 
     def bytes_per_token(self, size: Size) -> float:
         """Ids, gaps, the likeliest, the largest gap, the rests."""

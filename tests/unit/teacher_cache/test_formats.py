@@ -300,9 +300,11 @@ def test_what_a_format_can_say_is_not_refused(divergence: Any) -> None:
 
 
 def test_a_top_k_says_of_which_divergences_it_tells_little() -> None:
-    told = {one: TopK(TopKConfig()).caution(Term(1.0, REFERENCE, one)) for one in (forward_kl, reverse_kl)}
-    assert told[forward_kl] is None
-    assert "reverse_kl weighs what the student says" in str(told[reverse_kl])
+    kept = TopK(TopKConfig())
+    assert kept.caution(Term(1.0, REFERENCE, forward_kl)) is None
+    assert "at temperature 2 much may lie beyond" in str(kept.caution(Term(1.0, REFERENCE, forward_kl, 2.0)))
+    told = str(kept.caution(Term(1.0, REFERENCE, reverse_kl)))
+    assert "reverse_kl weighs what the student says" in told
 
 
 @pytest.mark.parametrize(
