@@ -175,6 +175,10 @@ def measure(cells: list[tuple[str, str]], asked: argparse.Namespace) -> list[dic
             seen = forked(train, cell, *size, asked.steps)
             seconds[cell] += seen["seconds"]
             peaks[cell].append(seen["peak"])
+            said = (
+                f"  round {index + 1}, {', '.join(cell)}: {statistics.median(seen['seconds']):.2f} s a step"
+            )
+            print(said, file=sys.stderr, flush=True)
             if not index:
                 losses[cell] = forked(check, cell, *size, seen)
     return [
@@ -185,6 +189,7 @@ def measure(cells: list[tuple[str, str]], asked: argparse.Namespace) -> list[dic
             "spread": [min(seconds[cell]), max(seconds[cell])],
             "steps": len(seconds[cell]),
             "peak_mb": statistics.median(peaks[cell]) / 1e6,
+            "peaks_mb": [peak / 1e6 for peak in peaks[cell]],
             **losses[cell],
         }
         for cell in cells
@@ -211,9 +216,9 @@ def table(record: dict[str, Any]) -> str:
     for cell in (cell for result in record["results"] for cell in result["cells"]):
         known = KNOWN.get((cell["row"], cell["task"]))
         if known:
-            ratio = cell["loss"] / cell["right"]
+            off = 100 * (cell["loss"] / cell["right"] - 1)
             said[cell["row"], cell["task"]] = (
-                f"- {cell['row']}, {cell['task']}: its loss is {ratio:.4f} of the right one: {known.why}."
+                f"- {cell['row']}, {cell['task']}: its loss is off by {off:+.2g} %: {known.why}."
             )
     if said:
         parts += ["Where a first loss is not the right one:", "", *said.values(), ""]

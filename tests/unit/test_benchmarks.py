@@ -67,7 +67,7 @@ def test_the_page_sets_each_beside_ours_and_says_what_is_amiss(trainers: Any) ->
     record = {"command": "me", "machine": {}, "vocabulary": 64, "batch": 2, "missing": ["llm-distil"]}
     page = trainers.table(record | {"results": [{"allocator": "default", "cells": cells}]})
     assert "| JSD on-policy | TRL GKDTrainer | 8.000 (4.00) | 500 (5.00) | 0.10000 | 0.30000 |" in page
-    assert "its loss is 0.3333 of the right one" in page
+    assert "its loss is off by -67 %" in page
     assert "left out: llm-distil" in page
 
 
