@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,10 +97,10 @@ def _build(
     entry: Entry, speaker: Callable[[], Speaker], say: Callable[[str], None], report: Report | None
 ) -> Manifest:
     folder, lengths = entry.folder, entry.lengths
-    kept = {shard.name: shard for shard in _kept(folder)}
-    _tidy(folder, kept)
     spans = _spans(lengths)
-    there = {shard.first_row: shard for shard in kept.values()}
+    kept = [shard for shard in _kept(folder) if (shard.first_row, shard.first_row + shard.rows) in spans]
+    _tidy(folder, {shard.name for shard in kept})
+    there = {shard.first_row: shard for shard in kept}
     missing = sum(sum(lengths[a:b]) for a, b in spans if a not in there)
     _make_room(entry, sum(lengths), missing, say)
     shards: list[Shard] = []
@@ -132,8 +132,8 @@ def _kept(folder: Path) -> list[Shard]:
     return kept
 
 
-def _tidy(folder: Path, kept: Mapping[str, Shard]) -> None:
-    """Remove what a killed build left, and what is damaged."""
+def _tidy(folder: Path, kept: Collection[str]) -> None:
+    """Remove what a killed build left, what is damaged, and shards of another size."""
     for file in [*folder.glob("*.safetensors"), *folder.glob(".*.partial")]:
         if file.name not in kept:
             file.unlink()

@@ -150,6 +150,19 @@ def test_after_a_kill_only_what_is_not_in_the_manifest_is_asked_again(tmp_path: 
     assert [shard.sha256 for shard in manifest.shards] == [shard.sha256 for shard in at_once.shards]
 
 
+def test_shards_of_another_size_are_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unfinished build of a version that cut otherwise: no row is lost or doubled."""
+    folder = tmp_path / "it"
+    manifest, _ = made(folder)
+    Manifest(manifest.about, manifest.shards[:-1], complete=False).write(folder)
+    monkeypatch.setattr(build, "SHARD_TOKENS", 90)
+    again, _ = made(folder)
+    assert again.tokens == manifest.tokens
+    assert sum(shard.rows for shard in again.shards) == len(ROWS)
+    assert len(again.shards) < len(manifest.shards)
+    assert {path.name for path in folder.iterdir()} == {s.name for s in again.shards} | {"manifest.json"}
+
+
 RACING = """
 import sys
 from pathlib import Path
