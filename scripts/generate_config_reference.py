@@ -177,7 +177,9 @@ def page() -> str:
     parts += adapters()
     parts.append(section("teacher_cache", schema.TeacherCacheConfig, "teacher_cache."))
     for name, kept in FORMATS.entries().items():
-        if kept.config is not None and (own := table(kept.config, "teacher_cache.")):
+        if kept.config not in (None, schema.TeacherCacheConfig) and (
+            own := table(kept.config, "teacher_cache.")
+        ):
             parts.append(f"### teacher_cache={name}\n\n{first_line(kept.factory)}\n\n{own}")
     parts += [section(group, config, f"{group}.") for group, config in GROUPS.items()]
     parts.append(

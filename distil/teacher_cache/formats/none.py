@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distil.config.schema import TeacherCacheConfig
@@ -16,15 +15,8 @@ if TYPE_CHECKING:
     from distil.losses import Term
 
 
-@dataclass
-class NoCacheConfig(TeacherCacheConfig):
-    """Keys of ``teacher_cache=none``."""
-
-    name: str = "none"
-
-
-@register_format("none", NoCacheConfig)
-class NoCache(CacheFormat[NoCacheConfig]):
+@register_format("none", TeacherCacheConfig)
+class NoCache(CacheFormat[TeacherCacheConfig]):
     """Nothing is stored."""
 
     stores = False
