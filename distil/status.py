@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from distil.checkpoints import published
 from distil.files import read_json, write_json
 from distil.redact import redact
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
@@ -17,6 +18,8 @@ from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 logger = logging.getLogger(__name__)
 
 STATUS = "status.json"
+COMPUTED = ("before.json", "metrics.jsonl", "results.json")
+"""Files that took time to come by, as checkpoints do."""
 
 
 def status_of(folder: Path) -> str | None:
@@ -53,8 +56,9 @@ def kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
         write("interrupted", str(error) or "Ctrl-C")
         raise RunInterrupted(f"{str(error) or 'Stopped.'} {go_on}") from None
     except InputError as error:
-        # Seen only once the data were tokenised: a run that never began leaves nothing behind.
-        if fresh:
+        # Seen only once the data were tokenised: a run that never began leaves nothing behind. A plugin may
+        # refuse as late as the last judgement: what was computed stays.
+        if fresh and not _computed(folder):
             shutil.rmtree(folder)
         else:
             write("failed", str(error))
@@ -70,6 +74,11 @@ def kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
         logger.exception("The run failed.")
         raise
     write("done")
+
+
+def _computed(folder: Path) -> bool:
+    """Whether a run directory holds what would have to be computed again."""
+    return bool(published(folder / "checkpoints")) or any((folder / name).exists() for name in COMPUTED)
 
 
 def known_failure(error: Exception) -> RunFailed | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distil.status import kept_status, known_failure
-from distil.types import RunFailed, RunInterrupted
+from distil.types import InputError, RunFailed, RunInterrupted
 
 FULL = Path("/dev/full")
 """A device that is always full (Linux)."""
@@ -76,6 +76,35 @@ def test_status_in_every_ending(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), kept_status(tmp_path, "id", "the command"):
         _ = 1 / 0
     assert "ZeroDivisionError" in status()["reason"]
+
+
+@pytest.mark.parametrize(
+    "computed", ["checkpoints/checkpoint-20/model.safetensors", "before.json", "metrics.jsonl"]
+)
+def test_what_was_computed_survives_input_that_is_refused_late(tmp_path: Path, computed: str) -> None:
+    """A metric of a plugin that refuses the last judgement, say. Nothing computed: nothing is left."""
+
+    def run(folder: Path, *files: str) -> None:
+        with kept_status(folder, "id", "the command"):
+            for name in files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_text("{}", encoding="utf-8")
+            raise InputError("no such column")
+
+    def refused(folder: Path, *files: str) -> None:
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="no such"):
+            run(folder, *files)
+
+    refused(tmp_path / "late", computed)
+    assert (tmp_path / "late" / computed).exists()
+    status = json.loads((tmp_path / "late" / "status.json").read_text(encoding="utf-8"))
+    assert (status["status"], status["reason"]) == ("failed", "no such column")
+    (tmp_path / "late" / "status.json").unlink()  # lost, with a disk or by hand
+    refused(tmp_path / "late")
+    assert (tmp_path / "late" / computed).exists()
+    refused(tmp_path / "early", "config.yaml", "spent.json", "checkpoints/.checkpoint-1.partial/x")
+    assert not (tmp_path / "early").exists()
 
 
 def test_a_status_that_cannot_be_written_hides_no_error(
