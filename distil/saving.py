@@ -75,11 +75,12 @@ class CheckpointedTrainer(Trainer):
             self._save_root = None
 
     def _place_of_best(self, root: Path) -> Path | None:
-        """The best checkpoint's own place: Trainer notes the one where it was written."""
+        """The best checkpoint's own place: of one just written, Trainer notes where it was written."""
         noted = self.state.best_model_checkpoint
         if noted is None:
             return None
-        best = root / Path(noted).name
+        written = Path(noted).parent == self._save_root
+        best = root / Path(noted).name if written else Path(noted)
         self.state.best_model_checkpoint = str(best)
         return best
 
@@ -133,8 +134,7 @@ class CheckpointedTrainer(Trainer):
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.load_own_state(read_json(Path(resume_from_checkpoint) / OWN_STATE))
-        noted = read_json(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)["best_model_checkpoint"]
-        self._resumed_best = None if noted is None else Path(self.args.output_dir or "", Path(noted).name)
+        self._resumed_best = _best_so_far(Path(resume_from_checkpoint))
         if self.args.load_best_model_at_end and self._resumed_best and not self._resumed_best.is_dir():
             raise RunFailed(
                 f"trainer.load_best_model_at_end=true: the best checkpoint so far, {self._resumed_best}, is "
@@ -159,3 +159,13 @@ class CheckpointedTrainer(Trainer):
             self.control.should_training_stop = True
             return
         super()._run_epoch(*arguments, **keywords)  # type: ignore[no-untyped-call]  # theirs has no types
+
+
+def _best_so_far(checkpoint: Path) -> Path | None:
+    """The best checkpoint when this one was written: beside it, also where both were moved, or elsewhere
+    where training had gone on from another folder."""
+    noted = read_json(checkpoint / TRAINER_STATE_NAME)["best_model_checkpoint"]
+    if noted is None:
+        return None
+    beside = checkpoint.parent / Path(noted).name
+    return Path(noted) if Path(noted).is_dir() and not beside.is_dir() else beside

@@ -71,26 +71,30 @@ def _check_purpose(folder: Path, purpose: Mapping[str, Any], adapted: bool) -> N
         logger.warning("%s was trained with other settings: %s.", folder, "; ".join(changed))
 
 
-def make_room(root: Path, *, own: bool) -> None:
+def make_room(root: Path, resumed: Path | None, *, own: bool) -> None:
     """An earlier training's checkpoints must not be taken for this one's: they are set aside.
 
-    ``own``: ``root`` is the library's own folder, where those of a training that came to its end go.
+    Args:
+        root: where this training's checkpoints will be.
+        resumed: the checkpoint that it goes on from. Those up to it are its own; all are another training's
+            where it lies elsewhere.
+        own: ``root`` is the library's own folder, where those of a training that came to its end go, unless
+            another one was gone on from.
     """
     earlier = checkpoints.published(root)
+    places = [folder.resolve() for folder in earlier]
+    if resumed is not None and resumed.resolve() in places:
+        earlier = earlier[places.index(resumed.resolve()) + 1 :]
     if not earlier:
         return
     finished = _finished(earlier[-1])
-    if own and finished and all((folder / checkpoints.MANIFEST).exists() for folder in earlier):
+    whole = all((folder / checkpoints.MANIFEST).exists() for folder in earlier)
+    if own and resumed is None and finished and whole:
         for folder in earlier:
             shutil.rmtree(folder)
         logger.warning("The checkpoints that an earlier training left in %s are gone: it was over.", root)
         return
-    kind, number = "finished" if finished else "unfinished", 1
-    while (aside := root / f"{kind}-{number}").exists():
-        number += 1
-    aside.mkdir(parents=True)
-    for folder in earlier:
-        folder.rename(aside / folder.name)
+    aside = _set_aside(root, earlier, "finished" if finished else "unfinished")
     logger.warning(
         "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. "
         "resume_from_checkpoint=%r goes on from there.",
@@ -99,6 +103,17 @@ def make_room(root: Path, *, own: bool) -> None:
         aside,
         str(aside / earlier[-1].name),
     )
+
+
+def _set_aside(root: Path, folders: list[Path], kind: str) -> Path:
+    """Where they are now."""
+    number = 1
+    while (aside := root / f"{kind}-{number}").exists():
+        number += 1
+    aside.mkdir(parents=True)
+    for folder in folders:
+        folder.rename(aside / folder.name)
+    return aside
 
 
 def _finished(folder: Path) -> bool:

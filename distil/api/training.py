@@ -65,8 +65,7 @@ def train(
     set_seed(arguments.seed)
     with borrowed(job.student):
         trainer = _trainer(job, arguments)
-        if checkpoint is None:
-            make_room(root, own=given is None)
+        make_room(root, checkpoint, own=given is None)
         advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
         bar = ProgressBar(Console(stderr=True), trainer.tokens_seen)
         if arguments.disable_tqdm:

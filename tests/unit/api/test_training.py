@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import logging
@@ -431,6 +432,55 @@ def test_another_methods_checkpoint_is_not_gone_on_from(
     go_on = KnowledgeDistillation(teacher, load("gpt2"), make(temperature=4.0))
     go_on.train(rows, None, own, resume_from_checkpoint=root / "checkpoint-1")
     assert "temperature=2.0 then, 4.0 now" in caplog.text
+    assert weights_in(root / "checkpoint-2", go_on.student)
+    assert not weights_in(root / "finished-1" / "checkpoint-2", go_on.student)
+    assert str(root / "finished-1" / "checkpoint-2") in caplog.text
+
+
+def test_gone_on_from_an_earlier_step_no_later_checkpoint_is_taken_for_its_own(
+    teacher: PreTrainedModel, load: Load, make: Make, rows: Dataset, tmp_path: Path
+) -> None:
+    """Also where the best one is taken at the end: it is of this training, wherever that began."""
+    root = tmp_path / "own"
+    own = TrainingArguments(
+        output_dir=str(root),
+        max_steps=3,
+        save_steps=1,
+        eval_strategy="steps",
+        eval_steps=1,
+        load_best_model_at_end=True,
+        learning_rate=1e-3,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    KnowledgeDistillation(teacher, load("gpt2"), make()).train(rows, rows, own)
+    hotter = KnowledgeDistillation(teacher, load("gpt2"), make(temperature=9.0))
+    hotter.train(rows, rows, own, resume_from_checkpoint=root / "checkpoint-1")
+    losses = {entry["step"]: entry["eval_loss"] for entry in hotter.history if "eval_loss" in entry}
+    assert losses[3] < losses[2] < losses[1]
+    assert weights_in(root / "checkpoint-3", hotter.student)
+    assert {path.name for path in (root / "finished-1").iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    worst = dataclasses.replace(own, greater_is_better=True)
+    first = KnowledgeDistillation(teacher, load("gpt2"), make())
+    first.train(rows, rows, worst)
+    assert weights_in(root / "checkpoint-1", first.student)
+    root.rename(tmp_path / "kept")
+    KnowledgeDistillation(teacher, load("gpt2"), make(temperature=9.0)).train(rows, rows, worst)
+    again = KnowledgeDistillation(teacher, load("gpt2"), make())
+    again.train(rows, rows, worst, resume_from_checkpoint=tmp_path / "kept" / "checkpoint-2")
+    assert same(weights(again.student), weights(first.student))
+    assert [path.name for path in root.glob("checkpoint-*")] == ["checkpoint-3"]
+    shutil.rmtree(root / "checkpoint-3")
+    again.train(rows, rows, worst, resume_from_checkpoint=tmp_path / "kept" / "checkpoint-2")
+    assert same(weights(again.student), weights(first.student))
+    more = dataclasses.replace(worst, max_steps=4)
+    again.train(rows, rows, more, resume_from_checkpoint=True)
+    assert same(weights(again.student), weights(first.student))
+
+
+def weights_in(checkpoint: Path, student: PreTrainedModel) -> bool:
+    stored = load_file(checkpoint / "model.safetensors")
+    return all(torch.equal(student.state_dict()[name], tensor) for name, tensor in stored.items())
 
 
 def test_a_checkpoint_of_a_student_made_otherwise_is_not_gone_on_from(
