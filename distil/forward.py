@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distil.anatomy import innermost, plain_head, virtual_logits, virtual_tokens
 from distil.head import Dense, Head
-from distil.packing import Packed, one_line, positions
+from distil.packing import Packed, positions, widest
 from distil.types import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Forward:
         """Hidden states (or, on the plain road, logits) at the positions of ``scored_BT``, and their head."""
         inputs: dict[str, Any] = {"use_cache": False}
         if self.packing:
-            layout = Packed.of(attention_mask_BT, one_line(self.inner))
+            layout = Packed.of(attention_mask_BT, widest(self.inner))
             inputs["input_ids"] = layout.pack(input_ids_BT)
             inputs["position_ids"] = layout.pack(positions(attention_mask_BT))
             scored_N = layout.slots_BT[scored_BT]

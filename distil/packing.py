@@ -6,13 +6,47 @@ them where a row begins, and lets none look at another. Whether it does is asked
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 
 import torch
 from torch import Tensor, nn
 
-from distil.anatomy import innermost, virtual_tokens
+from distil.anatomy import innermost, trained_length, virtual_tokens
 from distil.types import InputError
+
+STRETCH = 1.5
+"""How much wider than the longest row a line may be: less is left empty, but attention looks further."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Rows shared out to ``count`` lines: to each row its line and its place there."""
+
+    count: int
+    width: int
+    places: list[tuple[int, int]]
+
+    @property
+    def area(self) -> int:
+        """Tokens that a model computes, empty ones too."""
+        return self.count * self.width
+
+    def starts(self) -> list[int]:
+        """Where each row begins in the lines laid flat."""
+        return [line * self.width + place for line, place in self.places]
+
+
+def _lines(lengths: Sequence[int], count: int) -> Lines:
+    """Longest rows first, each to the line that holds least (Graham's LPT)."""
+    used = [(0, line) for line in range(count)]
+    places = [(0, 0)] * len(lengths)
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        taken, line = used[0]
+        places[row] = (line, taken)
+        heapreplace(used, (taken + lengths[row], line))
+    return Lines(count, max(used)[0], places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,23 +61,24 @@ class Packed:
     """bool."""
 
     @classmethod
-    def of(cls, mask_BT: Tensor, one_line: bool = False) -> Packed:
-        """Longest rows first, each into the first line with room; a line is as wide as the longest row.
+    def of(cls, mask_BT: Tensor, widest: int | None = None) -> Packed:
+        """The lines that leave least empty, none wider than ``widest`` (but for a longer row); 0: one line.
 
-        ``one_line``: all into one.
+        None: as wide as ``STRETCH`` allows.
         """
         lengths = mask_BT.sum(-1).tolist()
-        width = sum(lengths) if one_line else max(lengths)
-        used: list[int] = []
-        starts = [0] * len(lengths)
-        for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            line = next((r for r, taken in enumerate(used) if taken + lengths[row] <= width), len(used))
-            if line == len(used):
-                used.append(0)
-            starts[row] = line * width + used[line]
-            used[line] += lengths[row]
-        starts_B1 = torch.tensor(starts, device=mask_BT.device)[:, None]
-        return cls(len(used), width, starts_B1 + positions(mask_BT), mask_BT.bool())
+        longest = max(lengths)
+        most = max(longest, min(int(STRETCH * longest), widest or longest * len(lengths)))
+        best: Lines | None = _lines(lengths, 1) if widest == 0 else None
+        for count in range(1, len(lengths) + 1):
+            if widest == 0 or (best is not None and count * longest >= best.area):
+                break
+            lines = _lines(lengths, count)
+            if lines.width <= most and (best is None or lines.area < best.area):
+                best = lines
+        assert best is not None, "a line for each row is always allowed"
+        starts_B1 = torch.tensor(best.starts(), device=mask_BT.device)[:, None]
+        return cls(best.count, best.width, starts_B1 + positions(mask_BT), mask_BT.bool())
 
     def pack(self, x_BT: Tensor) -> Tensor:
         """(R, W). What no row fills is 0: as a position, a row of its own that nobody sees."""
@@ -58,9 +93,15 @@ def positions(mask_BT: Tensor) -> Tensor:
     return (mask_BT.cumsum(-1) - 1).clamp(min=0)
 
 
-def one_line(model: nn.Module) -> bool:
-    """Flash attention finds rows by their positions in a batch of one line only."""
-    return "flash" in str(getattr(innermost(model).config, "_attn_implementation", ""))
+def widest(model: nn.Module) -> int | None:
+    """How wide a line may be for ``model``, as ``Packed.of`` has it.
+
+    Flash attention finds rows by their positions in a batch of one line only; where a table of positions or
+    of masks ends, a line must, too.
+    """
+    if "flash" in str(getattr(innermost(model).config, "_attn_implementation", "")):
+        return 0
+    return trained_length(model)
 
 
 @torch.no_grad()
@@ -82,7 +123,7 @@ def check_packable(model: nn.Module, name: str) -> None:
     device = next(model.parameters()).device
     mask_BT = torch.tensor([[1] * 7, [1] * 4 + [0] * 3, [1] * 3 + [0] * 4], device=device)
     ids_BT = (torch.arange(21, device=device).view(3, 7) * 37 + 11) % size * mask_BT
-    layout = Packed.of(mask_BT, one_line(model))
+    layout = Packed.of(mask_BT, widest(model))
     try:
         packed_RWV = model(
             input_ids=layout.pack(ids_BT), position_ids=layout.pack(positions(mask_BT)), use_cache=False
