@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 
 from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing, same_base
 from distil.api.errors import ArgumentError, require
+from distil.api.tokenizers import SETTINGS
 from distil.cards.library import CONFIG
 from distil.files import read_json, write_json, write_text
+from distil.models.tokenizers import TOKENIZER_FILES
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 CARD = "distillation_card.md"
 """The card of a student, where the folder has a README.md of its own."""
+KEPT = ".kept.json"
+"""Beside a saved student: the files of a tokenizer that was there before, and is not ours."""
 
 
 def save(
@@ -56,8 +60,9 @@ def save(
         f"output_dir={folder} holds a model that save_student did not write ({', '.join(models)}). Give "
         "another folder: the student here is as it was, and so is that one.",
     )
-    kept = [name for name in ("README.md", "tokenizer_config.json") if foreign and (folder / name).is_file()]
-    own_readme = "README.md" in kept or (folder / CARD).is_file()
+    kept = _own_tokenizer(folder, foreign)
+    found_readme = foreign and (folder / "README.md").is_file()
+    own_readme = found_readme or (folder / CARD).is_file()
     untyped: Any = student
     try:
         with _placed(folder) as beside:
@@ -68,14 +73,24 @@ def save(
             else:
                 with quiet():
                     untyped.save_pretrained(beside)
-            if tokenizer is not None and "tokenizer_config.json" not in kept:
+            if kept:
+                write_json(beside / KEPT, {"tokenizer": kept})
+            elif tokenizer is not None:
                 tokenizer.save_pretrained(beside)
             config.save(beside / CONFIG)
             write_text(beside / (CARD if own_readme else "README.md"), card)
     except (OSError, SafetensorError) as error:  # what safetensors calls a full disk
         raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
-    if kept:
-        logger.warning("%s had its own %s before, kept as found.", folder, " and ".join(kept))
+    if names := ["README.md"] * found_readme + kept:
+        logger.warning("%s had its own %s before, kept as found.", folder, ", ".join(names))
+
+
+def _own_tokenizer(folder: Path, foreign: bool) -> list[str]:
+    """Files there of a tokenizer that ``save_student`` did not write; ``foreign``: it wrote nothing there."""
+    names: Iterable[str] = dict.fromkeys((*TOKENIZER_FILES, *SETTINGS))
+    if not foreign:
+        names = read_json(folder / KEPT)["tokenizer"] if (folder / KEPT).is_file() else ()
+    return [name for name in names if (folder / name).is_file()]
 
 
 @contextmanager
@@ -102,7 +117,7 @@ def _placed(folder: Path) -> Iterator[Path]:
 
 def _read_beside(folder: Path) -> set[str]:
     """Names of the files there that say what a student is."""
-    named = (ADAPTER_CONFIG, SIDECAR, "config.json", "generation_config.json")
+    named = (ADAPTER_CONFIG, SIDECAR, KEPT, "config.json", "generation_config.json")
     found = [*folder.glob("*.safetensors"), *folder.glob("*.index.json"), *(folder / name for name in named)]
     return {path.name for path in found if path.is_file()}
 

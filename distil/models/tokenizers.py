@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -109,7 +109,7 @@ def _load(source: Source, allow_network: bool) -> PreTrainedTokenizerBase | None
 
     from distil.models.load import from_source, quiet
 
-    if source.folder is not None and source.gguf_file is None and not any(map(source.file, _FILES)):
+    if source.folder is not None and source.gguf_file is None and not any(map(source.file, TOKENIZER_FILES)):
         return None
     with quiet():
         loaded: PreTrainedTokenizerBase = from_source(AutoTokenizer.from_pretrained, source, allow_network)

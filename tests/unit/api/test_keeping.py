@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.models.sources import ASSETS
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
@@ -125,7 +125,9 @@ def test_a_model_that_it_did_not_write_is_not_written_over(
     assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "other"), learns.student) == 0
 
 
+@pytest.mark.parametrize("found", ["tokenizer_config.json", "tokenizer.json"])
 def test_a_readme_and_a_tokenizer_that_it_did_not_write_stay(
+    found: str,
     teacher: PreTrainedModel,
     student: PreTrainedModel,
     make: Make,
@@ -133,17 +135,23 @@ def test_a_readme_and_a_tokenizer_that_it_did_not_write_stay(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tokenizer.save_pretrained(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / found).write_text("{}", encoding="utf-8")
     (tmp_path / "README.md").write_text("the user's own", encoding="utf-8")
     learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
-    learns.save_student(tmp_path)
-    assert "its own README.md and tokenizer_config.json before, kept as found" in caplog.text
-    assert (tmp_path / "tokenizer_config.json").read_text("utf-8") == "{}"
-    learns.save_student(tmp_path)  # over its own
+    for said in (f"README.md, {found}", found, found):  # over its own from the second on
+        caplog.clear()
+        learns.save_student(tmp_path)
+        assert f"its own {said} before, kept as found" in caplog.text
+        assert (tmp_path / found).read_text("utf-8") == "{}"
+        assert len(list(tmp_path.glob("tokenizer*"))) == 1
     assert (tmp_path / "README.md").read_text("utf-8") == "the user's own"
     assert "llm_distil" in (tmp_path / "distillation_card.md").read_text("utf-8")
     assert distance(AutoModelForCausalLM.from_pretrained(tmp_path), student) == 0
+    (tmp_path / found).unlink()  # then there is none to keep
+    for _ in range(2):
+        learns.save_student(tmp_path)
+        assert len(AutoTokenizer.from_pretrained(tmp_path)) == len(tokenizer)
+        assert not (tmp_path / ".kept.json").exists()
 
 
 def test_a_student_saved_over_its_own_start_has_no_command(
