@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +25,16 @@ TRAINED = "trained.safetensors"
 prompt, so that nobody could go on from it."""
 
 
+class Kept(Protocol):
+    """What a checkpoint holds, and gives back to whoever goes on from it; JSON."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state now."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take back what ``state_dict`` gave."""
+
+
 class CheckpointedTrainer(Trainer):
     """Writes each checkpoint beside its place, and publishes it with its manifest.
 
@@ -38,6 +48,8 @@ class CheckpointedTrainer(Trainer):
         self._resumed_best: Path | None = None
         self.purpose: dict[str, Any] = {}
         """What the training is for, noted in each checkpoint: read by who would go on from one. JSON."""
+        self.kept: dict[str, Kept] = {}
+        """What watches the training and goes on with it, by the name that it has in a checkpoint."""
         super().__init__(args=args, **keywords)
 
     def own_state(self) -> dict[str, Any]:
@@ -64,7 +76,8 @@ class CheckpointedTrainer(Trainer):
             self.accelerator.wait_for_everyone()  # each process has its random state to write
             if self.args.should_save:
                 self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
-                write_json(partial / name / OWN_STATE, self.own_state() | {"purpose": self.purpose})
+                beside = {each: kept.state_dict() for each, kept in self.kept.items()}
+                write_json(partial / name / OWN_STATE, self.own_state() | beside | {"purpose": self.purpose})
                 checkpoints.publish(partial / name, root / name)
                 checkpoints.rotate(root, self.checkpoints_kept, best)
             self.accelerator.wait_for_everyone()
@@ -133,7 +146,10 @@ class CheckpointedTrainer(Trainer):
             self._load_trained(adapted, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.load_own_state(read_json(Path(resume_from_checkpoint) / OWN_STATE))
+        stored = read_json(Path(resume_from_checkpoint) / OWN_STATE)
+        self.load_own_state(stored)
+        for name in self.kept.keys() & stored:
+            self.kept[name].load_state_dict(stored[name])
         self._resumed_best = _best_so_far(Path(resume_from_checkpoint))
         if self.args.load_best_model_at_end and self._resumed_best and not self._resumed_best.is_dir():
             raise RunFailed(

@@ -75,6 +75,7 @@ class MetricsLog(TrainerCallback):
         self.log_scalars = log_scalars
         self.tokens = tokens
         self._before, self._evaluated = NOTHING, NOTHING
+        self._at_checkpoint: dict[str, float] | None = None
         self._began = Spent.now()
         self._ended: Spent | None = None
         self._validated_before = 0.0
@@ -85,8 +86,8 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         """Keep the lines up to the step training goes on from."""
         records = [record for record in self._stored() if record["step"] <= state.global_step]
-        if records:
-            last = records[-1]
+        last = self._at_checkpoint or (records[-1] if records else None)
+        if last is not None:
             self._before = Spent(last["seconds"], last["cpu_seconds"])
             self._validated_before = last["validation_seconds"]
         write_text(self.path, "".join(f"{json.dumps(record)}\n" for record in records))
@@ -102,6 +103,19 @@ class MetricsLog(TrainerCallback):
             yield
         finally:
             self._evaluated += Spent.now() - began
+
+    def state_dict(self) -> dict[str, float]:
+        """What a checkpoint keeps of the clock: the last line is older, and training went on since."""
+        spent = self.spent
+        return {
+            "seconds": spent.seconds,
+            "cpu_seconds": spent.cpu_seconds,
+            "validation_seconds": self.validation_seconds,
+        }
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from what ``state_dict`` gave, when training begins."""
+        self._at_checkpoint = state
 
     def _stored(self) -> list[dict[str, Any]]:
         """The lines of earlier sessions, up to one that cannot be read."""

@@ -111,6 +111,7 @@ def build_trainer(
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
     if ranks.is_main():
         trainer.add_callback(log)
+        trainer.kept["clock"] = log
     return trainer, log
 
 

@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distil.callbacks import InterruptGuard
 from distil.scalars import MetricsLog
+from tests.training import Setup, build_method
 
 
 @pytest.fixture
@@ -64,6 +65,34 @@ def test_the_clock_stands_still_in_an_evaluation(arguments: TrainingArguments, t
     first, second = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert 0.01 <= first["seconds"] <= second["seconds"] - 0.01
     assert 0.19 <= first["validation_seconds"] <= second["validation_seconds"] - 0.19
+
+
+@pytest.mark.parametrize("logging_steps", [1, 20])
+def test_the_clock_goes_on_from_the_checkpoint_not_from_the_last_line(
+    tmp_path: Path, logging_steps: int
+) -> None:
+    """Killed right after a checkpoint that no line was written at: a resumed run is not cheaper."""
+
+    class Work(TrainerCallback):
+        def on_train_begin(self, _: object, state: TrainerState, *__: object, **___: object) -> None:
+            time.sleep(0 if state.global_step else 1)
+
+    def session(resume: Path | None, steps: int) -> MetricsLog:
+        arguments = {"save_strategy": "steps", "save_steps": 3, "logging_steps": logging_steps}
+        trainer = Setup(build_method("sft"), tmp_path, steps=steps, arguments=arguments).trainer()
+        log = MetricsLog(tmp_path / "metrics.jsonl", lambda scalars, step, ago: None, lambda: 0)
+        trainer.kept["clock"] = log
+        trainer.add_callback(log)
+        trainer.add_callback(Work())
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        return log
+
+    first = session(None, 3).spent
+    resumed = session(tmp_path / "checkpoint-3", 4).spent
+    kept = json.loads((tmp_path / "checkpoint-3" / "method_state.json").read_text(encoding="utf-8"))["clock"]
+    assert 1 <= kept["seconds"] <= first.seconds
+    assert kept["seconds"] < resumed.seconds
+    assert 0 < kept["cpu_seconds"] < resumed.cpu_seconds
 
 
 def test_a_killed_runs_last_line_is_cut(arguments: TrainingArguments, tmp_path: Path) -> None:
