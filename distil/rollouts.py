@@ -126,6 +126,7 @@ def _inverse_cdf(logits_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     """The token whose share of [0, 1) holds the noise: first its run of ids, then its place in the run.
 
     Two levels, so that one sum and not a cumulative one passes over the vocabulary; they add up in float64.
+    Of logits that are no numbers some token is given: the loss is what says it, a bad index kills a GPU.
     """
     B, V = logits_BV.shape
     runs = -(-V // RUN)
@@ -134,11 +135,12 @@ def _inverse_cdf(logits_BV: Tensor, uniforms_B: Tensor) -> Tensor:
     torch.sub(logits_BV, logits_BV.amax(-1, keepdim=True), out=weights_BV).mul_(1 / math.log(2)).exp2_()
     to_run_BR = weights_BRW.sum(-1).double().cumsum(-1)
     point_B1 = _below(uniforms_B.to(to_run_BR)[:, None] * to_run_BR[:, -1:], to_run_BR[:, -1:])
-    run_B1 = torch.searchsorted(to_run_BR, point_B1, right=True)
+    run_B1 = torch.searchsorted(to_run_BR, point_B1, right=True).clamp(max=runs - 1)
     before_B1 = to_run_BR.gather(-1, (run_B1 - 1).clamp(min=0)).masked_fill(run_B1 == 0, 0)
     in_run_BW = weights_BRW[torch.arange(B, device=run_B1.device), run_B1[:, 0]].double().cumsum(-1)
     point_B1 = _below(point_B1 - before_B1, in_run_BW[:, -1:])
-    return (run_B1 * RUN + torch.searchsorted(in_run_BW, point_B1, right=True)).squeeze(-1)
+    tokens_B1 = run_B1 * RUN + torch.searchsorted(in_run_BW, point_B1, right=True)
+    return tokens_B1.clamp(max=V - 1).squeeze(-1)
 
 
 def _below(point_B1: Tensor, total_B1: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -181,6 +182,21 @@ def test_impossible_tokens_are_never_drawn(seed: int, u: float, v: int) -> None:
     possible[torch.arange(4), torch.randint(v, (4,), generator=generator)] = True
     tokens = next_tokens(logits.masked_fill(~possible, -torch.inf), torch.full((4,), u, dtype=torch.float64))
     assert possible[torch.arange(4), tokens].all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("all_of_them", [False, True])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.9)])
+def test_logits_that_are_no_numbers_give_ids_of_the_vocabulary(
+    bad: float, all_of_them: bool, top_k: int, top_p: float
+) -> None:
+    """The loss says what is wrong, in words; an id beyond the vocabulary would end in an index error."""
+    for vocabulary in (7, RUN, RUN + 7):
+        logits = torch.zeros(3, vocabulary)
+        logits[1, slice(None) if all_of_them else 3] = bad
+        for noise in (0.0, 0.5, 1 - 2.0**-53):
+            tokens = next_tokens(logits, torch.full((3,), noise).double(), 1.0, top_k, top_p)
+            assert ((tokens >= 0) & (tokens < vocabulary)).all()
 
 
 def test_generation_config_has_no_say(tiny_llama: ModelFactory) -> None:

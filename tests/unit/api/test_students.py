@@ -710,9 +710,11 @@ def test_what_the_library_saved_answers_and_is_judged_by_the_command(
     assert "tokenizer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [KnowledgeDistillation, GeneralizedKnowledgeDistillation])
 @pytest.mark.parametrize("role", ["teacher_model", "student_model"])
 def test_weights_that_are_no_numbers_are_named(
     role: str,
+    kind: type[KnowledgeDistillation] | type[GeneralizedKnowledgeDistillation],
     load: Load,
     make: Make,
     rows: Dataset,
@@ -722,7 +724,7 @@ def test_weights_that_are_no_numbers_are_named(
     models = {"teacher_model": load("gpt2-medium"), "student_model": load("gpt2")}
     with torch.no_grad():
         models[role].get_output_embeddings().weight[3] = float("nan")
-    learns = KnowledgeDistillation(models["teacher_model"], models["student_model"], make(), tokenizer)
+    learns = kind(models["teacher_model"], models["student_model"], make(), tokenizer)
     said = rf"The weights of {role} hold nan or inf \(.*weight\): load it again"
     with pytest.raises(RunFailed, match=rf"The loss of step 1 is nan.* {said}"):
         learns.train(rows)
