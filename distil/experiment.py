@@ -112,13 +112,18 @@ def _run_first(
         print_summary(read_run(folder), console)
         return
     if summary:  # of a sweep the line of the job has said it; what comes next imports torch
-        begins = "begins" if status_of(folder) is None else "goes on"
+        again = "goes on" if config.run.resume else "begins afresh"
+        begins = "begins" if status_of(folder) is None else again
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     _open_folder(folder, config, command, tuned)
     with _reported(folder), log_file(folder / "run.log"):
-        with kept_status(folder, name, command), ExitStack() as started, ranks.one_failure():
+        with (
+            kept_status(folder, name, command, config.run.resume),
+            ExitStack() as started,
+            ranks.one_failure(),
+        ):
             from distil.stages import run_stages
 
             plain = _without_secrets(config)

@@ -98,8 +98,8 @@ def open_run(folder: Path) -> FinishedRun:
     if record.status != "done":
         reason = f" ({record.reason})" if record.reason else ""
         raise InputError(
-            f"{folder}: this run is {record.status}{reason}, so its student is not there yet. The same "
-            f"command goes on with it:\n  {record.command or 'see its config.yaml'}"
+            f"{folder}: this run is {record.status}{reason}, so its student is not there yet. This "
+            f"command goes on with it:\n  {record.way_on or 'see its config.yaml'}"
         )
     if not record.config:
         told = "; ".join(record.problems) or "config.yaml is missing"

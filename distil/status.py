@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from distil.checkpoints import published
+from distil.effect import going_on
 from distil.files import read_json, write_json
 from distil.redact import redact
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
@@ -32,8 +33,11 @@ def status_of(folder: Path) -> str | None:
 
 
 @contextmanager
-def kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
-    """Keep ``status.json`` true: running, then done, interrupted or failed with the reason."""
+def kept_status(folder: Path, name: str, command: str, resumes: bool = True) -> Iterator[None]:
+    """Keep ``status.json`` true: running, then done, interrupted or failed with the reason.
+
+    ``resumes``: ``run.resume`` of the run. Where it is false, ``command`` would remove the checkpoints.
+    """
     status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
 
     def write(state: str, reason: str | None = None) -> None:
@@ -49,12 +53,12 @@ def kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
 
     fresh = not (folder / STATUS).exists()
     write("running")
-    go_on = f"The same command goes on from the last checkpoint:\n  {command}"
     try:
         yield
     except (KeyboardInterrupt, RunInterrupted) as error:
         write("interrupted", str(error) or "Ctrl-C")
-        raise RunInterrupted(f"{str(error) or 'Stopped.'} {go_on}") from None
+        how = _how_to_go_on(folder, command, resumes)
+        raise RunInterrupted(f"{str(error) or 'Stopped.'} {how}") from None
     except InputError as error:
         # Seen only once the data were tokenised: a run that never began leaves nothing behind. A plugin may
         # refuse as late as the last judgement: what was computed stays.
@@ -74,6 +78,14 @@ def kept_status(folder: Path, name: str, command: str) -> Iterator[None]:
         logger.exception("The run failed.")
         raise
     write("done")
+
+
+def _how_to_go_on(folder: Path, command: str, resumes: bool) -> str:
+    who = "The same command" if resumes else "Without run.resume=false the same command"
+    where = (
+        "from the last checkpoint" if published(folder / "checkpoints") else "with training from its start"
+    )
+    return f"{who} goes on {where}:\n  {going_on(command, resumes)}"
 
 
 def _computed(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distil.effect import going_on
 from distil.files import read_json
 from distil.types import InputError
 
@@ -90,6 +91,13 @@ class RunRecord:
     samples: tuple[Sample, ...] = ()
     problems: tuple[str, ...] = ()
     """Files, or lines of them, that could not be read."""
+
+    @property
+    def way_on(self) -> str | None:
+        """The command that goes on with the run, if it is known: one that removes no checkpoint."""
+        settings = self.config.get("run")
+        resumes = not isinstance(settings, Mapping) or settings.get("resume") is not False
+        return going_on(self.command, resumes) if self.command else None
 
     @property
     def student(self) -> Path | None:

@@ -152,8 +152,8 @@ def _facts(run: RunRecord, show: Show) -> Table:
         table.add_row("cost", Text(show(words.cost_sentence(run.cost))))
     for problem in run.problems:
         table.add_row("unreadable", Text(show(cut(problem))))
-    if run.status in ("failed", "interrupted") and run.command:
-        table.add_row("go on with", Text(show(run.command)))
+    if run.status in ("failed", "interrupted") and run.way_on:
+        table.add_row("go on with", Text(show(run.way_on)))
     if (run.path / "report.html").is_file():
         table.add_row("report", Text(show(str(run.path / "report.html")), style="bold"))
     if run.student is not None:

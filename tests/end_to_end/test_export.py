@@ -253,7 +253,7 @@ class TestRefused:
         (run / "status.json").write_text(json.dumps(told | {"status": status}), encoding="utf-8")
         said = refuse(run)
         assert f"this run is {status}" in said
-        assert "The same command goes on with it" in said
+        assert "This command goes on with it" in said
 
     def test_an_output_with_something_in_it(self, refuse: Any, runs: Runs, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()

@@ -107,6 +107,34 @@ def test_what_was_computed_survives_input_that_is_refused_late(tmp_path: Path, c
     assert not (tmp_path / "early").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "resumes", "shown"),
+    [
+        ("run.py a=1", True, "run.py a=1"),
+        ("run.py a=1 run.resume=false b=2", False, "run.py a=1 b=2"),
+        ("run.py a=1 ++run.resume=False", False, "run.py a=1"),
+        ("run.py +debug=mine", False, "run.py +debug=mine run.resume=true"),
+    ],
+)
+def test_no_command_is_shown_that_removes_the_checkpoints(
+    tmp_path: Path, typed: str, resumes: bool, shown: str
+) -> None:
+    """One that starts afresh must not be typed again to go on."""
+
+    def stopped() -> str:
+        with pytest.raises(RunInterrupted) as raised, kept_status(tmp_path, "id", typed, resumes):
+            raise KeyboardInterrupt
+        return str(raised.value)
+
+    before = stopped()
+    assert before.endswith(f"\n  {shown}")
+    assert "checkpoint" not in before, "there is none"
+    (tmp_path / "checkpoints" / "checkpoint-6").mkdir(parents=True)
+    after = stopped()
+    assert after.endswith(f" goes on from the last checkpoint:\n  {shown}")
+    assert ("Without run.resume=false" in after) is not resumes
+
+
 def test_a_status_that_cannot_be_written_hides_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

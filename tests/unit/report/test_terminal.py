@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,9 @@ def test_reason_and_the_way_on(tmp_path: Path) -> None:
     text = summary(write_run(tmp_path, **CASES["interrupted"]))
     assert "interrupted: Ctrl-C at step 250" in text
     assert "go on with  python run.py method=kd" in text
+    run = read_run(write_run(tmp_path / "afresh", **CASES["interrupted"]))
+    afresh = replace(run, command=f"{run.command} run.resume=false", config={"run": {"resume": False}})
+    assert afresh.way_on == run.way_on == run.command
 
 
 def test_paths_can_be_copied(tmp_path: Path) -> None:
