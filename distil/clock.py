@@ -19,11 +19,12 @@ class Clock:
 
     Args:
         file: where seconds and memory are kept. None: nowhere, of a process that writes nothing.
+        resumes: whether the run goes on with its earlier sessions; not where it starts afresh.
     """
 
-    def __init__(self, file: Path | None) -> None:
+    def __init__(self, file: Path | None, resumes: bool = True) -> None:
         self.file = file
-        kept = {} if file is None else _kept(file)
+        kept = _kept(file) if file is not None and resumes else {}
         self.seconds: dict[str, float] = dict(kept.get("seconds", {}))
         self.peak_memory_bytes: int = kept.get("peak_memory_bytes", 0)
 

@@ -64,7 +64,8 @@ def run_stages(
     """
     _quiet_libraries()
     environment.reset_peak_memory()
-    clock, progress = Clock(folder / SPENT if ranks.is_main() else None), Progress(console)
+    clock = Clock(folder / SPENT if ranks.is_main() else None, resumes=config.run.resume)
+    progress = Progress(console)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)

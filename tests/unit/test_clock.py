@@ -31,6 +31,18 @@ def test_seconds_add_up_over_sessions(tmp_path: Path) -> None:
     assert second.seconds["evaluate"] == first.seconds["evaluate"]
 
 
+def test_a_run_that_starts_afresh_took_nothing_before(tmp_path: Path) -> None:
+    file = tmp_path / "spent.json"
+    file.write_text(json.dumps({"seconds": {"load": 100.0, "x": 1.0}, "peak_memory_bytes": 10**15}), "utf-8")
+    clock = Clock(file, resumes=False)
+    with clock("load"):
+        pass
+    assert clock.seconds.keys() == {"load"}
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["seconds"]["load"] < 100
+    assert kept["peak_memory_bytes"] < 10**15
+
+
 def test_a_stage_that_fails_counts(tmp_path: Path) -> None:
     clock = Clock(tmp_path / "spent.json")
     with suppress(ValueError), clock("load"):
