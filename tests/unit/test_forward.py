@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distil.forward import Forward, scored_and_targets
+from distil.packing import check_packable, rounded, tf32
 from distil.rollouts import generate, uniforms
 from distil.types import IGNORE_INDEX
 
@@ -136,6 +138,47 @@ def test_under_autocast_the_head_is_still_recognised(
     assert dense.head.weight_VH is not None
     assert not caplog.records
     assert torch.allclose(logits, whole[scored_BT].float(), atol=5e-3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_no_head_of_another_kind(
+    bad: float, ids_BT: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fused road stays, and hands on what the loss then says; nor are its packed rows blamed."""
+    model = build("Llama")
+    with torch.no_grad():
+        model.get_output_embeddings().weight[3] = bad
+        check_packable(model, "the student")
+        scored_BT, _ = scored_and_targets(ids_BT)
+        dense = Forward(model)(ids_BT, torch.ones_like(ids_BT), scored_BT)
+    assert dense.head.weight_VH is not None
+    assert not dense.head.logits(dense.hidden_NH).isfinite().all()
+    assert not caplog.records
+
+
+def test_tf32_is_known_whichever_way_it_was_set(request: pytest.FixtureRequest) -> None:
+    """A float32 model of a GPU is compared within what its products know. Nothing of a CPU is in TF32."""
+    before = torch.get_float32_matmul_precision()
+    request.addfinalizer(lambda: torch.set_float32_matmul_precision(before))
+    for precision, is_on in (("high", True), ("highest", False), ("medium", True), ("highest", False)):
+        torch.set_float32_matmul_precision(precision)
+        assert tf32() is is_on
+        assert not rounded(torch.zeros(1))
+    assert rounded(torch.zeros(1, dtype=torch.bfloat16))
+
+
+def test_tf32_of_the_new_key(request: pytest.FixtureRequest) -> None:
+    """That of torch 2.9, which transformers sets."""
+    if not hasattr(torch.backends, "fp32_precision"):
+        pytest.skip("torch before 2.9")
+    matmul = torch.backends.cuda.matmul
+    before = torch.backends.fp32_precision, matmul.fp32_precision
+    request.addfinalizer(lambda: setattr(torch.backends, "fp32_precision", before[0]))
+    request.addfinalizer(lambda: setattr(matmul, "fp32_precision", before[1]))
+    matmul.fp32_precision = "none"
+    for precision in ("tf32", "ieee"):
+        torch.backends.fp32_precision = precision
+        assert tf32() is (precision == "tf32")
 
 
 def _widened(output: Any) -> Any:
