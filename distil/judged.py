@@ -24,6 +24,8 @@ from distil.teacher_cache.once import once
 FOLDER = ".judged"
 """Below ``output_dir``."""
 FILE = "judgement.json"
+LIBRARIES = ("torch", "transformers")
+"""Those whose versions may move a score; another device's rounding moves it too."""
 NO_SCORE = ("samples", "during_training_rows", "batch_size", "name")
 """Keys of ``eval`` that change no score."""
 
@@ -48,6 +50,8 @@ class Judged:
             "eos_ids": list(parts.eos_ids),
             "shared_vocabulary": parts.shared_vocabulary,
             "code": environment.code_version(),
+            "versions": {name: environment.versions()[name] for name in LIBRARIES},
+            "device": next(parts.student.parameters()).device.type,
             "plugins": [fingerprint_path(path) for path in config.run.plugins],
             "teacher": self._teacher() if config.eval.teacher and parts.teacher_facts is not None else None,
         }
