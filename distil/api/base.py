@@ -43,7 +43,6 @@ logger = logging.getLogger(__name__)
 
 OWN_ARGUMENTS = "its TrainingArguments were the caller's own"
 OWN_CALLBACKS = "its callbacks were the caller's own"
-PADDED = "its padding was told by the tokenizer in hand, where no attention_mask was"
 
 
 class BaseDistillation(StudentKeeper):
@@ -149,8 +148,8 @@ class BaseDistillation(StudentKeeper):
             check_trainable(student)
             if idle := idle_fields(self.config):
                 logger.warning("%s, so nothing reads %s.", _what_is_trained(self.config), idle)
-            given = raw_rows(train_dataset, "train_dataset", _limit(train_dataset, training_args))
-            raw = without_padding(given, self.tokenizer)
+            limit = _limit(train_dataset, training_args)
+            raw = without_padding(raw_rows(train_dataset, "train_dataset", limit), self.tokenizer)
             method = self._method()
             rows = self._rows(raw, wants_prompts=method.wants_rollouts)
             held_out = None if eval_dataset is None else self._rows(self._held_out(eval_dataset))
@@ -168,8 +167,8 @@ class BaseDistillation(StudentKeeper):
                 fresh=not (self._past.came or self._past.trained or student.name_or_path),
             )
             untold = untold_models(self.config, self.teacher, student, self._past.came)
-            untold += [OWN_ARGUMENTS] * (training_args is not None) + [PADDED] * (raw is not given)
-            untold += [OWN_CALLBACKS] * bool(own)
+            untold += [OWN_ARGUMENTS] * (training_args is not None) + [OWN_CALLBACKS] * bool(own)
+            untold += sorted(raw.untold)
             past = self._past.trains(self.config, resumed=bool(resume_from_checkpoint), untold=untold)
 
             def ended(state: TrainerState) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PADDED = "its padding was told by the tokenizer in hand, where no attention_mask was"
+
 
 def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> RawRows:
     """Rows that come padded and without a mask get one: the pad ids at their end, but for a first EOS.
@@ -35,10 +37,13 @@ def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> 
         _warn(raw, "begin", way_out, tokenizer.pad_token_id)
 
     def masked(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {**row, "attention_mask": _mask(_plain(row, "input_ids"), tokenizer)}
+        mask = _mask(_plain(row, "input_ids"), tokenizer)
+        if not all(mask):
+            raw.untold.add(PADDED)
+        return {**row, "attention_mask": mask}
 
     rows = [masked(row) for row in raw.rows]
-    if raw.rest is None and all(all(row["attention_mask"]) for row in rows):
+    if raw.rest is None and not raw.untold:
         return raw
     rest = None if raw.rest is None else map(masked, raw.rest)
     return replace(raw, rows=rows, rest=rest, columns=[*raw.columns, "attention_mask"])

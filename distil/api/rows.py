@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -82,6 +82,8 @@ class RawRows:
     columns: list[str]
     rest: Iterator[Mapping[str, Any]] | None = None
     """Of a stream that is read as far as ``max_steps`` see: what follows, in place of rows that drop out."""
+    untold: set[str] = field(default_factory=set)
+    """What no command line says of the rows, as far as they were read."""
 
 
 def raw_rows(dataset: Any, name: str, limit: int | None = None) -> RawRows:

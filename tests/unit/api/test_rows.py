@@ -169,6 +169,29 @@ def test_a_stream_is_read_until_there_are_as_many_rows_as_max_steps_see(
         learns.train(hopeless, None, own)
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_padding_is_told_of_a_stream_that_has_some(
+    padded: bool,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Padding of the row that stands in for one that dropped out is told too."""
+    own = TrainingArguments(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, report_to=[], disable_tqdm=True
+    )
+    ids = [row["input_ids"][: sum(row["attention_mask"])] for row in rows]
+    stream = iter([ids[0], ids[1][:1], ids[2] + [tokenizer.eos_token_id] * 3 * padded, ids[3]])
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    learns.train(({"input_ids": row} for row in stream), None, own)
+    learns.command()
+    assert ("its padding was told by the tokenizer in hand" in caplog.text) == padded
+
+
 def test_rows_that_are_cut_are_counted(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
