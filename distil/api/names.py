@@ -72,6 +72,7 @@ def _named(name: str | Path) -> Iterator[None]:
         yield
     except InputError as error:
         text = str(error).replace("model.student.path=", "model_name=").rstrip(".")
+        text = text.replace("run.allow_network=false", "allow_network=False")
         known = "Give a local folder" in text
         way_out = "" if known else " Give a local folder, or the name of a model that the hub has."
         raise ArgumentError(f"{text}.{way_out}") from error

@@ -129,14 +129,14 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
         kwargs["gguf_file"] = source.gguf_file
     # Never code from a repository.
     kwargs["trust_remote_code"] = False
-    if source.folder is None and allow_network:
-        try:
-            return load(source.location, local_files_only=True, **kwargs)
-        except OSError:  # Not, or not wholly, in the cache.
-            if source.file(source.gguf_file or "config.json") is None:
-                ask_hub(source, allow_network)
-    online = source.folder is None and allow_network
     with user_error(source):
+        if source.folder is None:
+            try:
+                return load(source.location, local_files_only=True, **kwargs)
+            except OSError:  # Not, or not wholly, in the cache.
+                if source.file(source.gguf_file or "config.json") is None:
+                    ask_hub(source, allow_network)
+        online = source.folder is None and allow_network
         return load(source.location, local_files_only=not online, **kwargs)
 
 

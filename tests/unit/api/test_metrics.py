@@ -263,7 +263,9 @@ def test_a_tokenizer_has_a_pad_token_and_a_size_needs_no_weights(hub: Path, tmp_
 
 @pytest.mark.parametrize("function", [get_tokenizer, get_vocab_size])
 def test_names_that_nobody_knows_are_named(function: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model_name=no/such-model .*Give a local folder"):
+    with pytest.raises(ValueError, match=r"^model_name=no/such-model .*Give a local folder") as caught:
         function("no/such-model", allow_network=False)
+    assert "not in the local cache, and allow_network=False. " in str(caught.value)
+    assert "internet" not in str(caught.value)
     with pytest.raises(ValueError, match="model_name="):
         function(tmp_path / "absent" / "folder")
