@@ -65,12 +65,18 @@ def plain_head(model: nn.Module) -> Head | None:
     """
     inner = innermost(model)
     module = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
-    if type(module) is not nn.Linear:
+    if module is None or not _is_plain_linear(module):
         return None
     config = inner.config
     scale = getattr(config, "logit_scale", None) or 1.0
     scale /= getattr(config, "logits_scaling", None) or 1.0
     return Head(module.weight, module.bias, scale, getattr(config, "final_logit_softcapping", None))
+
+
+def _is_plain_linear(module: object) -> bool:
+    # FSDP2 gives what it cuts up a class of its own; its weight is whole from a forward to the backward.
+    kind = type(module)
+    return kind is nn.Linear or (kind.__name__ == "FSDPLinear" and kind.__bases__[-1] is nn.Linear)
 
 
 @dataclass(frozen=True, eq=False)

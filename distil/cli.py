@@ -27,7 +27,7 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
-from distil.ranks import is_main, world_size
+from distil.ranks import is_main, sharded, world_size
 from distil.registry import unknown_name
 from distil.types import DistilError, InputError, RunInterrupted
 
@@ -249,6 +249,8 @@ def _program() -> str:
     name, world = Path(sys.argv[0]).name, world_size()
     if world > 1:
         here = os.environ.get("LOCAL_WORLD_SIZE", str(world))
+        if sharded():
+            return f"accelerate launch --config_file=… --num_processes={world} {name}"
         counted = f"--nproc_per_node={here}" if here == str(world) else f"--nproc_per_node={here} --nnodes=…"
         return f"torchrun {counted} {name if name == 'run.py' else '-m distil run'}"
     return f"python {name}" if name == "run.py" else "distil run"

@@ -47,6 +47,11 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
+def sharded() -> bool:
+    """Whether the processes share out the weights too: ``accelerate launch`` says so in the environment."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
 def is_main() -> bool:
     """Whether this is the first process of the run, or the only one."""
     return world_size() == 1 or int(os.environ.get("RANK") or 0) == 0

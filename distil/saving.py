@@ -10,13 +10,21 @@ from typing import Any, Protocol, cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from distil import checkpoints
+from distil import checkpoints, ranks
 from distil.anatomy import is_adapted
 from distil.files import read_json, write_json
+from distil.sharded import (
+    Shells,
+    allow_on_cpu,
+    finite,
+    load_optimizer_state,
+    load_weights,
+    optimizer_state,
+)
 from distil.types import RunFailed
 
 OWN_STATE = "method_state.json"
@@ -50,6 +58,9 @@ class CheckpointedTrainer(Trainer):
         """What the training is for, noted in each checkpoint: read by who would go on from one. JSON."""
         self.kept: dict[str, Kept] = {}
         """What watches the training and goes on with it, by the name that it has in a checkpoint."""
+        self.shells = Shells()
+        if ranks.sharded():
+            self.shells.keep(keywords["model"])
         super().__init__(args=args, **keywords)
 
     def own_state(self) -> dict[str, Any]:
@@ -100,12 +111,28 @@ class CheckpointedTrainer(Trainer):
     def refuse_broken_weights(self) -> None:
         """Raise RunFailed where weights are no numbers: nobody could go on from such a checkpoint."""
         step = self.state.global_step
-        parameters = cast(nn.Module, self.model).parameters()
-        if not all(bool(torch.isfinite(p).all()) for p in parameters if p.is_floating_point()):
+        if ranks.any_of(not finite(cast(nn.Module, self.model))):
             raise RunFailed(
                 f"Step {step} left weights that are nan or infinite. A lower trainer.learning_rate, or "
                 "trainer.max_grad_norm=1, may help."
             )
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Trainer's own, with FSDP2 where accelerate would leave it out."""
+        super().create_accelerator_and_postprocess()
+        if ranks.sharded() and not self.is_fsdp_enabled:
+            allow_on_cpu(self.accelerator)
+            self.is_fsdp_enabled = True
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Trainer's own; of a sharded model, the first process writes it whole."""
+        if not ranks.sharded():
+            super().save_model(output_dir, _internal_call)
+            return
+        whole = self.shells.filled(cast(PreTrainedModel, self.model))
+        if self.args.should_save:
+            whole.save_pretrained(output_dir or self._get_output_dir(None))
+        self.shells.emptied()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         if (model := self._adapted()) is not None:
@@ -119,6 +146,26 @@ class CheckpointedTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # A pickle that nothing of ours reads.
         Path(output_dir or self._get_output_dir(None), "training_args.bin").unlink(missing_ok=True)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not ranks.sharded():
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = optimizer_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not ranks.sharded() or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        load_optimizer_state(self.optimizer, torch.load(Path(checkpoint, OPTIMIZER_NAME), weights_only=True))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
     def _adapted(self) -> nn.Module | None:
         """The model that PEFT made, unwrapped; None where all of a model is trained."""
@@ -136,7 +183,9 @@ class CheckpointedTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         model, best = self._adapted(), self.state.best_model_checkpoint
-        if model is None or best is None:
+        if best is not None and ranks.sharded():
+            load_weights(cast(nn.Module, self.model), Path(best))
+        elif model is None or best is None:
             super()._load_best_model()
         else:
             self._load_trained(model, best)
@@ -144,6 +193,8 @@ class CheckpointedTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if (adapted := self._adapted()) is not None:
             self._load_trained(adapted, resume_from_checkpoint)
+        elif ranks.sharded():
+            load_weights(cast(nn.Module, self.model), Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         stored = read_json(Path(resume_from_checkpoint) / OWN_STATE)

@@ -84,14 +84,15 @@ def run_stages(
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
         train(trainer, folder, config, console)
+    student, heard = trainer.shells.filled(parts.student), trainer.shells.filled(taught.test)
     if not ranks.is_main():
         return
     with clock("evaluate"):
-        after = _judge(config, parts.student, taught.test, parts, progress, "the distilled student")
+        after = _judge(config, student, heard, parts, progress, "the distilled student")
     teacher, before = _judged_before(folder)
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}
     base = base_recipe(config, parts.base)
-    results.keep_student(folder, parts.student, parts.tokenizer, _title(config), command, base)
+    results.keep_student(folder, student, parts.tokenizer, _title(config), command, base)
     results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
     _write_cost(folder, trainer, log, clock, parts, taught)

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from distil import ranks
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.head import Dense, score
 from distil.losses import Term
 from distil.methods.base import Method
+from distil.sharded import reshard, shard_frozen
 from distil.tally import Tally
 from distil.types import REFERENCE, ROLLOUT, RunFailed, Sequences
 from distil.windows import TrainRows, WindowedTrainer
@@ -100,6 +102,9 @@ class DistillationTrainer(WindowedTrainer):
         self._teacher_forward = None if teacher is None else Forward(teacher, packing=packing)
         if teacher is not None and getattr(teacher, "hf_device_map", None) is None:
             nn.Module.to(teacher, args.device)
+        if teacher is not None and ranks.sharded():
+            self.shells.keep(teacher)
+            shard_frozen(teacher)
 
     def refuse_broken_student(self) -> None:
         """Raise RunFailed, once training is over, for a student that nobody should take for a trained one:
@@ -154,6 +159,8 @@ class DistillationTrainer(WindowedTrainer):
                 teacher = teacher or self._asked(ids_BT, mask_BT, scored_BT)
             student = self._student_forward(ids_BT, mask_BT, scored_BT)
             loss, sums_K = score(student, targets_N, terms, teacher, self.shared_vocabulary)
+        if self.teacher is not None and ranks.sharded():
+            reshard(self.teacher)
         for term, value in zip(terms, sums_K, strict=True):
             self.tally.add(term.name, value, targets_N.numel())
         return loss / count.clamp(min=1)
@@ -194,6 +201,9 @@ class DistillationTrainer(WindowedTrainer):
             return {}
         with self.accelerator.autocast():
             scalars = self.evaluate_student(cast(PreTrainedModel, self.model))
+        for model in (self.model, self.teacher):
+            if model is not None and ranks.sharded():
+                reshard(model)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scalars.items()}
         metrics[f"{metric_key_prefix}_loss"] = scalars["nll_per_token"]
         self.log(dict(metrics))

@@ -86,6 +86,8 @@ def build_trainer(
 
     def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
         with log.paused():
+            if ranks.sharded():  # all of them, of the same rows: each layer's weights come from all
+                return in_one_process(model)
             return ranks.from_main(lambda: in_one_process(model))
 
     def in_one_process(model: PreTrainedModel) -> dict[str, float]:

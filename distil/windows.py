@@ -113,7 +113,7 @@ class WindowedTrainer(CheckpointedTrainer):
         assert self.model is not None
         with self.accelerator.autocast():
             generated = generate(
-                self.model,
+                self.shells.filled(self.model),  # rows end where they end: some processes go on longer
                 prompts,
                 eos_ids=self.eos_ids,
                 pad_id=self.pad_id,
@@ -124,6 +124,7 @@ class WindowedTrainer(CheckpointedTrainer):
                 top_p=c.top_p,
                 vocabulary=self.shared_vocabulary,
             )
+        self.shells.emptied()
         rows = [
             {
                 "input_ids": prompt + response.ids,

@@ -34,7 +34,9 @@ EOS = 1
 """Also the padding id: the harder case."""
 
 
-def tiny_llama(seed: int, width: int = 16, layers: int = 2, dropout: float = 0.0) -> PreTrainedModel:
+def tiny_llama(
+    seed: int, width: int = 16, layers: int = 2, dropout: float = 0.0, tied: bool = True
+) -> PreTrainedModel:
     """A random Llama of a few thousand parameters."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(
@@ -50,7 +52,7 @@ def tiny_llama(seed: int, width: int = 16, layers: int = 2, dropout: float = 0.0
             eos_token_id=EOS,
             pad_token_id=EOS,
             bos_token_id=None,
-            tie_word_embeddings=True,
+            tie_word_embeddings=tied,
         )
     )
 

@@ -15,6 +15,7 @@ from transformers.trainer_callback import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.import_utils import is_in_notebook
 
+from distil import ranks
 from distil.anatomy import has_prefix, is_adapted
 from distil.api.advise import advise
 from distil.api.errors import require
@@ -58,6 +59,10 @@ def train(
     ended: Callable[[TrainerState], None],
 ) -> TrainOutput:
     """Train ``job.student`` in place. ``ended`` hears how far it came, wherever it stops."""
+    in_parts = ranks.sharded() or bool(given and (given.fsdp or given.deepspeed))
+    require(
+        not in_parts, "Models cut up by FSDP or DeepSpeed are trained by run.py alone: see conf/accelerate."
+    )
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
     check_writable(arguments.output_dir or ".")
     root = Path(arguments.output_dir or ".")

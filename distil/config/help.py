@@ -43,7 +43,7 @@ Files of Python that add methods, data or metrics: run.plugins=[FILE] or
 DISTIL_PLUGINS=FILE. The same command again goes on with an unfinished run.
 """
 
-_WITHOUT_OPTIONS_OF_ITS_OWN = ("recipe", "tuned", "tuned_adapter", "hydra")
+_WITHOUT_OPTIONS_OF_ITS_OWN = ("accelerate", "recipe", "tuned", "tuned_adapter", "hydra")
 
 
 def conf_folder() -> Path:

@@ -171,3 +171,74 @@ def test_what_several_processes_cannot_do_is_refused(
     monkeypatch.setenv("RANK", "1")
     done = run_command(argument, cwd=tmp_path)
     assert (done.returncode, done.stdout + done.stderr) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "why"),
+    [
+        ("peft=lora", "FSDP_VERSION=2", "peft=lora does not go with that"),
+        ("trainer.bf16=true", "FSDP_VERSION=2", "trainer.bf16=True does not go with that"),
+        ("model.student.dtype=bfloat16", "FSDP_VERSION=2", "Take float32"),
+        ("seed=1", "FSDP_VERSION=1", "fsdp_version 1"),
+        ("seed=1", "FSDP_CPU_RAM_EFFICIENT_LOADING=true", "fsdp_cpu_ram_efficient_loading"),
+        ("seed=1", "ACCELERATE_MIXED_PRECISION=bf16", "mixed_precision bf16"),
+        ("seed=1", "ACCELERATE_USE_DEEPSPEED=true", "asks for DeepSpeed"),
+        ("seed=1", "WORLD_SIZE=1", "nothing to cut up"),
+    ],
+)
+def test_what_models_in_parts_cannot_do_is_refused(
+    argument: str,
+    variable: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    run_command: Command,
+    tmp_path: Path,
+) -> None:
+    given = {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "1",
+    }
+    name, _, value = variable.partition("=")
+    for key, setting in (given | {"ACCELERATE_USE_FSDP": "true", name: value}).items():
+        monkeypatch.setenv(key, setting)
+    done = run_command(argument, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert why in " ".join(done.stderr.split())
+
+
+def test_models_in_parts_end_as_whole_ones(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """A whole run by ``accelerate launch``, its evaluations and the best model at the end included."""
+    common = ["method=gkd", *small_arguments, *SHORT, "trainer.load_best_model_at_end=true"]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", "conf/accelerate/fsdp2.yaml", "run.py"]
+    parts = subprocess.run(
+        [
+            sys.executable,
+            *launch,
+            *common,
+            "trainer.per_device_train_batch_size=2",
+            f"output_dir={tmp_path / 'two'}",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert parts.returncode == 0, parts.stderr
+    done = run_command(*common, f"output_dir={tmp_path / 'one'}", timeout=600)
+    assert done.returncode == 0, done.stderr
+    one, two = only_run(tmp_path / "one"), only_run(tmp_path / "two")
+    ours, theirs = (load_file(run / "student" / "model.safetensors") for run in (two, one))
+    assert ours.keys() == theirs.keys()
+    for name, weight in theirs.items():
+        assert torch.allclose(ours[name], weight, atol=2e-4), name
+    ours, theirs = read(two, "results.json"), read(one, "results.json")
+    for metric, value in theirs["student_after"].items():
+        assert ours["student_after"][metric] == pytest.approx(value, rel=1e-3, abs=1e-6), metric
+    assert checkpoints.verify(two / "checkpoints" / "checkpoint-6") == []

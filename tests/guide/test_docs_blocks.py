@@ -199,6 +199,9 @@ def read(words: list[str]) -> None:
             composed(rest)
         case ["torchrun", str(option), "run.py", *rest] if option.startswith("--nproc_per_node="):
             composed(rest)
+        case ["accelerate", "launch", "--config_file", file, "--num_processes", _, "run.py", *rest]:
+            assert (ROOT / file).is_file(), file
+            composed(rest)
         case ["sbatch", script, *rest]:
             assert Path(script).is_file(), script
             composed(rest)

@@ -1,4 +1,4 @@
-"""Data parallelism does not change the answer: two processes of two rows are one of four."""
+"""Two processes of two rows are one of four, with whole models in each or with models cut up over both."""
 
 from __future__ import annotations
 
@@ -17,9 +17,27 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "tests" / "invariant" / "two_processes.py")
 
 
-def outcome(name: str, folder: Path, launcher: list[str]) -> dict[str, Any]:
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}
+"""What ``accelerate launch --config_file conf/accelerate/fsdp2.yaml`` sets."""
+
+
+def outcome(
+    name: str,
+    folder: Path,
+    launcher: list[str],
+    *checkpoint: Path,
+    family: str = "llama",
+    sharded: bool = False,
+) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *launcher, SCRIPT, name, str(folder)]
+    environment |= FSDP2 if sharded else {}
+    command = [sys.executable, *launcher, SCRIPT, name, family, str(folder), *map(str, checkpoint)]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=600, env=environment, cwd=ROOT
     )
@@ -37,8 +55,7 @@ def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
     if not torch.distributed.is_gloo_available():
         pytest.skip("torch without gloo")
     one = outcome(name, tmp_path / "one", [])
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    two = outcome(name, tmp_path / "two", torchrun)
+    two = outcome(name, tmp_path / "two", TORCHRUN)
     assert two["totals"] == one["totals"]
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)  # rounding, which AdamW feeds back
     assert torch.allclose(two["weights"], one["weights"], atol=2e-4)
@@ -47,3 +64,30 @@ def test_two_processes_are_one(name: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "two" / "checkpoint-3"
     assert checkpoints.verify(checkpoint) == []
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in checkpoint.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1300)
+@pytest.mark.parametrize(
+    ("name", "family"), [("sft", "gpt2"), ("kd", "llama"), ("revkd", "untied"), ("gkd", "gpt2")]
+)
+def test_models_in_parts_are_whole_ones(name: str, family: str, tmp_path: Path) -> None:
+    """Student and teacher cut up (FSDP2): losses, gradients, rollouts, weights; on from a checkpoint."""
+    if not torch.distributed.is_gloo_available():
+        pytest.skip("torch without gloo")
+    one = outcome(name, tmp_path / "one", [], family=family)
+    two = outcome(name, tmp_path / "two", TORCHRUN, family=family, sharded=True)
+    assert two["in_parts"]
+    assert two["fused"]
+    assert not one["in_parts"]
+    assert two["totals"] == one["totals"]
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-5)
+    assert two["norms"] == pytest.approx(one["norms"], rel=1e-4)
+    assert torch.allclose(two["weights"], one["weights"], atol=2e-4)
+    if name != "gkd":
+        return
+    checkpoint = tmp_path / "two" / "checkpoint-3"
+    assert checkpoints.verify(checkpoint) == []
+    on = outcome(name, tmp_path / "on", TORCHRUN, checkpoint, family=family, sharded=True)
+    assert torch.equal(on["weights"], two["weights"])
+    assert on["totals"] == two["totals"]
