@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
 from distil.api.rows import RawRows
@@ -23,8 +24,8 @@ def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> 
     """Rows that come padded and without a mask get one: the pad ids at their end, but for a first EOS.
 
     Those at their beginning too, where the pad token has no other meaning: as EOS, BOS or UNK it may be the
-    row's own. Rows without padding stay as they are. What may be padding, and no tokenizer tells, is said in
-    a warning.
+    row's own. So do their ``prompt_input_ids``, as far as the row itself does not begin with them. Rows
+    without padding stay as they are. What may be padding, and no tokenizer tells, is said in a warning.
     """
     if "input_ids" not in raw.columns or "attention_mask" in raw.columns:
         return raw
@@ -35,18 +36,24 @@ def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> 
     if not _pads_alone(tokenizer):
         way_out = f"Give attention_mask: the tokenizer pads with {tokenizer.pad_token}, which means more."
         _warn(raw, "begin", way_out, tokenizer.pad_token_id)
+    bare_prompts = "prompt_input_ids" in raw.columns and "prompt_attention_mask" not in raw.columns
 
     def masked(row: Mapping[str, Any]) -> dict[str, Any]:
-        mask = _mask(_plain(row, "input_ids"), tokenizer)
-        if not all(mask):
+        ids = _plain(row, "input_ids")
+        masks = {"attention_mask": _mask(ids, tokenizer)}
+        if bare_prompts:
+            real = list(compress(ids, masks["attention_mask"]))
+            masks["prompt_attention_mask"] = _prompt_mask(_plain(row, "prompt_input_ids"), real, tokenizer)
+        if not all(all(mask) for mask in masks.values()):
             raw.untold.add(PADDED)
-        return {**row, "attention_mask": mask}
+        return {**row, **masks}
 
     rows = [masked(row) for row in raw.rows]
     if raw.rest is None and not raw.untold:
         return raw
     rest = None if raw.rest is None else map(masked, raw.rest)
-    return replace(raw, rows=rows, rest=rest, columns=[*raw.columns, "attention_mask"])
+    masks = ["attention_mask", *["prompt_attention_mask"] * bare_prompts]
+    return replace(raw, rows=rows, rest=rest, columns=[*raw.columns, *masks])
 
 
 def _plain(row: Mapping[str, Any], column: str) -> Sequence[Any]:
@@ -61,14 +68,30 @@ def _pads_alone(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def _mask(ids: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    start, end = 0, len(ids)
+    end = len(ids)
     while end and ids[end - 1] == tokenizer.pad_token_id:
         end -= 1
     if tokenizer.pad_token_id == tokenizer.eos_token_id and end < len(ids):
         end += 1
+    start = _begin(ids, end, tokenizer)
+    return [0] * start + [1] * (end - start) + [0] * (len(ids) - end)
+
+
+def _begin(ids: Sequence[Any], end: int, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many pad ids lie before the first other one, where they mean nothing else."""
+    start = 0
     while _pads_alone(tokenizer) and start < end and ids[start] == tokenizer.pad_token_id:
         start += 1
-    return [0] * start + [1] * (end - start) + [0] * (len(ids) - end)
+    return start
+
+
+def _prompt_mask(prompt: Sequence[Any], real: Sequence[Any], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """``real``: the row without its padding, which tells padding at the prompt's end from an EOS there."""
+    end, pad = len(prompt), tokenizer.pad_token_id
+    start = 0 if list(prompt) == real[:end] else _begin(prompt, end, tokenizer)
+    while end > start and prompt[end - 1] == pad and list(prompt[start:end]) != real[: end - start]:
+        end -= 1
+    return [0] * start + [1] * (end - start) + [0] * (len(prompt) - end)
 
 
 def _warn(raw: RawRows, where: Literal["begin", "end"], way_out: str, pad: int | None = None) -> None:

@@ -13,6 +13,8 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from distil.api.padding import without_padding
+from distil.api.rows import TokenIds, raw_rows, read_rows
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation, compute_perplexity
 
 Make = Callable[..., DistillationConfig]
@@ -101,6 +103,35 @@ def test_padding_on_the_left_is_told_where_pad_means_nothing_else(
     caplog.clear()
     KnowledgeDistillation(teacher, student, make()).evaluate(on_the_left(rows, 3))
     assert "begin in a run of 3, which is scored" in caplog.text
+
+
+E, P = 0, 1
+PROMPTS: dict[str, tuple[list[int], list[int], list[int]]] = {
+    "on the left": ([P, P, 10, 11, 12, 13], [P, P, 10, 11], [10, 11]),
+    "on the left, each its own way": ([P, P, 10, 11, 12, 13], [P, 10, 11], [10, 11]),
+    "on the right": ([10, 11, 12, E, P, P], [10, 11, P, P], [10, 11]),
+    "on the right of the prompt alone": ([10, 11, 12, E], [10, 11, P], [10, 11]),
+    "beyond a short row": ([10, 11, E, P, P], [10, 11, E, P], [10, 11, E]),
+    "nowhere": ([10, 11, 12, E], [10, 11], [10, 11]),
+}
+"""Row, prompt, and the prompt's real tokens."""
+
+
+@pytest.mark.parametrize(
+    ("where", "pad"), [*itertools.product(PROMPTS, [P]), *itertools.product(list(PROMPTS)[2:], [E])]
+)
+def test_prompts_are_padded_as_their_rows_are(
+    where: str, pad: int, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Pad may be EOS, which a prompt may end in; padding on the left is not told then."""
+    own = copy.deepcopy(tokenizer)
+    own.pad_token_id = pad
+    assert own.eos_token_id == E
+    ids, prompt, real = ([pad if i == P else i for i in some] for some in PROMPTS[where])
+    turns = {"input_ids": [10, E, 12], "prompt_input_ids": [10, E]}
+    raw = without_padding(raw_rows([{"input_ids": ids, "prompt_input_ids": prompt}, turns], "rows"), own)
+    read = read_rows(raw, max_length=96, tokenizer=own, ids=TokenIds(1024), wants_prompts=True)
+    assert [row["prompt_ids"] for row in read] == [real, [10, E]]
 
 
 def test_batches_that_a_loader_took_apart_are_refused_with_the_way_out(
