@@ -156,6 +156,37 @@ def test_weights_that_are_no_numbers_are_no_head_of_another_kind(
     assert not caplog.records
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_head_of_another_kind_is_seen_beside_and_after_logits_that_are_no_numbers(
+    whole: bool, ids_BT: torch.Tensor
+) -> None:
+    """One row overflowed, or all of the first batch: what is left to look at tells, then or later."""
+    model = build("Llama")
+    scored_BT, _ = scored_and_targets(ids_BT)
+    forward = Forward(model)
+    body: Any = model.base_model
+
+    def spoil(_module: Any, _args: Any, output: Any) -> None:
+        output[0][slice(None if whole else 1)].fill_(math.inf)
+
+    spoiled = body.register_forward_hook(spoil)
+    own = model.forward
+    halved: Any = lambda *a, **k: _halved(own(*a, **k))  # noqa: E731  # a head that no matrix product gives
+    halved.__signature__ = inspect.signature(own)
+    model.forward = halved
+    with torch.no_grad():
+        forward(ids_BT, torch.ones_like(ids_BT), scored_BT)
+        spoiled.remove()
+        dense = forward(ids_BT, torch.ones_like(ids_BT), scored_BT)
+        wanted = model(ids_BT).logits[scored_BT]
+    assert torch.allclose(dense.head.logits(dense.hidden_NH), wanted, atol=1e-6)
+
+
+def _halved(output: Any) -> Any:
+    output.logits = output.logits / 2
+    return output
+
+
 def test_tf32_is_known_whichever_way_it_was_set(request: pytest.FixtureRequest) -> None:
     """A float32 model of a GPU is compared within what its products know. Nothing of a CPU is in TF32."""
     before = torch.get_float32_matmul_precision()
