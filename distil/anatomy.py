@@ -88,6 +88,12 @@ class Opening:
     positions_BT: Tensor
 
 
+def positions(mask_BT: Tensor) -> Tensor:
+    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs
+    it)."""
+    return (mask_BT.cumsum(-1) - 1).clamp(min=0)
+
+
 def opening(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Opening:
     """The first call of the innermost model for rows behind the learnt prompt of ``model``, wherever their
     padding is.
@@ -98,7 +104,7 @@ def opening(model: nn.Module, ids_BT: Tensor, mask_BT: Tensor) -> Opening:
     wrapped: Any = model
     count, width = virtual_tokens(model), ids_BT.shape[1]
     mask_BT = torch.cat([mask_BT.new_ones(len(mask_BT), count), mask_BT], dim=1)
-    positions_BT = (mask_BT.cumsum(-1) - 1).clamp(min=0)
+    positions_BT = positions(mask_BT)
     learnt = wrapped.get_prompt(len(ids_BT))
     if virtual_logits(model) == 0:
         arguments = {"input_ids": ids_BT, "past_key_values": learnt}

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil.anatomy import innermost, plain_head, virtual_logits, virtual_tokens
+from distil.anatomy import innermost, plain_head, positions, virtual_logits, virtual_tokens
 from distil.head import Dense, Head
-from distil.packing import Packed, positions, rounded, widest
+from distil.packing import Packed, rounded, widest
 from distil.types import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)

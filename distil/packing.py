@@ -13,7 +13,7 @@ from heapq import heapreplace
 import torch
 from torch import Tensor, nn
 
-from distil.anatomy import innermost, trained_length, virtual_tokens
+from distil.anatomy import innermost, positions, trained_length, virtual_tokens
 from distil.types import InputError
 
 STRETCH = 1.5
@@ -85,12 +85,6 @@ class Packed:
         flat = x_BT.new_zeros(self.rows * self.width)
         flat[self.slots_BT[self.mask_BT]] = x_BT[self.mask_BT]
         return flat.view(self.rows, self.width)
-
-
-def positions(mask_BT: Tensor) -> Tensor:
-    """Positions counted over real tokens only, so that padding on either side changes nothing (GPT-2 needs
-    it)."""
-    return (mask_BT.cumsum(-1) - 1).clamp(min=0)
 
 
 def widest(model: nn.Module) -> int | None:

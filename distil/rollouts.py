@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil.anatomy import innermost, opening, position_limit, virtual_tokens
+from distil.anatomy import innermost, opening, position_limit, positions, virtual_tokens
 from distil.unpacked import unpacked
 
 RUN = 256
@@ -176,8 +176,7 @@ class _Decoder:
             self.mask_BT = first.mask_BT
             self._advance(first.positions_BT, **first.arguments)
             return
-        # Counted over real tokens: absolute positions would otherwise shift with the padding.
-        self._advance((self.mask_BT.cumsum(-1) - 1).clamp(min=0), input_ids=ids_BT)
+        self._advance(positions(self.mask_BT), input_ids=ids_BT)
 
     def step(self, tokens_B: Tensor, stay: Sequence[int]) -> None:
         """Append a token to each row, going on with the rows at ``stay`` alone."""

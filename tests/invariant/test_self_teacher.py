@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distil.anatomy import positions
 from distil.data.collate import collate
 from distil.evaluation import score_rows
 from distil.forward import Forward, scored_and_targets
-from distil.packing import positions
 from distil.results import parameter_counts
 from distil.rollouts import generate, uniforms
 from distil.self_teacher import adapter_off
