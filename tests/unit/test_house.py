@@ -202,3 +202,11 @@ def test_what_is_installed_composes_the_same_config(wheel: Path, tmp_path: Path)
         shown.append(done.stdout)
     assert shown[0] == shown[1]
     assert "method:" in shown[0]
+
+
+def test_the_readme_names_what_a_run_keeps_for_going_on() -> None:
+    source = (ROOT / "distil" / "stages.py").read_text(encoding="utf-8")
+    names = re.findall(r'^[A-Z]+ = "(\w+\.json)"$', source, re.MULTILINE)
+    assert len(names) >= 2
+    for page in ("README.md", "docs/quick-start.md"):
+        assert [name for name in names if name not in (ROOT / page).read_text(encoding="utf-8")] == []
