@@ -157,7 +157,7 @@ def _method(task: Task) -> Any:
 
 def ours(world: World, task: Task, clock: Clock) -> Start:
     """DistillationTrainer."""
-    return DistillationTrainer(
+    trainer = DistillationTrainer(
         _method(task),
         world.student,
         world.teacher,
@@ -167,8 +167,9 @@ def ours(world: World, task: Task, clock: Clock) -> Start:
         eos_ids=(),
         pad_id=0,
         shared_vocabulary=world.vocabulary,
-        callbacks=[clock],
-    ).train
+    )
+    trainer.add_callback(clock)
+    return trainer.train
 
 
 def bare_loop(world: World, task: Task, clock: Clock) -> Start:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from distil import ranks
@@ -69,7 +69,6 @@ class DistillationTrainer(WindowedTrainer):
         packing: bool = False,
         evaluate_student: Evaluate | None = None,
         cached: CachedTeacher | None = None,
-        callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
         args._n_gpu = min(args.n_gpu, 1)
@@ -82,7 +81,6 @@ class DistillationTrainer(WindowedTrainer):
             data_collator=lambda batch: (
                 collate(batch, pad_id) | {"index": torch.tensor([r["index"] for r in batch])}
             ),
-            callbacks=callbacks,
         )
         # It prints dicts on stdout: whoever wants to see scalars brings a callback.
         self.remove_callback(PrinterCallback)
