@@ -14,7 +14,7 @@ from distil.anatomy import plain_head
 from distil.head import Dense, Head
 from distil.sparse import Sparse
 from distil.teacher_cache.formats.base import CacheFormat
-from distil.teacher_cache.manifest import Manifest, whole
+from distil.teacher_cache.manifest import Manifest, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import Reader, write_shard
 from distil.types import InputError
@@ -55,6 +55,7 @@ def ensure_head(
     """The teacher's output head, kept in ``folder``; from the teacher where it is not there yet."""
 
     def make() -> Manifest:
+        kept_shards(folder)  # names what is damaged
         shard = write_shard(folder, HEAD, 0, [], _tensors(teacher()))
         manifest = Manifest(about, (shard,), complete=True)
         manifest.write(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import torch
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.teacher_cache.formats.base import CacheFormat, Size
-from distil.teacher_cache.manifest import Manifest, Shard, damage, human_bytes, whole
+from distil.teacher_cache.manifest import Manifest, Shard, human_bytes, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import join_rows, split_rows, write_shard
 from distil.types import IGNORE_INDEX, InputError
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from distil.head import Dense
-
-logger = logging.getLogger(__name__)
 
 SHARD_TOKENS = 16_384
 """Positions of a shard: what a kill may cost."""
@@ -98,7 +95,9 @@ def _build(
 ) -> Manifest:
     folder, lengths = entry.folder, entry.lengths
     spans = _spans(lengths)
-    kept = [shard for shard in _kept(folder) if (shard.first_row, shard.first_row + shard.rows) in spans]
+    kept = [
+        shard for shard in kept_shards(folder) if (shard.first_row, shard.first_row + shard.rows) in spans
+    ]
     _tidy(folder, {shard.name for shard in kept})
     there = {shard.first_row: shard for shard in kept}
     missing = sum(sum(lengths[a:b]) for a, b in spans if a not in there)
@@ -117,19 +116,6 @@ def _build(
     manifest = Manifest(entry.about, tuple(shards), complete=True)
     manifest.write(folder)
     return manifest
-
-
-def _kept(folder: Path) -> list[Shard]:
-    """Shards of an earlier build that are whole; damaged ones are named."""
-    manifest = Manifest.read(folder)
-    kept = []
-    for shard in () if manifest is None else manifest.shards:
-        wrong = damage(folder, shard)
-        if wrong is None:
-            kept.append(shard)
-        else:
-            logger.warning("Teacher cache: %s: it is built again.", wrong)
-    return kept
 
 
 def _tidy(folder: Path, kept: Collection[str]) -> None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from distil.files import read_json, write_json
 
+logger = logging.getLogger(__name__)
+
 MANIFEST = "manifest.json"
 FOLDER = ".teacher_cache"
 """Where caches lie below ``output_dir``: beside the runs that share them."""
+NAMED = re.compile(r".+-[0-9a-f]{12}")
+"""The folder of a cache: its format, or ``head``, and its key."""
+OURS = re.compile(r"manifest\.json|.+\.safetensors|\..+\.partial")
+"""All that a cache's folder ever holds."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,43 @@ def whole(folder: Path) -> Manifest | None:
     return None if any(damage(folder, shard) for shard in manifest.shards) else manifest
 
 
-def caches(root: Path) -> dict[Path, Manifest]:
-    """The caches in ``root``, by folder. What else lies there is left out."""
+def kept_shards(folder: Path) -> list[Shard]:
+    """Shards of an earlier build that are whole. What is damaged is named: it is about to be built again."""
+    manifest = Manifest.read(folder)
+    if manifest is None:
+        if (folder / MANIFEST).exists():
+            logger.warning("Teacher cache: %s cannot be read: all of it is built again.", folder / MANIFEST)
+        return []
+    kept = []
+    for shard in manifest.shards:
+        wrong = damage(folder, shard)
+        if wrong is None:
+            kept.append(shard)
+        else:
+            logger.warning("Teacher cache: %s: it is built again.", wrong)
+    return kept
+
+
+def caches(root: Path) -> dict[Path, Manifest | None]:
+    """The caches in ``root``, by folder; None for those that lack a manifest that can be read. What else lies
+    there is left out."""
     found = {folder: Manifest.read(folder) for folder in sorted(root.iterdir()) if folder.is_dir()}
-    return {folder: manifest for folder, manifest in found.items() if manifest is not None}
+    return {folder: it for folder, it in found.items() if it is not None or _looks_like_one(folder)}
+
+
+def _looks_like_one(folder: Path) -> bool:
+    if NAMED.fullmatch(folder.name) is None or folder.is_symlink():
+        return False
+    return all(OURS.fullmatch(file.name) and not file.is_dir() for file in folder.iterdir())
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files in a cache's folder, which a run may be building."""
+    size = 0
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):
+            size += file.stat().st_size
+    return size
 
 
 def human_bytes(size: float) -> str:

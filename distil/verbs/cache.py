@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 from distil.locks import alone
 from distil.registry import unknown_name
+from distil.teacher_cache.manifest import MANIFEST, NAMED, Manifest, bytes_in, caches, damage, human_bytes
 from distil.types import InputError
 from distil.verbs.arguments import Parser
 
-if TYPE_CHECKING:
-    from distil.teacher_cache.manifest import Manifest
-
+Caches: TypeAlias = Mapping[Path, Manifest | None]
 DEFAULT = Path("outputs/.teacher_cache")
 
 
@@ -24,23 +24,32 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().read(arguments)
     if given is None:
         return 0
-    from distil.teacher_cache.manifest import caches
-
     if not given.folder.is_dir():
+        wrong = "is a file, not a folder" if given.folder.exists() else "no such folder"
         raise InputError(
-            f"--folder {given.folder}: no such folder. Runs keep their caches in OUTPUT_DIR/{DEFAULT.name}, "
+            f"--folder {given.folder}: {wrong}. Runs keep their caches in OUTPUT_DIR/{DEFAULT.name}, "
             "or where teacher_cache.folder says."
         )
-    found = caches(given.folder)
+    try:
+        return _do(given.what, given.folder, given.names)
+    except OSError as error:
+        where = error.filename or given.folder
+        raise InputError(f"distil cache {given.what}: {where}: {error.strerror or error}.") from error
+
+
+def _do(what: str, root: Path, wanted: Sequence[str]) -> int:
+    found = caches(root)
     names = {folder.name for folder in found}
-    for name in given.names:
+    for name in wanted:
         if name not in names:
             raise InputError(unknown_name("cache", name, names))
-    chosen = {folder: it for folder, it in found.items() if not given.names or folder.name in given.names}
+    chosen = {folder: it for folder, it in found.items() if not wanted or folder.name in wanted}
+    if what == "clear" and not wanted:
+        _remove_locks(root)
     if not chosen:
-        print(f"{given.folder} holds no caches.")
+        print(f"{root} holds no caches.")
         return 0
-    return {"info": _info, "verify": _verify, "clear": _clear}[given.what](chosen)
+    return {"info": _info, "verify": _verify, "clear": _clear}[what](chosen)
 
 
 def _parser() -> Parser:
@@ -52,18 +61,25 @@ def _parser() -> Parser:
         "  clear   remove them; those that a run is building now are left",
     )
     parser.add_argument("what", metavar="info|verify|clear", choices=("info", "verify", "clear"))
-    parser.add_argument("names", metavar="NAME", nargs="*", help="these alone, as info lists them")
+    parser.add_argument(
+        "names", metavar="NAME", nargs="*", default=[], help="these alone, as info lists them"
+    )
     parser.add_argument(
         "--folder", metavar="DIR", type=Path, default=DEFAULT, help=f"where they lie; {DEFAULT} if not given"
     )
     return parser
 
 
-def _info(found: Mapping[Path, Manifest]) -> int:
+def _state(folder: Path, manifest: Manifest | None) -> str | None:
+    """What a cache is, where it is not complete."""
+    if manifest is None:
+        return "damaged" if (folder / MANIFEST).exists() else "unfinished"
+    return None if manifest.complete else "unfinished"
+
+
+def _info(found: Caches) -> int:
     from rich.console import Console
     from rich.table import Table
-
-    from distil.teacher_cache.manifest import human_bytes
 
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("cache", "teacher", "split"):
@@ -71,32 +87,45 @@ def _info(found: Mapping[Path, Manifest]) -> int:
     for column in ("rows", "tokens", "size"):
         table.add_column(column, justify="right")
     for folder, manifest in found.items():
-        about = manifest.about
-        unfinished = "" if manifest.complete else " (unfinished)"
+        about = {} if manifest is None else manifest.about
+        written = datetime.fromtimestamp(folder.stat().st_mtime).isoformat(" ", "minutes")
         rows = about.get("rows")
         table.add_row(
-            folder.name + unfinished,
-            str(about.get("teacher") or ""),
+            f"{folder.name}\n{_state(folder, manifest) or written}",
+            f"{about.get('teacher') or ''}\n{_kept_how(about)}",
             str(about.get("split") or ""),
             "" if rows is None else f"{rows:,}",
-            f"{manifest.tokens:,}" if rows is not None else "",
-            human_bytes(manifest.size),
+            "" if manifest is None or rows is None else f"{manifest.tokens:,}",
+            human_bytes(bytes_in(folder)),
         )
     console = Console(highlight=False)
     console.print(table)
-    console.print(f"{human_bytes(sum(manifest.size for manifest in found.values()))} in all")
+    console.print(f"{human_bytes(sum(map(bytes_in, found)))} in all")
     return 0
 
 
-def _verify(found: Mapping[Path, Manifest]) -> int:
-    from distil.teacher_cache.manifest import damage
+def _kept_how(about: Mapping[str, Any]) -> str:
+    """What tells caches of one teacher and split apart: the format's keys and the precision."""
+    key = about.get("key") or {}
+    told = {name: value for name, value in (key.get("format") or {}).items() if name != "name"}
+    teacher = key.get("teacher") or {}
+    names = {"dtype": "teacher.dtype", "quantization": "quantization", "autocast": "mixed"}
+    told |= {
+        told_as: teacher[name] for name, told_as in names.items() if teacher.get(name) not in (None, "none")
+    }
+    return " ".join(f"{name}={str(value).replace(' ', '')}" for name, value in told.items())
 
+
+def _verify(found: Caches) -> int:
     problems = 0
     for folder, manifest in found.items():
-        wrong = [told for shard in manifest.shards if (told := damage(folder, shard)) is not None]
+        state = _state(folder, manifest)
+        wrong = [f"{folder / MANIFEST} cannot be read"] if state == "damaged" else []
+        shards = () if manifest is None else manifest.shards
+        wrong += [told for shard in shards if (told := damage(folder, shard)) is not None]
         problems += len(wrong)
-        state = "unfinished, so far " if not manifest.complete else ""
-        print(f"{folder.name}: {state}{f'{len(wrong)} damaged' if wrong else 'whole'}")
+        so_far = "unfinished, so far " if state == "unfinished" else ""
+        print(f"{folder.name}: {so_far}{f'{len(wrong)} damaged' if wrong else 'whole'}")
         for told in wrong:
             print(f"  {told}")
     if problems:
@@ -104,16 +133,24 @@ def _verify(found: Mapping[Path, Manifest]) -> int:
     return 1 if problems else 0
 
 
-def _clear(found: Mapping[Path, Manifest]) -> int:
-    from distil.teacher_cache.manifest import MANIFEST, human_bytes
-
+def _clear(found: Caches) -> int:
     freed = 0
-    for folder, manifest in found.items():
+    for folder in found:
         with suppress(InputError), alone(folder, None):
+            size = bytes_in(folder)
             (folder / MANIFEST).unlink(missing_ok=True)  # first: half a cache must not look like one
             shutil.rmtree(folder)
-            freed += manifest.size
+            freed += size
             continue
         print(f"{folder.name} is in use: left.")
     print(f"{human_bytes(freed)} freed.")
     return 0
+
+
+def _remove_locks(root: Path) -> None:
+    """Remove the locks that killed builds left, unless a run has them."""
+    for path in sorted(root.glob(".*.lock")):
+        name = path.name.removeprefix(".").removesuffix(".lock")
+        if NAMED.fullmatch(name):
+            with suppress(InputError), alone(root / name, None):
+                pass

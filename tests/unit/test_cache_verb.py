@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,14 @@ def folder(tmp_path: Path) -> Path:
             write_shard(root / name, f"{i:05d}.safetensors", 2 * i, [3, 4], {"hidden_NH": torch.ones(7, 5)})
             for i in range(2)
         ]
-        about = {"teacher": "distil:embedded/teacher", "split": "training", "rows": 4}
+        key = {"format": {"name": "topk", "k": 12, "temperatures": [1.0, 2.0]}}
+        key |= {"teacher": {"autocast": "bfloat16", "quantization": "none"}}
+        about = {
+            "key": key if complete else {},
+            "teacher": "distil:embedded/teacher",
+            "split": "training",
+            "rows": 4,
+        }
         Manifest(about, tuple(shards), complete).write(root / name)
     (root / "mine").mkdir()
     (root / "mine" / "notes.txt").write_text("not a cache", encoding="utf-8")
@@ -35,8 +43,17 @@ def test_info_names_teacher_rows_and_size(folder: Path, capsys: pytest.CaptureFi
     assert max(map(len, told.splitlines())) <= 80
     (line,) = (line for line in told.splitlines() if line.startswith("topk-aa"))
     assert line.split()[1:6] == ["distil:embedded/teacher", "training", "4", "14", f"{line.split()[5]}"]
-    assert "hidden-bb (unfinished)" in told
+    assert told_below("hidden-bb", told) == "unfinished"
+    assert datetime.fromisoformat(" ".join(told_below("topk-aa", told).split()[:2])).date() == date.today()
+    assert {"k=12", "temperatures=[1.0,2.0]", "mixed=bfloat16"} <= set(told.split())
     assert "mine" not in told
+
+
+def told_below(name: str, told: str) -> str:
+    """The line below the one of a cache."""
+    lines = told.splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.split()[0] == name)
+    return lines[at + 1].strip()
 
 
 def test_verify_names_the_file_that_has_changed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,10 +79,53 @@ def test_clear_removes_caches_and_nothing_else(folder: Path, capsys: pytest.Capt
     assert main(["cache", "info", "--folder", str(folder)]) == 0
 
 
+def test_a_cache_whose_manifest_is_damaged_is_listed_named_and_removed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hurt = (folder / "topk-aa").rename(folder / "topk-0123456789ab")
+    content = bytearray((hurt / "manifest.json").read_bytes())
+    content[0] ^= 1
+    (hurt / "manifest.json").write_bytes(content)
+    where = ["--folder", str(folder)]
+    assert main(["cache", "info", *where]) == 0
+    assert told_below(hurt.name, capsys.readouterr().out) == "damaged"
+    assert main(["cache", "verify", *where]) == 1
+    assert f"{hurt / 'manifest.json'} cannot be read" in capsys.readouterr().out
+    assert main(["cache", "clear", hurt.name, *where]) == 0
+    assert not hurt.exists()
+
+
+def test_what_a_build_left_that_was_killed_in_its_first_file_is_listed_and_removed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, foreign = folder / "hidden-0123456789ab", folder / "mine-0123456789ab"
+    for made in (begun, foreign):
+        made.mkdir()
+    (begun / ".00000.safetensors.partial").write_bytes(b"half")
+    (foreign / "notes.txt").write_text("not a cache", encoding="utf-8")
+    for lock in (begun.name, "head-0123456789ab", "mine"):
+        (folder / f".{lock}.lock").touch()
+    where = ["--folder", str(folder)]
+    assert main(["cache", "info", *where]) == 0
+    told = capsys.readouterr().out
+    assert told_below(begun.name, told) == "unfinished"
+    assert foreign.name not in told
+    assert main(["cache", "verify", begun.name, *where]) == 0
+    with alone(begun, None):
+        assert main(["cache", "clear", *where]) == 0
+    assert f"{begun.name} is in use: left." in capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == [".mine.lock", begun.name, "mine", foreign.name]
+    (folder / f".{begun.name}.lock").touch()
+    assert main(["cache", "clear", *where]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [".mine.lock", "mine", foreign.name]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["info", "--folder", "nowhere"], "--folder nowhere: no such folder"),
+        (["info", "--folder", __file__], f"--folder {__file__}: is a file, not a folder"),
+        ([], "distil cache: the following arguments are required: info|verify|clear. See"),
         (["burn"], "invalid choice"),
         (["verify", "topk-ab"], "cache=topk-ab is unknown. Did you mean topk-aa?"),
     ],
@@ -76,3 +136,12 @@ def test_what_cannot_be_done_is_told(
     where = [] if "--folder" in words else ["--folder", str(folder)]
     assert main(["cache", *words, *where]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_to_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A lock that cannot be opened, as in a folder that is read-only: that alone stops no superuser."""
+    lock = folder / ".topk-aa.lock"
+    lock.mkdir()
+    assert main(["cache", "clear", "--folder", str(folder)]) == 2
+    assert f"distil cache clear: {lock}: Is a directory." in capsys.readouterr().err
+    assert (folder / "topk-aa" / "manifest.json").exists()

@@ -227,10 +227,15 @@ def test_damage_is_named_and_that_shard_alone_built_again(
     assert again == manifest
 
 
-def test_a_broken_manifest_is_built_again(tmp_path: Path) -> None:
-    manifest, _ = made(tmp_path / "it")
-    (tmp_path / "it" / "manifest.json").write_text("{", encoding="utf-8")
-    assert made(tmp_path / "it") == (manifest, len(ROWS))
+def test_a_broken_manifest_is_named_and_built_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        manifest, _ = made(tmp_path / "it")
+    assert not caplog.text
+    path = tmp_path / "it" / "manifest.json"
+    path.write_text("{", encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        assert made(tmp_path / "it") == (manifest, len(ROWS))
+    assert f"{path} cannot be read" in caplog.text
 
 
 def test_the_size_is_told_before_the_teacher_is_asked_for(tmp_path: Path) -> None:
@@ -274,7 +279,9 @@ def test_the_manifest_names_what_it_was_made_from(tmp_path: Path) -> None:
     assert read_json(tmp_path / "it" / "manifest.json")["about"]["teacher"] == "tiny"
 
 
-def test_the_head_is_kept_and_the_teacher_not_asked_again(tmp_path: Path) -> None:
+def test_the_head_is_kept_and_the_teacher_not_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     teacher = tiny_gpt2(0)
     folder, about = tmp_path / "head", {"split": None}
     device = torch.device("cpu")
@@ -289,5 +296,9 @@ def test_the_head_is_kept_and_the_teacher_not_asked_again(tmp_path: Path) -> Non
         assert torch.equal(head.weight_VH, teacher.get_output_embeddings().weight)
         assert (head.scale, head.softcap, head.bias_V) == (1.0, None, None)
     flip(folder / "head.safetensors")
-    with pytest.raises(AssertionError, match="asked again"):
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(AssertionError, match="asked again"),
+    ):
         ensure_head(folder, about, never, device, lambda _: None)
+    assert f"{folder / 'head.safetensors'} has changed" in caplog.text
