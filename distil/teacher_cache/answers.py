@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from distil.anatomy import plain_head
 from distil.head import Dense, Head
 from distil.sparse import Sparse
+from distil.teacher_cache.build import check_room
 from distil.teacher_cache.formats.base import CacheFormat
-from distil.teacher_cache.manifest import Manifest, kept_shards, whole
+from distil.teacher_cache.manifest import Manifest, human_bytes, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import Reader, write_shard
 from distil.types import InputError
@@ -56,7 +57,10 @@ def ensure_head(
 
     def make() -> Manifest:
         kept_shards(folder)  # names what is damaged
-        shard = write_shard(folder, HEAD, 0, [], _tensors(teacher()))
+        tensors = _tensors(teacher())
+        needed = sum(tensor.nbytes for tensor in tensors.values())
+        check_room(folder, needed, f"the teacher's head: {human_bytes(needed)}")
+        shard = write_shard(folder, HEAD, 0, [], tensors)
         manifest = Manifest(about, (shard,), complete=True)
         manifest.write(folder)
         return manifest

@@ -137,18 +137,30 @@ def _spans(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return [*spans, (first, len(lengths))]
 
 
-def _make_room(entry: Entry, tokens: int, missing: int, say: Callable[[str], None]) -> None:
-    each = entry.format.bytes_per_token(entry.size)
-    needed, free = each * missing, shutil.disk_usage(entry.folder).free
-    whole = f"{tokens:,} tokens x {each:,.0f} bytes = {human_bytes(each * tokens)}"
+def check_room(folder: Path, needed: float, what: str, way_out: str = "") -> None:
+    """Raise InputError where fewer than ``needed`` bytes are free for ``folder``.
+
+    Args:
+        what: would be written, and its size.
+        way_out: beside more space and another folder.
+    """
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"teacher_cache={entry.format.config.name}: {whole}, and {human_bytes(free)} are free in "
-            f"{entry.folder.parent}. Free some space, give another teacher_cache.folder=, or take a smaller "
-            "format: teacher_cache=topk, or a smaller teacher_cache.k."
+            f"teacher_cache: {what}, and {human_bytes(free)} are free in {folder.parent}. "
+            f"Free some space or give another teacher_cache.folder={way_out}."
         )
+
+
+def _make_room(entry: Entry, tokens: int, missing: int, say: Callable[[str], None]) -> None:
+    each = entry.format.bytes_per_token(entry.size)
+    needed, split = each * missing, entry.about["split"]
+    whole = f"{tokens:,} tokens x {each:,.0f} bytes = {human_bytes(each * tokens)}"
+    # Judgement keeps hidden states whatever training reads: another format would not change that.
+    smaller = entry.format.smaller if split == "training" else "give eval.teacher=false"
+    check_room(entry.folder, needed, f"{split} rows, {entry.format.config.name}: {whole}", f", or {smaller}")
     left = "" if missing == tokens else f", {human_bytes(needed)} of it still to come"
-    what = f"{entry.about['split']} rows, {entry.format.config.name}"
+    what = f"{split} rows, {entry.format.config.name}"
     say(f"Teacher cache: {what}: {whole}{left}, in {entry.folder}")
 
 

@@ -44,6 +44,8 @@ class CacheFormat(ABC, Generic[C]):
     """Whether ``decode`` needs the teacher's head."""
     cuts_vocabulary: ClassVar[bool] = True
     """Whether what is stored hangs on which ids the student shares."""
+    smaller: str = "take another format"
+    """What to give where it does not fit on the disk."""
 
     def __init__(self, config: C) -> None:
         self.config = config

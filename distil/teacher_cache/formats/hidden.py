@@ -37,6 +37,11 @@ class Hidden(CacheFormat[HiddenConfig]):
     needs_head = True
     cuts_vocabulary = False
 
+    def __init__(self, config: HiddenConfig) -> None:
+        super().__init__(config)
+        rounded = "teacher_cache.dtype=bfloat16, or " if config.dtype == "auto" else ""
+        self.smaller = f"take a smaller format: {rounded}teacher_cache=topk"
+
     def refusal(self, term: Term) -> str | None:
         """Nothing: what is stored is the whole distribution."""
         return None

@@ -65,6 +65,8 @@ class SampledConfig(TeacherCacheConfig):
 class Sampled(CacheFormat[SampledConfig]):
     """A sparse signal without a rest: all that was not drawn counts as never said."""
 
+    smaller = "take fewer teacher_cache.samples"
+
     def refusal(self, term: Term) -> str | None:
         """Forward KL alone, at the temperature of the draws."""
         if term.score is not forward_kl:

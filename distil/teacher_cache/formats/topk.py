@@ -55,6 +55,8 @@ class TopKConfig(TeacherCacheConfig):
 class TopK(CacheFormat[TopKConfig]):
     """A sparse signal."""
 
+    smaller = "take a smaller teacher_cache.k, or for method=kd teacher_cache=sampled"
+
     def refusal(self, term: Term) -> str | None:
         """The rest of a top-k cannot be softened later."""
         known = self.config.temperatures

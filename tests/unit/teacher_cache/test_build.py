@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -251,15 +253,43 @@ def test_the_size_is_told_before_the_teacher_is_asked_for(tmp_path: Path) -> Non
     assert f"training rows, hidden: {tokens:,} tokens x 96 bytes = {tokens * 96 / 1000:.3g} kB" in line
 
 
-def test_without_room_it_is_refused_before_the_teacher_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
+@pytest.fixture
+def full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room for 1000 bytes."""
     real = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: real._replace(free=1000))
-    with pytest.raises(InputError, match=r"teacher_cache=hidden: .* 1 kB are free .*teacher_cache\.folder="):
-        ensure(entry(tmp_path / "it"), Counting, lambda _: None)
+
+
+@pytest.mark.usefixtures("full")
+@pytest.mark.parametrize(
+    ("kept", "split", "way_out"),
+    [
+        (Hidden(HiddenConfig()), "training", "dtype=bfloat16, or teacher_cache=topk"),
+        (Hidden(HiddenConfig(dtype="float16")), "training", "smaller format: teacher_cache=topk"),
+        (
+            TopK(TopKConfig(k=6)),
+            "training",
+            "smaller teacher_cache.k, or for method=kd teacher_cache=sampled",
+        ),
+        (Sampled(SampledConfig()), "training", "fewer teacher_cache.samples"),
+        (Hidden(HiddenConfig()), "test", "eval.teacher=false"),
+    ],
+)
+def test_without_room_it_is_refused_before_the_teacher_is_asked_for(
+    kept: CacheFormat[Any], split: str, way_out: str, tmp_path: Path
+) -> None:
+    it = entry(tmp_path / "it", kept)
+    it = replace(it, about={**it.about, "split": split})
+    told = rf"{split} rows, {kept.config.name}: .* 1 kB are free .*teacher_cache\.folder=, or .*{way_out}\."
+    with pytest.raises(InputError, match=told):
+        ensure(it, Counting, lambda _: None)
+
+
+@pytest.mark.usefixtures("full")
+def test_without_room_for_the_head_its_size_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the teacher's head: .* kB, and 1 kB are free in .*folder=\."):
+        ensure_head(tmp_path / "h", {}, lambda: tiny_gpt2(0), torch.device("cpu"), lambda _: None)
+    assert not (tmp_path / "h" / "head.safetensors").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
