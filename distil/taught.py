@@ -99,10 +99,11 @@ def hear(
     teacher = Teacher(config, parts, arguments.device)
     if parts.teacher_facts is None or not kept.stores:
         return Taught(teacher, None, parts.teacher, parts.teacher, None)
+    kept = kept.cut(parts.shared_vocabulary)
     caches = _Caches(config, parts, arguments, teacher, progress)
     train, facts = None, None
     if method.asks_teacher_about(REFERENCE):
-        _warn(kept, method, parts.notes)
+        _warn(kept, method, caches.size(), parts.notes)
         train, manifest = caches.of("training", parts.splits.train, kept, mixed=True)
         facts = {"format": kept.config.name, "tokens": manifest.tokens, "bytes": manifest.size}
         facts |= {"built": caches.asked}
@@ -116,13 +117,14 @@ def hear(
     return Taught(teacher, train, validation, test, facts)
 
 
-def _warn(kept: CacheFormat[Any], method: Method[MethodConfig], notes: list[str]) -> None:
+def _warn(kept: CacheFormat[Any], method: Method[MethodConfig], size: Size, notes: list[str]) -> None:
+    told = []
     for term in method.terms(0):
         asks = term.weight and term.needs_teacher and term.sequences is REFERENCE
-        said = kept.caution(term) if asks else None
-        if said is not None:
-            notes.append(f"teacher_cache={kept.config.name}: {said}.")
-            logger.warning(notes[-1])
+        told.append(kept.caution(term, size) if asks else None)
+    for said in filter(None, dict.fromkeys(told)):
+        notes.append(f"teacher_cache={kept.config.name}: {said}.")
+        logger.warning(notes[-1])
 
 
 class _Caches:
@@ -194,7 +196,7 @@ class _Caches:
         key = ingredients(self._print(autocast), self.tokenizer, rows_digest(rows), kept, shared)
         about = {"key": key, "teacher": self._name, "split": split, "rows": len(rows)}
         folder = self.root / f"{kept.config.name}-{key_of(key)}"
-        return Entry(folder, kept, about, rows, self._size(), self.config.eval.batch_size)
+        return Entry(folder, kept, about, rows, self.size(), self.config.eval.batch_size)
 
     def _print(self, autocast: torch.dtype | None) -> dict[str, Any]:
         return teacher_print(self.config, self.parts.base, autocast)
@@ -203,7 +205,8 @@ class _Caches:
     def _name(self) -> str:
         return str(self.config.model.teacher.path)
 
-    def _size(self) -> Size:
+    def size(self) -> Size:
+        """What the size of an answer hangs on."""
         facts = self.parts.teacher_facts
         assert facts is not None
         chosen = self.config.model.teacher.dtype

@@ -55,9 +55,13 @@ class CacheFormat(ABC, Generic[C]):
         """Why ``term``, a divergence from the teacher, cannot be had from this, and the way out; else
         None."""
 
-    def caution(self, term: Term) -> str | None:
-        """What to know before ``term`` is had from this; None: nothing."""
+    def caution(self, term: Term, size: Size) -> str | None:
+        """What to know before ``term`` is had from this, of answers of ``size``; None: nothing."""
         return None
+
+    def cut(self, vocabulary: int) -> CacheFormat[C]:
+        """This, asking for no more than a ``vocabulary`` of that many ids has."""
+        return self
 
     @abstractmethod
     def bytes_per_token(self, size: Size) -> float:

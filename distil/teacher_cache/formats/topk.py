@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from distil.config.schema import TeacherCacheConfig, check
 from distil.divergences import forward_kl
 from distil.teacher_cache.formats.base import CacheFormat, Size, Stored, register_format
+from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.formats.packing import join_ids, split_ids, upper_bytes
 
 if TYPE_CHECKING:
@@ -68,9 +69,17 @@ class TopK(CacheFormat[TopKConfig]):
             f"[{','.join(f'{T:g}' for T in sorted({*known, term.temperature}))}], or teacher_cache=hidden"
         )
 
-    def caution(self, term: Term) -> str | None:
+    def cut(self, vocabulary: int) -> TopK:
+        """With ``k`` at most the vocabulary, so that its cache has one key."""
+        return TopK(replace(self.config, k=min(self.config.k, vocabulary)))
+
+    def caution(self, term: Term, size: Size) -> str | None:
         """Softened rows leave much to the rest; other divergences than forward KL weigh what the student
-        says, wherever that is."""
+        says, wherever that is. Where all ids are kept, there is no rest."""
+        if self.config.k >= size.vocabulary:
+            mine, exact = self.bytes_per_token(size), Hidden(HiddenConfig()).bytes_per_token(size)
+            said = f"k={size.vocabulary} is the whole vocabulary: {mine:,.0f} bytes a token"
+            return f"{said}, where teacher_cache=hidden takes {exact:,.0f}" if exact < mine else None
         beyond = f"beyond the teacher's {self.config.k} likeliest tokens"
         if term.score is not forward_kl:
             why = f"{term.name} weighs what the student says, and all of that {beyond} is one outcome here"

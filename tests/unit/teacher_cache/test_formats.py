@@ -300,11 +300,23 @@ def test_what_a_format_can_say_is_not_refused(divergence: Any) -> None:
 
 
 def test_a_top_k_says_of_which_divergences_it_tells_little() -> None:
-    kept = TopK(TopKConfig())
-    assert kept.caution(Term(1.0, REFERENCE, forward_kl)) is None
-    assert "at temperature 2 much may lie beyond" in str(kept.caution(Term(1.0, REFERENCE, forward_kl, 2.0)))
-    told = str(kept.caution(Term(1.0, REFERENCE, reverse_kl)))
+    kept, size = TopK(TopKConfig()), Size(512, 64, 4)
+    assert kept.caution(Term(1.0, REFERENCE, forward_kl), size) is None
+    softened = Term(1.0, REFERENCE, forward_kl, 2.0)
+    assert "at temperature 2 much may lie beyond" in str(kept.caution(softened, size))
+    told = str(kept.caution(Term(1.0, REFERENCE, reverse_kl), size))
     assert "reverse_kl weighs what the student says" in told
+
+
+def test_a_top_k_of_the_whole_vocabulary_leaves_nothing_to_the_rest_and_one_key() -> None:
+    size, asked = Size(512, 64, 4), TopK(TopKConfig(k=100_000_000))
+    kept = asked.cut(size.vocabulary)
+    assert kept.settings() == TopK(TopKConfig(k=512)).settings()
+    assert TopK(TopKConfig(k=64)).cut(size.vocabulary).config.k == 64
+    for term in (Term(1.0, REFERENCE, reverse_kl), Term(1.0, REFERENCE, forward_kl, 2.0)):
+        told = f"k=512 is the whole vocabulary: {kept.bytes_per_token(size):,.0f} bytes a token, where "
+        assert kept.caution(term, size) == f"{told}teacher_cache=hidden takes 256"
+        assert kept.caution(term, Size(512, 4096, 4)) is None, "hidden states would be larger"
 
 
 @pytest.mark.parametrize(
