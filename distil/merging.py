@@ -156,7 +156,7 @@ def _restore_conv1d(model: PreTrainedModel) -> None:
             continue
         ours: Any = model.get_submodule(name)
         if type(ours) is nn.Linear:
-            theirs = Conv1D(ours.out_features, ours.in_features)  # type: ignore[no-untyped-call]
+            theirs = Conv1D(ours.out_features, ours.in_features)  # type: ignore[no-untyped-call]  # theirs has no types
             theirs.weight = nn.Parameter(ours.weight.detach().T.contiguous(), requires_grad=False)
             theirs.bias = nn.Parameter(ours.bias.detach(), requires_grad=False)
             model.set_submodule(name, theirs)

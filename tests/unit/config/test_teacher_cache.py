@@ -12,8 +12,8 @@ from distil.config.validate import validate
 from distil.data.jsonl import JsonlConfig
 from distil.methods.base import METHODS
 from distil.preflight import ignored_keys
-from distil.teacher_cache.formats.base import FORMATS
-from distil.types import InputError
+from distil.teacher_cache.formats.base import FORMATS, format_of
+from distil.types import REFERENCE, InputError
 
 
 def config(method: str, cache: str, method_keys: dict[str, Any], **keys: Any) -> ExperimentConfig:
@@ -59,7 +59,12 @@ def test_refused_by_name_with_the_way_out(
     ],
 )
 def test_what_it_can_say_is_taken(method: str, cache: str, method_keys: dict[str, Any]) -> None:
-    validate(config(method, cache, method_keys))
+    made = config(method, cache, method_keys)
+    validate(made)
+    terms = METHODS.get(method).factory(made.method).terms(0)
+    asked = [t for t in terms if t.weight and t.needs_teacher and t.sequences is REFERENCE]
+    assert bool(asked) is (method != "sft" and 0.0 not in method_keys.values())
+    assert all(format_of(made.teacher_cache).refusal(term) is None for term in asked)
 
 
 @pytest.mark.parametrize(
