@@ -118,10 +118,7 @@ def hear(
 
 
 def _warn(kept: CacheFormat[Any], method: Method[MethodConfig], size: Size, notes: list[str]) -> None:
-    told = []
-    for term in method.terms(0):
-        asks = term.weight and term.needs_teacher and term.sequences is REFERENCE
-        told.append(kept.caution(term, size) if asks else None)
+    told = [kept.caution(term, size) for term in method.questions(REFERENCE)]
     for said in filter(None, dict.fromkeys(told)):
         notes.append(f"teacher_cache={kept.config.name}: {said}.")
         logger.warning(notes[-1])

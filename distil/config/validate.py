@@ -72,10 +72,9 @@ def validate(config: ExperimentConfig) -> None:
 def _check_teacher_cache(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
     """Refuse a cache that cannot say what the method asks about the data set."""
     kept = format_of(config.teacher_cache)
-    for term in method.terms(0):
-        if term.weight and term.needs_teacher and term.sequences is REFERENCE:
-            why = kept.refusal(term)
-            check(why is None, f"teacher_cache={kept.config.name} with method={config.method.name}: {why}.")
+    for term in method.questions(REFERENCE):
+        why = kept.refusal(term)
+        check(why is None, f"teacher_cache={kept.config.name} with method={config.method.name}: {why}.")
 
 
 def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:

@@ -39,8 +39,12 @@ class Method(ABC, Generic[C]):
 
     def asks_teacher_about(self, sequences: Sequences) -> bool:
         """Whether a term that weighs anything is a divergence from a teacher on these sequences."""
-        terms = [term for term in self.terms(0) if term.weight and term.needs_teacher]
-        return any(term.sequences is sequences for term in terms)
+        return bool(self.questions(sequences))
+
+    def questions(self, sequences: Sequences) -> list[Term]:
+        """The terms that weigh anything and are a divergence from a teacher on these sequences."""
+        mine = [term for term in self.terms(0) if term.sequences is sequences]
+        return [term for term in mine if term.weight and term.needs_teacher]
 
     def state_dict(self) -> dict[str, float]:
         """What the method has observed and a resumed run must know. Most methods: nothing."""

@@ -61,8 +61,7 @@ def test_refused_by_name_with_the_way_out(
 def test_what_it_can_say_is_taken(method: str, cache: str, method_keys: dict[str, Any]) -> None:
     made = config(method, cache, method_keys)
     validate(made)
-    terms = METHODS.get(method).factory(made.method).terms(0)
-    asked = [t for t in terms if t.weight and t.needs_teacher and t.sequences is REFERENCE]
+    asked = METHODS.get(method).factory(made.method).questions(REFERENCE)
     assert bool(asked) is (method != "sft" and 0.0 not in method_keys.values())
     assert all(format_of(made.teacher_cache).refusal(term) is None for term in asked)
 
