@@ -18,6 +18,7 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id, score_rows
 from distil.methods.base import Method
 from distil.parts import Parts
+from distil.pickles import only_numbers
 from distil.scalars import MetricsLog
 from distil.taught import Taught
 from distil.tracking import Tracker
@@ -129,14 +130,16 @@ def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
 def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:
     """Train, from the newest checkpoint that verifies.
 
-    Raises RunInterrupted where Ctrl-C stopped it, RunFailed for a method that asks for rollouts and got none.
+    Raises RunInterrupted where Ctrl-C stopped it, RunFailed for a method that asks for rollouts and got none
+    and for a checkpoint that holds code.
     """
     checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume))
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
         trainer.add_callback(guard)
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with only_numbers(checkpoint):
+            trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
         raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
     if guard.asked:  # during the last step: what is left to stop is the judgement

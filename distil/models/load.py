@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -191,6 +192,8 @@ def _pretrained(
         options["quantization_config"] = GgufConfig(dequantize=True)
     else:
         options["use_safetensors"] = True
+        # Of a hub model that has pickles alone, transformers would ask a bot of the hub for a conversion.
+        os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
     if quantization is not None:
         options["quantization_config"] = bits_and_bytes(quantization, config.dtype)
     load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained

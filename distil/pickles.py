@@ -1,0 +1,46 @@
+"""Files that torch writes by pickle: they are read as numbers alone, and one that holds more is named.
+
+A pickle can run whatever code it likes when it is read. torch.load(weights_only=True), which Trainer uses for
+optimizer, scheduler, scaler and random state, takes numbers and containers, and stops at all else.
+"""
+
+from __future__ import annotations
+
+import pickle  # for its error alone: nothing here reads one
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distil.types import RunFailed
+
+SUFFIXES = (".bin", ".pt", ".pth")
+
+
+@contextmanager
+def only_numbers(checkpoint: str | None) -> Iterator[None]:
+    """Raise RunFailed, naming the file, where what is read of ``checkpoint`` is more than numbers."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        if checkpoint is None:
+            raise
+        named = ", ".join(_refused(Path(checkpoint))) or "one of its files"
+        raise RunFailed(
+            f"{checkpoint}: {named} holds more than numbers (a pickle that would run code), and none of it "
+            "was run. Nothing of ours writes that: remove the checkpoint, and distrust where it came from. "
+            "run.resume=false starts this run afresh."
+        ) from error
+
+
+def _refused(checkpoint: Path) -> Iterator[str]:
+    """The files that torch does not take as numbers."""
+    import torch
+    from transformers.trainer_pt_utils import safe_globals  # the arrays of numpy's random state
+
+    for file in sorted(checkpoint.iterdir()):
+        if file.suffix in SUFFIXES:
+            try:
+                with safe_globals():  # type: ignore[no-untyped-call]  # theirs has no types
+                    torch.load(file, map_location="cpu", weights_only=True)
+            except Exception:  # whatever a damaged one raises
+                yield file.name
