@@ -24,6 +24,7 @@ from distil.config.validate import check_processes
 from distil.files import write_json, write_text
 from distil.locks import alone
 from distil.methods.base import METHODS
+from distil.offline import network
 from distil.preflight import fingerprints, ignored_keys, locate
 from distil.redact import redact
 from distil.report.html import write_report
@@ -69,7 +70,7 @@ def run(
     """
     check_processes(config)
     patience = config.trainer.arguments().get("ddp_timeout", DDP_TIMEOUT)
-    with ExitStack() as held, ranks.joined(patience):
+    with network(config.run.allow_network), ExitStack() as held, ranks.joined(patience):
         name, folder, done = ranks.from_main(lambda: _located(config, held, say))
         if ranks.is_main():
             _run_first(config, redact(command), name, Path(folder), summary, tuned)

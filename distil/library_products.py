@@ -83,7 +83,8 @@ def open_product(folder: Path) -> FinishedRun:
 def _adapter(folder: Path) -> SavedStudent:
     try:
         told = read_json(folder / SIDECAR)
-        model = StudentConfig(**told["model"])
+        # Whether code may run is said by who loads, not by what is loaded.
+        model = StudentConfig(**told["model"] | {"trust_remote_code": False})
         ADAPTERS.get(told["peft"])
         seed, _ = int(told["seed"]), (told["kept_layers"], told["base_print"])
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:

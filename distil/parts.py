@@ -27,7 +27,7 @@ from distil.models import (
     needs_calibration,
     shared_vocabulary,
 )
-from distil.models.sources import student_source
+from distil.models.sources import student_source, trusted
 from distil.self_teacher import adapter_off
 from distil.types import InputError
 
@@ -57,6 +57,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     """
     network = config.run.allow_network
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
+    notes += trusted(config.model)
     splits = load_splits(config.data, tokenizer, allow_network=network)
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     # Refused here, before a model loads.

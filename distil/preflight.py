@@ -29,7 +29,7 @@ def locate(config: ExperimentConfig) -> tuple[str, Path]:
 def preflight(config: ExperimentConfig) -> None:
     """Refuse what cannot work, with the standard library alone: no model, no torch."""
     check_packages(config)
-    check_tracker(config.tracker)
+    check_tracker(config.tracker, config.run.allow_network)
     check_data(config.data, config.run.allow_network)
     adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
     if config.run.packing and adapter.virtual_tokens:

@@ -18,6 +18,7 @@ from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, T
 from distil.config.validate import check_packages
 from distil.files import read_json
 from distil.models import check_models
+from distil.models.sources import Source, teacher_source
 from distil.report.run_directory import RunRecord, read_run
 from distil.types import InputError
 
@@ -40,6 +41,13 @@ class FinishedRun:
     def student(self) -> Path:
         """The folder of its product."""
         return self.folder / "student"
+
+    @property
+    def source(self) -> Source:
+        """Its product as a model is named: code of its own runs where it ran in training."""
+        model = self.config.model
+        start = model.teacher if model.student.path is None else model.student
+        return Source("student", str(self.student), self.student, trust_remote_code=start.trust_remote_code)
 
     @property
     def command(self) -> str:
@@ -123,12 +131,9 @@ def load_tokenizer(run: FinishedRun) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     from distil.models.load import from_source, quiet
-    from distil.models.sources import Source
 
     with quiet():
-        tokenizer: PreTrainedTokenizerBase = from_source(
-            AutoTokenizer.from_pretrained, Source("student", str(run.student), run.student), False
-        )
+        tokenizer: PreTrainedTokenizerBase = from_source(AutoTokenizer.from_pretrained, run.source, False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -194,6 +199,7 @@ def load_product(run: FinishedRun) -> PreTrainedModel:
         dtype=saved.dtype,
         attn_implementation=saved.attn_implementation,
         device_map=saved.device_map,
+        trust_remote_code=run.source.trust_remote_code,
     )
     with quiet_loading():
         model = load_student(ModelConfig("saved", TeacherConfig(), student), run.config.seed).model
@@ -224,7 +230,6 @@ def teacher_ends(run: FinishedRun) -> tuple[int, ...]:
     from transformers import AutoConfig, GenerationConfig
 
     from distil.models.load import from_source
-    from distil.models.sources import teacher_source
 
     network = run.config.run.allow_network
     try:

@@ -140,7 +140,7 @@ def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]
     model = asdict(config.model.student)
     source = student_source(config.model)  # the teacher's, where the student is made from it
     model |= {"path": base.name, "revision": source.revision, "gguf_file": source.gguf_file}
-    del model["adapter"]
+    del model["adapter"], model["trust_remote_code"]  # no file says for its reader what may run
     return {
         "peft": config.peft.name,
         "model": model,

@@ -58,6 +58,9 @@ class LoadConfig:
     """``eager``, ``sdpa``, ``flash_attention_2``, …; null: the best that transformers finds."""
     device_map: str | None = None
     """``auto`` spreads it over devices (accelerate), ``cpu`` holds it there; null: the run's one device."""
+    trust_remote_code: bool = False
+    """true: run the Python files that lie beside the model (``auto_map`` in its config.json), with all the
+    rights that you have. The results say so. Weights are read as safetensors all the same."""
 
     def __post_init__(self) -> None:
         check_choice(f"{self.key}.dtype", self.dtype, ("float32", "bfloat16", "float16", "auto"))
@@ -225,7 +228,8 @@ class RunConfig:
     rerun: bool = False
     """Run again although it is done, in a new folder."""
     allow_network: bool = True
-    """false: hub names resolve to the local cache only, and the hub is never asked."""
+    """false: hub names resolve to the local cache only, W&B records offline, and every connection that any
+    library tries, but to this machine itself, is refused."""
     threads: int | None = None
     """CPU threads of one operation. null: torch's own choice. Tiny models are fastest with one."""
     packing: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -90,7 +91,28 @@ def _check_source(source: Source, weights: bool, allow_network: bool) -> None:
     elif not _is_cached(source, weights):
         _check_hub(source, allow_network)
     if source.gguf_file is None:
-        _read_config(source)
+        _check_code(source, _read_config(source))
+
+
+def _check_code(source: Source, config: Mapping[str, Any]) -> None:
+    """Refuse a model of a kind that transformers knows only by the Python files beside it."""
+    if source.trust_remote_code or not config.get("auto_map"):
+        return
+    from transformers.models.auto import configuration_auto
+
+    known: Any = configuration_auto
+    if config["model_type"] not in known.CONFIG_MAPPING_NAMES:
+        raise InputError(runs_code(source))
+
+
+def runs_code(source: Source) -> str:
+    """The message for a model that would run Python files of its own."""
+    key = f"{source.key.removesuffix('path')}trust_remote_code"
+    return (
+        f"{source.label}: it is loaded by Python files that lie beside it (auto_map), and {key}=false. "
+        f"Nothing of it was run. Read those files; if they may do all that you may, add {key}=true. Or give "
+        "a model of a kind that transformers knows."
+    )
 
 
 def _check_folder(source: Source, weights: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.config.schema import LoadConfig, ModelConfig
 from distil.models.base_print import base_print
-from distil.models.check import ask_hub, check_layer_range
+from distil.models.check import ask_hub, check_layer_range, runs_code
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
@@ -68,7 +68,7 @@ def load_skeleton(config: ModelConfig, *, allow_network: bool = True) -> PreTrai
     known = from_source(AutoConfig.from_pretrained, source, allow_network)
     build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
     with torch.device("meta"), user_error(source):
-        model = build(known)
+        model = build(known, trust_remote_code=source.trust_remote_code)
     if source.gguf_file is None and source.file("generation_config.json") is not None:
         model.generation_config = from_source(GenerationConfig.from_pretrained, source, allow_network)
     model.name_or_path = _name(source)
@@ -128,8 +128,8 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
         kwargs["revision"] = source.revision
     if source.gguf_file is not None:
         kwargs["gguf_file"] = source.gguf_file
-    # Never code from a repository.
-    kwargs["trust_remote_code"] = False
+    # Said each time: where it is left out, transformers asks whoever sits at the terminal.
+    kwargs["trust_remote_code"] = source.trust_remote_code
     with user_error(source):
         if source.folder is None:
             try:
@@ -155,6 +155,8 @@ def user_error(source: Source) -> Iterator[None]:
         if "can't allocate memory" in str(error):  # torch's word on a CPU: the model is not to blame
             raise
         text = " ".join(str(error).split())
+        if not source.trust_remote_code and "trust_remote_code" in text:
+            raise InputError(runs_code(source)) from error
         raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
 
 
@@ -230,7 +232,7 @@ def _random(source: Source, config: ModelConfig, seed: int, allow_network: bool)
     with torch.random.fork_rng(devices=[]), user_error(source):
         torch.manual_seed(seed)
         build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
-        model = build(changed, **options)
+        model = build(changed, trust_remote_code=source.trust_remote_code, **options)
     model.name_or_path = _name(source)
     model.train(False)
     return model

@@ -35,6 +35,8 @@ class Source:
     """Local folder; None: the hub."""
     revision: str | None = None
     gguf_file: str | None = None
+    trust_remote_code: bool = False
+    """Whether Python files beside the model may be run."""
 
     @property
     def location(self) -> str:
@@ -80,6 +82,16 @@ def student_source(config: ModelConfig) -> Source:
     return source
 
 
+def trusted(config: ModelConfig) -> list[str]:
+    """What the results say of models whose own code may run: a line each."""
+    sources = dict.fromkeys(filter(None, (teacher_source(config), student_source(config))))
+    return [
+        f"{source.key.removesuffix('path')}trust_remote_code=true: Python files of {source.name} were run."
+        for source in sources
+        if source.trust_remote_code
+    ]
+
+
 def cache_folder() -> Path:
     """Our own cache: ``$DISTIL_CACHE``, else ``$XDG_CACHE_HOME/distil``, else ``~/.cache/distil``."""
     own = os.environ.get("DISTIL_CACHE")
@@ -96,7 +108,7 @@ def mirror_folder(name: str) -> Path:
 def _locate(key: str, load: LoadConfig) -> Source | None:
     if load.path is None:
         return None
-    return Source(key, load.path, _folder(key, load), load.revision, load.gguf_file)
+    return Source(key, load.path, _folder(key, load), load.revision, load.gguf_file, load.trust_remote_code)
 
 
 def _folder(key: str, load: LoadConfig) -> Path | None:

@@ -5,6 +5,7 @@ Nothing is sent or written with a secret in it, and a tracker is finished howeve
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,14 +26,21 @@ __all__ = ["TRACKERS", "NoTracker", "Tracker", "check_tracker", "how_to_see", "s
 TRACKERS = ("none", "tensorboard", "wandb")
 
 
-def check_tracker(config: TrackerConfig) -> None:
-    """Raise InputError for an unknown tracker or one whose package is missing. Cheap: imports nothing."""
+def check_tracker(config: TrackerConfig, allow_network: bool = True) -> None:
+    """Raise InputError for an unknown tracker, one whose package is missing, or one that is told to go online
+    where ``allow_network`` is false. Cheap: imports nothing."""
     if config.name not in TRACKERS:
         raise InputError(unknown_name("tracker", config.name, TRACKERS))
     if config.name != "none" and find_spec(config.name) is None:
         raise InputError(
             f"tracker={config.name} needs the package {config.name}: "
             f'pip install "distil-runner[{config.name}]", or tracker=none.'
+        )
+    asked = os.environ.get("WANDB_MODE")
+    if config.name == "wandb" and not allow_network and asked in ("online", "shared"):
+        raise InputError(
+            f"tracker=wandb with WANDB_MODE={asked} and run.allow_network=false: one of them must give way. "
+            "Unset WANDB_MODE to record offline (wandb sync uploads it later), or allow the network."
         )
 
 

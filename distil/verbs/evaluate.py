@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distil.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, whole
 
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
     begin(f"Judging {run.folder}")
-    result = _judged(run, given, named)
+    with network(run.config.run.allow_network):
+        result = _judged(run, given, named)
     _print(result)
     if given.json is not None:
         from distil.files import write_json

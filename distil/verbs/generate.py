@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, whole
 
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     config = _settings(run.config.eval, given)
     seed = run.config.seed if given.seed is None else given.seed
     begin(f"Answering with {run.folder}")
-    answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
+    with network(run.config.run.allow_network):
+        answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
     if len(given.prompt) == 1 and not given.teacher:
         from distil.report.run_directory import printable
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin
 
@@ -45,7 +46,9 @@ def main(arguments: Sequence[str]) -> int:
     from distil.merging import merge
 
     command = f"distil merge {shlex.join(arguments)}"
-    print(_told(merge(run, given.output, command, base_only=given.base_only)))
+    with network(run.config.run.allow_network):
+        merged = merge(run, given.output, command, base_only=given.base_only)
+    print(_told(merged))
     return 0
 
 

@@ -19,7 +19,6 @@ from distil.checkpoints import MANIFEST, _describe, _files, published
 from tests.end_to_end.conftest import environment
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
-MODULE = "open({canary!r}, 'w').close()\n"
 
 
 class Canary:
@@ -195,3 +194,47 @@ def test_a_tokenizer_and_weights_of_pickles_beside_good_ones(small_pair: Path, t
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
     assert not canary.exists()
+
+
+def test_code_beside_a_model(
+    small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """Refused unless the config trusts it; then the results and the report say so, and the student loads."""
+    folder, canary, output = tmp_path / "foreign", tmp_path / "canary", tmp_path / "out"
+    shutil.copytree(small_pair / "student", folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    names = {"AutoConfig": "foreign.ForeignConfig", "AutoModelForCausalLM": "foreign.ForeignForCausalLM"}
+    told = config | {"model_type": "foreign", "auto_map": names}
+    (folder / "config.json").write_text(json.dumps(told), encoding="utf-8")
+    (folder / "foreign.py").write_text(
+        "from pathlib import Path\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        f"Path({str(canary)!r}).touch()\n"
+        "class ForeignConfig(LlamaConfig):\n    model_type = 'foreign'\n"
+        "class ForeignForCausalLM(LlamaForCausalLM):\n    config_class = ForeignConfig\n",
+        encoding="utf-8",
+    )
+    given = [word for word in small_arguments if not word.startswith("model.student.path=")]
+    given += [f"model.student.path={folder}", f"output_dir={output}", "trainer.max_steps=2"]
+    done = run_command(*given)
+    assert done.returncode == 2, done.stderr
+    assert "model.student.trust_remote_code=true" in said(done)
+    assert not canary.exists()
+    assert not output.exists()
+
+    done = run_command(*given, "model.student.trust_remote_code=true")
+    assert done.returncode == 0, done.stderr
+    assert canary.exists()
+    run = next(output.glob("*/*/status.json")).parent
+    note = f"model.student.trust_remote_code=true: Python files of {folder} were run."
+    assert note in json.loads((run / "results.json").read_text(encoding="utf-8"))["notes"]
+    assert note in (run / "report.html").read_text(encoding="utf-8")
+    assert (run / "student" / "foreign.py").is_file()
+    done = subprocess.run(
+        [sys.executable, "-m", "distil", "generate", str(run), "--prompt", "the cat ?"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr

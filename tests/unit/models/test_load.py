@@ -150,7 +150,7 @@ def test_no_code_from_a_folder(tmp_path: Path) -> None:
     )
     (tmp_path / "evil.py").write_text("raise SystemExit('this ran')")
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match=r"model\.teacher\.trust_remote_code=false\. Nothing of it was run"):
         load_teacher(config(tmp_path))
 
 
