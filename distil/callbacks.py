@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from distil import stopping
 from distil.ranks import any_of, is_main, world_size
 
 
@@ -89,26 +91,35 @@ class ProgressBar(TrainerCallback):
 class InterruptGuard(TrainerCallback):
     """Ctrl-C once: finish the step, save, stop. Twice: stop at once. As a context manager it owns SIGINT.
 
-    Of several processes all stop after the same step; torchrun hands its own SIGTERM on to them, too.
+    What ``stopping`` hears is put off in the same way. Of several processes all stop after the same step;
+    torchrun hands its own SIGTERM on to them, too.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self._asked = False
         self._before: dict[signal.Signals, Any] = {}
+        self._deferred = ExitStack()
+
+    @property
+    def asked(self) -> bool:
+        """Whether training is to stop."""
+        return self._asked or stopping.asked() is not None
 
     def __enter__(self) -> InterruptGuard:
         heard = (signal.SIGINT,) if world_size() == 1 else (signal.SIGINT, signal.SIGTERM)
         self._before = {one: signal.signal(one, self._ask) for one in heard}
+        self._deferred.enter_context(stopping.deferred())
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._deferred.close()
         for one, before in self._before.items():
             signal.signal(one, before)
 
     def _ask(self, heard: int, _frame: FrameType | None) -> None:
-        if self.asked:
+        if self._asked:
             raise KeyboardInterrupt
-        self.asked = True
+        self._asked = True
         if heard == signal.SIGINT and is_main():
             again = " Ctrl-C again stops at once." if world_size() == 1 else ""
             print(f"\nStopping after this step, with a checkpoint.{again}", file=sys.stderr)
@@ -118,6 +129,6 @@ class InterruptGuard(TrainerCallback):
     ) -> None:
         """Turn the wish into a save and a stop."""
         if any_of(self.asked):
-            self.asked = True
+            self._asked = True
             control.should_save = True
             control.should_training_stop = True

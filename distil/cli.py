@@ -1,7 +1,7 @@
 """The command: ``python run.py …`` and ``distil run …`` compose a config and run it.
 
-Exit codes are mapped here alone: 0 done, 1 failed, 2 bad input, 130 interrupted. Bad input ends in one
-message, before anything heavy is imported.
+Exit codes are mapped here alone: 0 done, 1 failed, 2 bad input, 75 stopped by the machine, 130 by Ctrl-C. Bad
+input ends in one message, before anything heavy is imported.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distil import stopping
 from distil.config.command_line import (
     MULTIRUN_FLAGS,
     PLUGINS_VARIABLE,
@@ -29,7 +30,7 @@ from distil.config.command_line import (
 from distil.config.help import conf_folder, help_text
 from distil.ranks import is_main, sharded, world_size
 from distil.registry import unknown_name
-from distil.types import DistilError, InputError, RunInterrupted
+from distil.types import DistilError, InputError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
         if is_main():
             print("\nStopped.", file=sys.stderr)
-        return RunInterrupted.exit_code
+        return stopping.interrupted("Stopped").exit_code
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -109,6 +110,11 @@ def run(arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(help_text(_program(), [conf_folder(), *_config_dirs(arguments)]))
         return 0
+    with stopping.heard():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     check_arguments(arguments)
     plugins = plugin_paths(arguments)
     from distil.config.store import register_schemas

@@ -14,6 +14,7 @@ from distil.checkpoints import published
 from distil.effect import going_on
 from distil.files import read_json, write_json
 from distil.redact import redact
+from distil.stopping import interrupted
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
@@ -52,13 +53,13 @@ def kept_status(folder: Path, name: str, command: str, resumes: bool = True) -> 
             logger.warning("%s could not be written: %s", STATUS, error)
 
     fresh = not (folder / STATUS).exists()
-    write("running")
     try:
+        write("running")
         yield
     except (KeyboardInterrupt, RunInterrupted) as error:
+        stopped = error if isinstance(error, RunInterrupted) else interrupted("Stopped")
         write("interrupted", str(error) or "Ctrl-C")
-        how = _how_to_go_on(folder, command, resumes)
-        raise RunInterrupted(f"{str(error) or 'Stopped.'} {how}") from None
+        raise type(stopped)(f"{stopped} {_how_to_go_on(folder, command, resumes)}") from None
     except InputError as error:
         # Seen only once the data were tokenised: a run that never began leaves nothing behind. A plugin may
         # refuse as late as the last judgement: what was computed stays.

@@ -20,10 +20,11 @@ from distil.methods.base import Method
 from distil.parts import Parts
 from distil.pickles import only_numbers
 from distil.scalars import MetricsLog
+from distil.stopping import interrupted
 from distil.taught import Taught
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
-from distil.types import InputError, RunInterrupted
+from distil.types import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +131,8 @@ def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
 def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:
     """Train, from the newest checkpoint that verifies.
 
-    Raises RunInterrupted where Ctrl-C stopped it, RunFailed for a method that asks for rollouts and got none
-    and for a checkpoint that holds code.
+    Raises RunInterrupted where Ctrl-C or a signal stopped it, RunFailed for a method that asks for rollouts
+    and got none and for a checkpoint that holds code.
     """
     checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume))
     bar = ProgressBar(console, trainer.tokens_seen)
@@ -141,9 +142,9 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
         with only_numbers(checkpoint):
             trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
-        raise RunInterrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}.")
+        raise interrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}")
     if guard.asked:  # during the last step: what is left to stop is the judgement
-        raise RunInterrupted("Stopped after the last step.")
+        raise interrupted("Stopped after the last step")
     trainer.refuse_broken_student()
 
 

@@ -48,3 +48,12 @@ class RunInterrupted(DistilError):
     """The user stopped the run (Ctrl-C): a checkpoint was written, the same command goes on."""
 
     exit_code = 130
+
+
+class RunPreempted(RunInterrupted):
+    """The machine asked for its place back (SIGTERM, SIGUSR1, SIGHUP): kept as after Ctrl-C.
+
+    The code is that of ``sysexits.h`` for "try again": a scheduler may requeue the command.
+    """
+
+    exit_code = 75

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
@@ -54,6 +57,13 @@ class WindowedTrainer(CheckpointedTrainer):
     pad_id: int
     shared_vocabulary: int
     tally: Tally
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Trainer's own; what a terminal or Slurm sends to all processes of a group misses its workers."""
+        loader = super().get_train_dataloader()
+        inner: DataLoader[Any] = getattr(loader, "base_dataloader", loader)  # accelerate's wrapper is deaf
+        inner.worker_init_fn = partial(_begin_worker, inner.worker_init_fn)
+        return loader
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -160,3 +170,10 @@ class WindowedTrainer(CheckpointedTrainer):
             return own
         summed: Tensor = self.accelerator.reduce(own, reduction="sum")
         return summed
+
+
+def _begin_worker(seed: Callable[[int], None] | None, worker: int) -> None:
+    # In a group of its own: a worker that ends of the signal takes the step along that was to be saved.
+    os.setpgid(0, 0)
+    if seed is not None:
+        seed(worker)

@@ -1,4 +1,4 @@
-"""One job of a sweep: it never raises but for Ctrl-C, says in a line what it came to, leaves no memory."""
+"""One job of a sweep: it never raises but where it is stopped, says what it came to, leaves no memory."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.terminal import cut
 from distil.report.words import duration, score
+from distil.stopping import asked
 from distil.sweeps.plan import seconds_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
 from distil.types import DistilError, RunInterrupted
@@ -36,7 +37,7 @@ def run_job(
     say: Callable[[str], None] | None = None,
     tuned: Sequence[Tuned] = (),
 ) -> None:
-    """Run the job with ``overrides`` and report it. Raises KeyboardInterrupt where the user stopped it.
+    """Run the job with ``overrides`` and report it. Raises KeyboardInterrupt where it was stopped.
 
     Args:
         record: of the sweep.
@@ -67,7 +68,7 @@ def run_job(
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
     except (KeyboardInterrupt, RunInterrupted):
-        job.status, job.reason = INTERRUPTED, "Ctrl-C"
+        job.status, job.reason = INTERRUPTED, asked() or "Ctrl-C"
         raise KeyboardInterrupt from None
     except (Exception, SystemExit) as error:  # a library that calls exit must not end the other jobs
         known = isinstance(error, DistilError)

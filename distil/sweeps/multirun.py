@@ -29,6 +29,7 @@ from distil.config.store import explained, prepared
 from distil.locks import alone
 from distil.preflight import locate
 from distil.progress import Progress
+from distil.stopping import interrupted
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
@@ -59,7 +60,7 @@ def sweep(request: Request) -> None:
     """Plan, check, run, compare.
 
     Raises InputError before the first job, also where another sweep is at work in the folder, RunInterrupted
-    after Ctrl-C, DistilError where a job failed.
+    after Ctrl-C or a signal, DistilError where a job failed.
     """
     with ExitStack() as stack:
         stack.enter_context(initialize_config_dir(str(request.conf), version_base=request.version_base))
@@ -194,9 +195,8 @@ def _config_of(master: DictConfig, overrides: list[str]) -> ExperimentConfig | I
 def _stopped(record: SweepRecord, request: Request) -> RunInterrupted:
     jobs = record.end(INTERRUPTED)
     done = sum(job.status == DONE for job in jobs)
-    return RunInterrupted(
-        f"Stopped with {done} of {len(jobs)} jobs done. The same command goes on:\n  {request.command}"
-    )
+    stopped = interrupted(f"Stopped with {done} of {len(jobs)} jobs done")
+    return type(stopped)(f"{stopped} The same command goes on:\n  {request.command}")
 
 
 def _is(config: DictConfig, plugin: type) -> bool:

@@ -1,0 +1,106 @@
+"""Signals by which a machine asks for its place back: SIGTERM, SIGUSR1 (Slurm), SIGHUP (a closed terminal).
+
+The first of them stops a run as Ctrl-C does, and ends it with an exit code of its own. Training puts it off
+until the step is done and saved; elsewhere a run stops at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from distil.ranks import world_size
+from distil.types import RunInterrupted, RunPreempted
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+
+
+class Stopped(KeyboardInterrupt):
+    """One of SIGNALS came; its name is the message."""
+
+
+_asked: str | None = None
+_deferred = 0
+_terminal: list[int] = []
+"""Descriptors of a terminal; one that is gone no longer says that it is one."""
+
+
+def asked() -> str | None:
+    """The signal that asked this process to stop, if one did."""
+    return _asked
+
+
+def interrupted(what: str) -> RunInterrupted:
+    """``what`` happened, as the error of who asked for it: the user, or the machine."""
+    return RunPreempted(f"{what} ({_asked}).") if _asked else RunInterrupted(f"{what}.")
+
+
+@contextmanager
+def heard() -> Iterator[None]:
+    """While inside, the first of SIGNALS raises Stopped; those after it change nothing, so that the end is
+    written.
+
+    One that is ignored (nohup), or that somebody else has taken (submitit, a notebook), stays theirs. Of
+    several processes each has the handlers that ``ranks`` gives it. Outside the main thread nothing changes.
+    """
+    global _asked
+    _asked = None
+    _terminal[:] = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+    taken = []
+    if world_size() == 1:
+        for one in SIGNALS:
+            with suppress(ValueError):  # not the main thread
+                if signal.getsignal(one) is signal.SIG_DFL:
+                    signal.signal(one, _hear)
+                    taken.append(one)
+    try:
+        yield
+    finally:
+        for one in taken if _asked is None else ():  # else it may come again while the process ends
+            signal.signal(one, signal.SIG_DFL)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """While inside, a signal raises nothing: whoever is inside looks at ``asked`` where it suits."""
+    global _deferred
+    _deferred += 1
+    try:
+        yield
+    finally:
+        _deferred -= 1
+
+
+def _hear(number: int, _frame: FrameType | None) -> None:
+    global _asked
+    if _asked is not None:
+        return
+    _asked = signal.Signals(number).name
+    if number == getattr(signal, "SIGHUP", None):
+        _let_go_of_terminal()
+    if not _deferred:
+        raise Stopped(_asked)
+    # Not print(): it may have been interrupted itself.
+    with suppress(OSError):
+        os.write(2, f"\n{_asked}: stopping after this step, with a checkpoint.\n".encode())
+
+
+def _let_go_of_terminal() -> None:
+    """It is gone: what is written there fails, and so would the run."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in _terminal:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def _as_before() -> None:
+    """A forked child (a worker that loads data) ends by signals as any process does."""
+    for one in SIGNALS:
+        if signal.getsignal(one) is _hear:
+            signal.signal(one, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_as_before)
