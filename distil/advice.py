@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from distil.adapters.base import ADAPTERS, Adapter
 from distil.config.schema import ExperimentConfig
 from distil.divergences import forward_kl
 from distil.losses import Term, cross_entropy
@@ -13,6 +15,7 @@ USUAL_TEMPERATURES = (1.0, 5.0)
 
 def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:
     """One line for each odd thing about a run of ``steps`` optimizer steps with these ``terms``."""
+    adapter: Adapter[Any] = ADAPTERS.get(config.peft.name).factory(config.peft)
     said = []
     if warmup_steps >= steps:
         said.append(
@@ -32,5 +35,11 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
         said.append(
             f"method.temperature={', '.join(map(str, odd))} is unusual: "
             f"{low:g} to {high:g} is where it helps."
+        )
+    rate, (slow, fast) = config.trainer.learning_rate, adapter.usual_rates
+    if rate is not None and not slow <= rate <= fast:
+        said.append(
+            f"trainer.learning_rate={rate:g} is unusual with peft={config.peft.name}: it learns "
+            f"between {slow:g} and {fast:g}."
         )
     return said

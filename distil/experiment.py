@@ -121,7 +121,7 @@ def _run_first(
     _open_folder(folder, config, command, tuned)
     with _reported(folder), log_file(folder / "run.log"):
         with (
-            kept_status(folder, name, command, config.run.resume),
+            kept_status(folder, name, command, config.run.resume, config.trainer.with_less_memory()),
             ExitStack() as started,
             ranks.one_failure(),
         ):

@@ -84,6 +84,7 @@ def run_stages(
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
         train(trainer, folder, config, console)
+        notes += trainer.broken_steps.notes() + list(trainer.watch.said.values())
     student, heard = trainer.shells.filled(parts.student), trainer.shells.filled(taught.test)
     if not ranks.is_main():
         return

@@ -34,10 +34,13 @@ def status_of(folder: Path) -> str | None:
 
 
 @contextmanager
-def kept_status(folder: Path, name: str, command: str, resumes: bool = True) -> Iterator[None]:
+def kept_status(
+    folder: Path, name: str, command: str, resumes: bool = True, less_memory: str = ""
+) -> Iterator[None]:
     """Keep ``status.json`` true: running, then done, interrupted or failed with the reason.
 
     ``resumes``: ``run.resume`` of the run. Where it is false, ``command`` would remove the checkpoints.
+    ``less_memory``: what to give where memory runs out.
     """
     status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
 
@@ -72,7 +75,7 @@ def kept_status(folder: Path, name: str, command: str, resumes: bool = True) -> 
         write("failed", str(error))
         raise
     except Exception as error:
-        failure = known_failure(error)
+        failure = known_failure(error, less_memory)
         write("failed", str(failure or f"{type(error).__name__}: {error}"))
         if failure is not None:
             raise failure from error
@@ -94,15 +97,13 @@ def _computed(folder: Path) -> bool:
     return bool(published(folder / "checkpoints")) or any((folder / name).exists() for name in COMPUTED)
 
 
-def known_failure(error: Exception) -> RunFailed | None:
+def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
     """The user's word for failures of the machine; None for what is a mistake of ours."""
     text = str(error)
     if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
         return RunFailed(
-            "Out of memory. Halve trainer.per_device_train_batch_size and double "
-            "trainer.gradient_accumulation_steps: the result stays the same. Shorter rows "
-            "(data.max_length) and "
-            f"eval.batch_size help too. ({text.splitlines()[0] if text else 'MemoryError'})"
+            f"Out of memory ({text.splitlines()[0] if text else 'MemoryError'}). {less_memory} Shorter rows "
+            "(data.max_length) and, where models are judged, a smaller eval.batch_size help too."
         )
     if _is_disk_full(error):
         return RunFailed(

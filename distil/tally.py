@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,10 +19,11 @@ class Tally:
     rollout_tokens: int = 0
     rollouts: int = 0
 
-    def add(self, name: str, value_sum: Tensor, tokens: int) -> None:
-        """Add the sum of one term over ``tokens`` scored tokens."""
-        self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
-        self.tokens[name] = self.tokens.get(name, 0) + tokens
+    def add_terms(self, names: Sequence[str], sums_K: Tensor, tokens: int) -> None:
+        """Add the sum of each term over ``tokens`` scored tokens."""
+        for name, value_sum in zip(names, sums_K, strict=True):
+            self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
+            self.tokens[name] = self.tokens.get(name, 0) + tokens
 
     def means(self, over_ranks: Callable[[Tensor], Tensor] = lambda own: own) -> dict[str, float]:
         """Mean of each term per scored token since the last call (nats); starts afresh.

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from distil import ranks
+from distil.broken_steps import BrokenSteps
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
@@ -28,6 +29,7 @@ from distil.methods.base import Method
 from distil.sharded import reshard, shard_frozen
 from distil.tally import Tally
 from distil.types import REFERENCE, ROLLOUT, RunFailed, Sequences
+from distil.watch import Watch
 from distil.windows import TrainRows, WindowedTrainer
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ class DistillationTrainer(WindowedTrainer):
         self.evaluate_student = evaluate_student
         self.cached = cached
         self.tally = Tally()
+        self.watch = Watch()
+        self.kept["watch"] = self.watch
+        self.set_broken_steps(BrokenSteps())
+        self._broken: tuple[str, float] | None = None
         self._student_forward: Forward | None = None
         self.packing = packing
         self._teacher_forward = None if teacher is None else Forward(teacher, packing=packing)
@@ -103,6 +109,15 @@ class DistillationTrainer(WindowedTrainer):
         if teacher is not None and ranks.sharded():
             self.shells.keep(teacher)
             shard_frozen(teacher)
+
+    def set_broken_steps(self, broken_steps: BrokenSteps) -> None:
+        """Say what becomes of steps whose loss or gradient is no number; without this, training stops."""
+        self.broken_steps = broken_steps
+        self.kept["broken_steps"] = broken_steps
+        self.callback_handler.callbacks = [
+            each for each in self.callback_handler.callbacks if not isinstance(each, BrokenSteps)
+        ]
+        self.add_callback(broken_steps)
 
     def refuse_broken_student(self) -> None:
         """Raise RunFailed, once training is over, for a student that nobody should take for a trained one:
@@ -133,20 +148,29 @@ class DistillationTrainer(WindowedTrainer):
             self._student_forward = Forward(model, self.accelerator.unwrap_model(model), self.packing)
         terms = self.terms()
         loss: Tensor = torch.zeros((), device=self.args.device)
+        scored = []
         for sequences, batch in ((REFERENCE, inputs), (ROLLOUT, inputs.get("rollout"))):
             mine = [term for term in terms if term.sequences is sequences]
             if mine and batch is not None:
-                loss = loss + self._score(mine, sequences, batch, inputs["counts"][sequences.value])
-        if not torch.isfinite(loss):
-            rows = [int(i) for i in inputs["index"]]
-            raise RunFailed(
-                f"The loss of step {self.state.global_step + 1} is {loss.item()}; training rows {rows}."
-            )
+                part, sums_K, tokens = self._score(mine, sequences, batch)
+                loss = loss + part / inputs["counts"][sequences.value].clamp(min=1)
+                scored.append((mine, sums_K, tokens))
+        if torch.isfinite(loss):
+            for mine, sums_K, tokens in scored:
+                self.tally.add_terms([term.name for term in mine], sums_K, tokens)
+        else:
+            self._broken = "loss", loss.item()
+            if not self.broken_steps.most:  # at once: the micro-batch is known
+                self._meet_broken([inputs])
+            loss = torch.nan_to_num(loss, 0.0, 0.0, 0.0)  # out of the mean that is logged
         # Data parallelism averages gradients over ranks; the count was over all of them.
         scaled: Tensor = loss * self.args.world_size
         return scaled
 
-    def _score(self, terms: list[Term], sequences: Sequences, batch: dict[str, Any], count: Tensor) -> Tensor:
+    def _score(
+        self, terms: list[Term], sequences: Sequences, batch: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, int]:
+        """Weighted sum of the terms over a batch, the sum of each, and the scored tokens."""
         assert self._student_forward is not None
         ids_BT, mask_BT = batch["input_ids"], batch["attention_mask"]
         scored_BT, targets_N = scored_and_targets(batch["labels"])
@@ -159,9 +183,7 @@ class DistillationTrainer(WindowedTrainer):
             loss, sums_K = score(student, targets_N, terms, teacher, self.shared_vocabulary)
         if self.teacher is not None and ranks.sharded():
             reshard(self.teacher)
-        for term, value in zip(terms, sums_K, strict=True):
-            self.tally.add(term.name, value, targets_N.numel())
-        return loss / count.clamp(min=1)
+        return loss, sums_K, targets_N.numel()
 
     @torch.no_grad()
     def _asked(self, ids_BT: Tensor, mask_BT: Tensor, scored_BT: Tensor) -> Dense:
@@ -185,9 +207,24 @@ class DistillationTrainer(WindowedTrainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm: Any = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]  # Trainer's own
         value = float(norm)
-        if not math.isfinite(value) and not self.args.fp16:  # fp16's scaler meets infinities by design
-            raise RunFailed(f"The gradient of step {self.state.global_step + 1} is {value}.")
-        return norm
+        # fp16's scaler meets infinities by design.
+        if self._broken is None and not math.isfinite(value) and not self.args.fp16:
+            self._broken = "gradient", value
+        if self.broken_steps.most:  # a loss is that of one process, the step is everybody's
+            broken = ranks.any_of(self._broken is not None)
+        else:
+            broken = self._broken is not None
+        if not broken:
+            return norm
+        self._meet_broken(self.window)
+        model.zero_grad()  # the optimizer has nothing to do
+        return 0.0
+
+    def _meet_broken(self, window: Sequence[dict[str, Any]]) -> None:
+        """Leave the step out, or raise RunFailed."""
+        what, value = self._broken or ("gradient", math.nan)
+        self._broken = None
+        self.broken_steps.meet(self.state.global_step + 1, what, value, window)
 
     # ---- evaluation during training
 
@@ -209,9 +246,12 @@ class DistillationTrainer(WindowedTrainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each term's mean since the last log (nats per scored token) to what Trainer logs."""
+        """Add to what Trainer logs: each term's mean since the last log (nats per scored token), and what
+        rollouts are like."""
         if "loss" in logs:
             logs |= self.tally.means(self._over_ranks)
+            limit = self.rollouts.max_new_tokens
+            logs |= self.watch.look(self.state.global_step, logs["loss"], limit, self._over_ranks)
         super().log(logs, start_time)
 
     # ---- what a checkpoint holds besides Trainer's own state

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from distil import checkpoints, ranks
 from distil.advice import advice
 from distil.anatomy import is_adapted
+from distil.broken_steps import FILE, BrokenSteps
 from distil.callbacks import InterruptGuard, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id, score_rows
@@ -112,6 +113,8 @@ def build_trainer(
         evaluate_student=evaluate_student,
         cached=taught.train,
     )
+    row_numbers = parts.splits.train["row"][:]
+    trainer.set_broken_steps(BrokenSteps(config.run.max_skipped_steps, folder / FILE, row_numbers))
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
     if ranks.is_main():
         trainer.add_callback(log)

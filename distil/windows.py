@@ -21,6 +21,7 @@ from distil.rollouts import generate, uniforms
 from distil.saving import CheckpointedTrainer
 from distil.tally import Tally
 from distil.types import IGNORE_INDEX, REFERENCE, ROLLOUT
+from distil.watch import Watch
 
 
 class TrainRows(torch.utils.data.Dataset[dict[str, Any]]):
@@ -57,6 +58,9 @@ class WindowedTrainer(CheckpointedTrainer):
     pad_id: int
     shared_vocabulary: int
     tally: Tally
+    watch: Watch
+    window: Sequence[dict[str, Any]] = ()
+    """The micro-batches of the step at hand."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Trainer's own; what a terminal or Slurm sends to all processes of a group misses its workers."""
@@ -81,6 +85,7 @@ class WindowedTrainer(CheckpointedTrainer):
         counts = self._count(window, fresh)
         for batch in window:
             batch["counts"] = counts
+        self.window = window
         return window, None
 
     def terms(self) -> tuple[Term, ...]:
@@ -135,6 +140,8 @@ class WindowedTrainer(CheckpointedTrainer):
                 vocabulary=self.shared_vocabulary,
             )
         self.shells.emptied()
+        references = [row[len(prompt) :] for row, prompt in zip(self._ids(indices), prompts, strict=True)]
+        self.watch.see(generated, references)
         rows = [
             {
                 "input_ids": prompt + response.ids,
@@ -148,6 +155,9 @@ class WindowedTrainer(CheckpointedTrainer):
             rolled["labels"][count:] = IGNORE_INDEX
             batch["rollout"] = {key: value.to(self.args.device) for key, value in rolled.items()}
             start += size
+
+    def _ids(self, indices: Sequence[int]) -> list[list[int]]:
+        return [self.train_rows[i]["input_ids"] for i in indices]
 
     def _count(self, window: list[dict[str, Any]], fresh: Sequence[int]) -> dict[str, Tensor]:
         """Scored tokens of each kind of sequence, over the window and all ranks."""

@@ -29,6 +29,8 @@ class Adapter(ABC, Generic[C]):
     """What it needs beside the core; all of them come with ``distil-runner[adapters]``."""
     gradient_checkpointing: ClassVar[bool] = True
     """Whether it trains under gradient checkpointing."""
+    usual_rates: ClassVar[tuple[float, float]] = (1e-5, 5e-2)
+    """Learning rates between which nobody is warned: wide, for widths from 64 to 8,192."""
     virtual_tokens: ClassVar[bool] = False
     """Whether it learns a prompt: positions before those of the row."""
 

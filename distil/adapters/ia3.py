@@ -40,6 +40,7 @@ class Ia3(Adapter[Ia3Config]):
     """Learnt factors: hardly any parameters, no extra product."""
 
     peft_type = "IA3"
+    usual_rates = (1e-4, 0.5)
 
     def wrap(
         self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None

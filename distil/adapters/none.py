@@ -24,6 +24,7 @@ class NoAdapter(Adapter[NoneConfig]):
     """Full fine-tuning."""
 
     packages = ()
+    usual_rates = (1e-7, 2e-2)
 
     def wrap(
         self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None

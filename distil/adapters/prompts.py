@@ -33,6 +33,7 @@ class PromptLearning(Adapter[P]):
     """An adapter whose parameters are a prompt."""
 
     virtual_tokens = True
+    usual_rates = (1e-4, 1.0)
 
     def check_context(self, student: PreTrainedModel) -> None:
         """Raise InputError where the learnt positions leave no room for a row."""

@@ -235,6 +235,9 @@ class RunConfig:
     packing: bool = False
     """Lay the rows of a batch end to end, so that no padding is computed. The same losses to rounding; faster
     the more the lengths of rows differ."""
+    max_skipped_steps: int = 0
+    """How many steps whose loss or gradient is nan or infinite may be left out; at one more the run fails.
+    ``broken_steps.jsonl`` keeps the rows of each."""
     detect_anomaly: bool = False
     """Stop at the operation whose gradient is NaN, and name it (torch's detect_anomaly; slow)."""
     plugins: list[str] = field(default_factory=list)
@@ -243,6 +246,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         check(
             self.threads is None or self.threads >= 1, f"run.threads must be at least 1, got {self.threads}."
+        )
+        check(
+            self.max_skipped_steps >= 0,
+            f"run.max_skipped_steps must be at least 0, got {self.max_skipped_steps}.",
         )
 
 

@@ -53,6 +53,9 @@ OURS: dict[str, str] = {
 }
 """Fields that the runner sets itself, and what a user gives instead."""
 
+USUAL_BATCH = 8
+"""Of transformers, where ``per_device_train_batch_size`` is not given."""
+
 SYNONYMS = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -104,6 +107,21 @@ class TrainerConfig(TrainingFields):
                 check_choice(f"trainer.{key}", value, choices)
         self._check_pairs()
 
+    def with_less_memory(self) -> str:
+        """What to give for the same result in less memory."""
+        batch = self.per_device_train_batch_size or USUAL_BATCH
+        if batch == 1:
+            return (
+                "trainer.per_device_train_batch_size is 1 already. Shorter rows (data.max_length), "
+                "trainer.gradient_checkpointing=true or an adapter (peft=lora, peft=qlora) take less."
+            )
+        factor = next(n for n in range(2, batch + 1) if batch % n == 0)
+        steps = factor * (self.gradient_accumulation_steps or 1)
+        return (
+            f"trainer.per_device_train_batch_size={batch // factor} "
+            f"trainer.gradient_accumulation_steps={steps} gives the same result in less memory."
+        )
+
     def _check_range(self, key: str, holds: Any, rule: str) -> None:
         value = getattr(self, key)
         if value is not None:
@@ -116,9 +134,8 @@ class TrainerConfig(TrainingFields):
     def _check_pairs(self) -> None:
         check(
             not self.auto_find_batch_size,
-            "trainer.auto_find_batch_size=true changes the result with the machine. Where memory runs out, "
-            "halve trainer.per_device_train_batch_size and double trainer.gradient_accumulation_steps: "
-            "the result stays the same.",
+            "trainer.auto_find_batch_size=true changes the result with the machine. Where memory runs out: "
+            f"{self.with_less_memory()}",
         )
         check(
             not (self.bf16 and self.fp16),

@@ -55,6 +55,12 @@ def validate(config: ExperimentConfig) -> None:
     for metric in config.eval.metrics:
         METRICS.get(metric)
     _check_teacher_cache(config, method.factory(config.method))
+    check(
+        not (config.run.max_skipped_steps and config.trainer.fp16),
+        f"run.max_skipped_steps={config.run.max_skipped_steps} with trainer.fp16=true: its scaler leaves out "
+        "steps by itself, and a loss that is no number stops the run. Take trainer.bf16=true, or "
+        "run.max_skipped_steps=0.",
+    )
     teacher, student = config.model.teacher.path, config.model.student.path
     if method.factory(config.method).needs_teacher:
         check(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from distil.adapters.base import ADAPTERS
+from distil.adapters.none import NoneConfig
 from distil.advice import advice
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig
+from distil.config.trainer import TrainerConfig
 from tests.training import build_method
 
 
 def said(method: str, steps: int = 100, warmup: int = 10, init: str = "pretrained", **keys: float) -> str:
     model = ModelConfig(name="any", student=StudentConfig(init=init))
-    config = ExperimentConfig(method=build_method(method).config, model=model)
+    config = ExperimentConfig(method=build_method(method).config, model=model, peft=NoneConfig())
     return " ".join(advice(config, build_method(method, **keys).terms(0), steps, warmup))
 
 
@@ -37,3 +40,27 @@ def test_random_student_under_mode_seeking_objectives() -> None:
 def test_odd_temperature() -> None:
     assert "method.temperature=0.5" in said("kd", temperature=0.5)
     assert said("kd", temperature=0.5, kd_loss_weight=0.0) == "", "a divergence that weighs nothing"
+
+
+@pytest.mark.parametrize(
+    ("peft", "rate", "odd"),
+    [
+        ("none", 3e-3, False),
+        ("none", 3e-1, True),
+        ("lora", 2e-4, False),
+        ("lora", 1e-6, True),
+        ("qlora", 2e-4, False),
+        ("ia3", 5e-5, True),
+        ("prompt", 5e-5, True),
+        ("prefix", 1e-2, False),
+    ],
+)
+def test_a_rate_that_is_another_adapters(peft: str, rate: float, odd: bool) -> None:
+    """A prompt learns nothing at the rate of full fine-tuning, which diverges at that of a prompt."""
+    config = ExperimentConfig(
+        method=build_method("kd").config,
+        peft=ADAPTERS.get(peft).config(),
+        trainer=TrainerConfig(learning_rate=rate),
+    )
+    told = " ".join(advice(config, build_method("kd").terms(0), 100, 10))
+    assert (f"trainer.learning_rate={rate:g} is unusual with peft={peft}" in told) is odd

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from distil.config.trainer import TrainerConfig
 from distil.status import kept_status, known_failure
 from distil.types import InputError, RunFailed, RunInterrupted
 
@@ -21,9 +22,9 @@ def test_out_of_memory_is_told_with_the_way_out() -> None:
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**52)
     for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
-        failure = known_failure(error)
+        failure = known_failure(error, TrainerConfig().with_less_memory())
         assert failure is not None
-        assert "gradient_accumulation_steps" in str(failure)
+        assert "per_device_train_batch_size=4 trainer.gradient_accumulation_steps=2" in str(failure)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")

@@ -87,6 +87,26 @@ def test_pairs_that_exclude_each_other() -> None:
     assert TrainerConfig(auto_find_batch_size=False).auto_find_batch_size is False
 
 
+@pytest.mark.parametrize(
+    ("batch", "steps", "wanted"),
+    [(16, 2, (8, 4)), (9, None, (3, 3)), (None, None, (4, 2)), (7, 3, (1, 21)), (1, 4, None)],
+)
+def test_less_memory_is_the_same_batch_in_more_parts(
+    batch: int | None, steps: int | None, wanted: tuple[int, int] | None
+) -> None:
+    config = TrainerConfig(per_device_train_batch_size=batch, gradient_accumulation_steps=steps)
+    told = config.with_less_memory()
+    if wanted is None:
+        assert "is 1 already" in told
+        return
+    assert f"per_device_train_batch_size={wanted[0]} trainer.gradient_accumulation_steps={wanted[1]} " in told
+    assert wanted[0] * wanted[1] == (batch or 8) * (steps or 1)
+    with pytest.raises(InputError, match=f"per_device_train_batch_size={wanted[0]} "):
+        TrainerConfig(
+            per_device_train_batch_size=batch, gradient_accumulation_steps=steps, auto_find_batch_size=True
+        )
+
+
 def test_checkpoints_hold_all_that_a_run_needs_to_go_on() -> None:
     """Without the optimizer a resumed run would end in other weights."""
     with pytest.raises(InputError, match="save_only_model"):

@@ -1,0 +1,143 @@
+"""A step that is no number stops the run, or leaves no trace in weights and optimizer but its count."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedModel, TrainerCallback
+
+from distil.broken_steps import FILE, BrokenSteps
+from distil.trainer import DistillationTrainer
+from distil.types import RunFailed
+from tests.training import Setup, build_method, distance, losses, random_rows, tiny_llama
+
+POISON = 63
+"""A token of which the teacher knows nothing but NaN."""
+POISONED = (5, 17)
+"""Rows that begin with it."""
+
+
+def rows() -> list[dict[str, Any]]:
+    made = random_rows(24)
+    for i, row in enumerate(made):
+        for key in ("input_ids", "prompt_ids", "labels"):
+            row[key] = [2 if token == POISON else token for token in row[key]]
+        if i in POISONED:
+            row["input_ids"][0] = row["prompt_ids"][0] = POISON
+    return made
+
+
+def poisoned_teacher(_student: PreTrainedModel) -> PreTrainedModel:
+    teacher = tiny_llama(2, width=24, layers=3, tied=False).eval().requires_grad_(False)
+    teacher.get_input_embeddings().weight[POISON] = torch.nan
+    return teacher
+
+
+class Steps(TrainerCallback):
+    """The weights after each step."""
+
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self.trainer = trainer
+        self.weights = [self._now()]
+
+    def _now(self) -> torch.Tensor:
+        return torch.cat([p.detach().flatten() for p in self.trainer.model.parameters()])
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.weights.append(self._now())
+
+
+def trained(folder: Path, most: int, resume: Path | None = None, **keys: Any) -> tuple[Any, Steps]:
+    method = build_method(keys.pop("method", "kd"))
+    options = {"shared_vocabulary": POISON}  # so that no rollout writes it
+    keys = {"steps": 6, "options": options} | keys
+    setup = Setup(method, folder, rows=rows(), teacher=poisoned_teacher, **keys)
+    trainer = setup.trainer()
+    trainer.set_broken_steps(BrokenSteps(most, folder / FILE, rows=list(range(100, 124))))
+    steps = Steps(trainer)
+    trainer.add_callback(steps)
+    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+    return trainer, steps
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(4, 1), (2, 2)])
+@pytest.mark.parametrize("method", ["kd", "gkd"])
+def test_a_step_that_is_left_out_changes_nothing(
+    method: str, batch: int, accumulation: int, tmp_path: Path
+) -> None:
+    """Also where one micro-batch of two is broken; weight decay and momentum rest too."""
+    trainer, steps = trained(tmp_path, 2, method=method, batch=batch, accumulation=accumulation)
+    records = kept(tmp_path)
+    broken = [record["step"] for record in records]
+    assert len(broken) == len(set(broken)) == trainer.broken_steps.skipped > 0
+    for number, (before, after) in enumerate(zip(steps.weights, steps.weights[1:], strict=False), 1):
+        assert torch.equal(before, after) is (number in broken), f"step {number}"
+    state = next(iter(trainer.optimizer.optimizer.state.values()))
+    assert int(state["step"]) == 6 - len(broken)
+    named = {row - 100 for record in records for row in record["rows"]}
+    assert set(POISONED) <= named, "the file names the rows by their number in the source"
+    assert all(len(record["rows"]) == 4 for record in records), "the whole window"
+    assert all(("rollouts" in record) == (method == "gkd") for record in records)
+    assert all(value == value for value in losses(trainer)), "no nan in the logged mean"
+    terms = [value for line in trainer.state.log_history for key, value in line.items() if "per_token" in key]
+    assert terms
+    assert all(value == value for value in terms)
+    assert [f"{len(broken)} step" in note for note in trainer.broken_steps.notes()] == [True]
+
+
+def test_at_most_so_many(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"Left out before: 1.*max_skipped_steps=10"):
+        trained(tmp_path, 1)
+    assert len(kept(tmp_path)) == 2, "the one that stopped it is kept too"
+
+
+def test_without_leave_the_first_stops(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"The loss of step \d is nan; training rows \[.*\] \(broken_steps"):
+        trained(tmp_path, 0, batch=2, accumulation=2)
+    (record,) = kept(tmp_path)
+    assert len(record["rows"]) == 2, "the micro-batch that was met"
+    assert {row - 100 for row in record["rows"]} & set(POISONED)
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_gradient_that_is_no_number(most: int, tmp_path: Path) -> None:
+    """The loss is fine; the rows are those of the whole step."""
+    trainer = Setup(build_method("sft"), tmp_path, batch=2, accumulation=2).trainer()
+    trainer.set_broken_steps(BrokenSteps(most, tmp_path / FILE))
+    calls: list[int] = []
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        calls.append(trainer.state.global_step)
+        return torch.full_like(gradient, torch.inf) if trainer.state.global_step == 1 else gradient
+
+    next(trainer.model.parameters()).register_hook(spoil)
+    if most:
+        trainer.train()
+        assert trainer.broken_steps.skipped == 1
+        assert 2 in calls, "and training went on"
+    else:
+        with pytest.raises(RunFailed, match=r"The gradient of step 2 is (nan|inf)"):
+            trainer.train()
+    (record,) = kept(tmp_path)
+    assert (record["step"], record["what"], len(record["rows"])) == (2, "gradient", 4)
+
+
+def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
+    """Gone on from any checkpoint: the same weights, the same count, no step in the file twice."""
+    arguments = {"save_strategy": "steps", "save_steps": 1}
+    whole, steps = trained(tmp_path, 2, arguments=arguments)
+    records = kept(tmp_path)
+    for at in (1, records[0]["step"], 5):
+        resumed, _ = trained(tmp_path, 2, tmp_path / f"checkpoint-{at}", arguments=arguments)
+        assert distance(whole.model, resumed.model) == 0
+        assert resumed.broken_steps.skipped == whole.broken_steps.skipped
+        assert kept(tmp_path) == records
+    assert len(steps.weights) == 7
