@@ -10,6 +10,7 @@ import importlib
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,9 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
+from distil.printable import printable
 from distil.ranks import is_main, sharded, world_size
+from distil.redact import redact
 from distil.registry import unknown_name
 from distil.types import DistilError, InputError
 
@@ -59,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _verb(arguments)
     except DistilError as error:
         if is_main():  # the others have told it
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {_safe(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
         if is_main():
@@ -68,6 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception:  # a mistake of ours or of a library: all of it, but for secrets
+        print(_safe(traceback.format_exc()), end="", file=sys.stderr)
+        return 1
+
+
+def _safe(text: str) -> str:
+    """``text`` without secrets, and without what would steer a terminal."""
+    return printable(redact(text))
 
 
 def _verb(arguments: list[str]) -> int:

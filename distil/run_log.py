@@ -7,15 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from distil.printable import printable
 from distil.redact import redact
 
 
 class _Redacted(logging.Formatter):
-    """Libraries log addresses and paths as they were given, secrets and all."""
+    """Libraries log addresses and paths as they were given, secrets and all, and texts of data with them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text: str = redact(super().format(record))
-        return text
+        return printable(redact(super().format(record)))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distil.cards.text import front
+from distil.cards.text import code, front, plain
 
 
 def run_card(title: str, command: str, base: Mapping[str, Any] | None) -> str:
@@ -16,7 +16,7 @@ def run_card(title: str, command: str, base: Mapping[str, Any] | None) -> str:
         how = f"""
 ## What is in here
 
-An adapter ({base["peft"]}) on {stands_on}. `distil generate` and `distil evaluate`
+An adapter ({base["peft"]}) on {plain(stands_on)}. `distil generate` and `distil evaluate`
 load the run that it belongs to, base and all; `distil merge` writes base and adapter as one plain model,
 where they can be merged, and with `--base-only` the base alone:
 
@@ -25,13 +25,11 @@ distil merge RUN_FOLDER --output FOLDER
 ```
 """
     return f"""{front("transformers" if base is None else "peft")}
-# {title}
+# {plain(title)}
 
 A student distilled with distil-runner. The command that made it:
 
-```
-{command}
-```
+{code(command)}
 {how}
 Its scores beside those of its teacher and of the untouched student are in `results.json` of the run.
 For others, `distil export RUN_FOLDER` writes it with a card that shows them and names no folder of yours.
@@ -49,7 +47,7 @@ def base_card(base: str, kept: Sequence[int] | None, adapter: tuple[str, str], c
     """
     kind, folder = adapter
     return f"""{front("transformers")}
-# The base under an adapter: {base}{_of_which(kept)}
+# The base under an adapter: {plain(base)}{_of_which(kept)}
 
 Untouched by distillation. The adapter ({kind}) goes on it:
 `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(THIS_FOLDER), {folder})`.
@@ -59,9 +57,9 @@ Untouched by distillation. The adapter ({kind}) goes on it:
 def merged_card(title: str, base: str, kind: str, command: str) -> str:
     """Of an adapter of the library, merged into its base."""
     return f"""{front("transformers")}
-# {title}
+# {plain(title)}
 
-An adapter ({kind}) that the library of distil-runner trained, merged into its base, {base}. How it was
+An adapter ({kind}) that the library of distil-runner trained, merged into its base, {plain(base)}. How it was
 trained is in the README of the adapter. {_made_by(command)}"""
 
 
@@ -71,4 +69,4 @@ def _of_which(kept: Sequence[int] | None) -> str:
 
 def _made_by(commands: str) -> str:
     many = len(commands.splitlines()) > 1
-    return f"The command{'s' if many else ''} that wrote this folder:\n\n```\n{commands}\n```\n"
+    return f"The command{'s' if many else ''} that wrote this folder:\n\n{code(commands)}\n"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from distil.cards.text import front
+from distil.cards.text import code, front, plain
 
 if TYPE_CHECKING:
     from distil.api.past import Past
@@ -28,7 +29,7 @@ def library_card(
         base: what an adapter stands on; None: all of a model is here.
     """
     return f"""{front("transformers" if base is None else "peft")}
-# {student}, a student of {teacher}
+# {plain(student)}, a student of {plain(teacher)}
 
 {_made(kind, past, command)}
 
@@ -57,9 +58,7 @@ config = DistillationConfig.load("{CONFIG}")
     return f"""{told}
 The same on the command line, where DATA is a folder that `DatasetDict.save_to_disk` wrote, or a hub name:
 
-```bash
-{command}
-```"""
+{code(command, "bash")}"""
 
 
 def _loading(base: Mapping[str, Any] | None) -> str:
@@ -71,13 +70,13 @@ model = AutoModelForCausalLM.from_pretrained(FOLDER)
 ```
 """
     path = base["model"]["path"]
-    return f"""An adapter ({base["peft"]}) on {path}:
+    return f"""An adapter ({base["peft"]}) on {plain(path)}:
 
 ```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{path}"), FOLDER)
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({json.dumps(path)}), FOLDER)
 ```
 
 As one plain model, where its kind can be merged:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from distil.cards.text import facts_table, plain
+from distil.cards.text import code, facts_table, plain
 from distil.methods.base import METHODS
 from distil.report import words
 from distil.report.run_directory import mapping, number
@@ -36,7 +36,7 @@ def making_parts(subject: Subject) -> Iterator[str]:
     yield "## How it was made"
     yield _objective(subject.config)
     yield facts_table(_facts(subject))
-    yield f"```bash\n{shareable_command(subject.record.command)}\n```"
+    yield code(shareable_command(subject.record.command), "bash")
     yield f"[config.yaml](config.yaml) holds every setting. {_versions(subject.record)}".strip()
 
 

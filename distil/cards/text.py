@@ -22,8 +22,13 @@ def plain(text: str) -> str:
 def fenced(text: str) -> str:
     """``text`` in a fence that nothing in it closes, cut after ``LONGEST`` characters."""
     text = text.strip() if len(text) <= LONGEST else f"{text[:LONGEST].strip()} …"
+    return code(text or "(empty)", "text")
+
+
+def code(text: str, language: str = "") -> str:
+    """``text`` whole, as code, in a fence that nothing in it closes."""
     fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
-    return f"{fence}text\n{text or '(empty)'}\n{fence}"
+    return f"{fence}{language}\n{text}\n{fence}"
 
 
 def table(rows: Iterable[Iterable[str]]) -> str:

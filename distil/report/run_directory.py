@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from distil.effect import going_on
 from distil.files import read_json
+from distil.printable import printable as printable
 from distil.types import InputError
 
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
@@ -153,18 +153,6 @@ def number(value: Any) -> float | None:
 def mapping(value: Any) -> Mapping[str, Any]:
     """``value`` if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
-
-
-def printable(text: str) -> str:
-    """``text`` with U+FFFD for control characters (terminal escapes), direction overrides, surrogates."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or not _hidden(c) else "\ufffd" for c in text.replace("\r\n", "\n"))
-
-
-def _hidden(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category in ("Cc", "Cs") or unicodedata.bidirectional(character) in ("LRO", "RLO", "LRE", "RLE")
 
 
 def _text(value: Any) -> str:

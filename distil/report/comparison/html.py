@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from distil.report.comparison.differences import KINDS as DIFFERENCES
 from distil.report.comparison.style import group_hues
 from distil.report.comparison.svg import definitions
 from distil.report.comparison.table import Cell, Column
-from distil.report.html import template_environment
+from distil.report.html import STYLE_DIGEST, digest, sealed, template_environment
 from distil.report.run_directory import Sample, mapping
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -32,8 +30,6 @@ MANY = 40
 def render(comparison: Comparison) -> str:
     """The page. Every text of data, models and configs is escaped by Jinja; only our own SVG is not."""
     script = (TEMPLATES / "compare.js").read_text(encoding="utf-8")
-    # The page allows this script and no other: markup that slipped in could not run.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     hues = group_hues(comparison)
     groups = [
         {
@@ -45,13 +41,14 @@ def render(comparison: Comparison) -> str:
         }
         for i, group in enumerate(comparison.groups)
     ]
-    return (
-        template_environment()
-        .get_template("compare.html.j2")
-        .render(
+    page = template_environment().get_template("compare.html.j2")
+    return sealed(
+        page.render(
             comparison=comparison,
             script=_markup(script),
-            digest=digest,
+            # The page allows this script and this style, and no other: markup that slipped in could not run.
+            script_digest=digest(script),
+            style_digest=STYLE_DIGEST,
             words=words,
             run_words=run_words,
             palette=palette,
