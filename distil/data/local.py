@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distil.scratch import scratch
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -144,17 +144,15 @@ def load_file(where: str, path: Path) -> Dataset:
     from datasets import Dataset, Features, Value, load_dataset
 
     builder = FORMATS[path.suffix.lower()]
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"data_files": str(path), "split": "train", "keep_in_memory": True}
     if builder == "csv":
-        options = {
+        options |= {
             "features": Features({name: Value("string") for name in columns or []}),
             "keep_default_na": False,
         }
     try:
-        with tempfile.TemporaryDirectory(prefix="distil-data-") as cache, quiet_datasets():
-            rows = load_dataset(
-                builder, data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True, **options
-            )
+        with scratch("data") as cache, quiet_datasets():
+            rows = load_dataset(builder, cache_dir=str(cache), **options)
     except Exception as error:  # datasets wraps whatever its readers raise
         check_file(where, path, look_bytes=None)
         cause = error.__cause__ or error

@@ -6,7 +6,6 @@ Hydra's) is given those that are left. A sweeper that finds its jobs as it goes 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from distil.config.store import explained, prepared
 from distil.locks import alone
 from distil.preflight import locate
 from distil.progress import Progress
+from distil.scratch import scratch
 from distil.stopping import interrupted
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
@@ -81,7 +81,7 @@ def sweep(request: Request) -> None:
         print("\n".join(told), flush=True)
         place = record.folder / REPORTS / "launcher"
         if _is(master.hydra.launcher, BasicLauncher):  # it makes an empty folder for each job
-            place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="distil-sweep-")))
+            place = stack.enter_context(scratch("sweep"))
         _set(master, "hydra.sweep.dir", str(place))
         try:
             launcher = Launcher(master, record, request.program, request.config_name)
