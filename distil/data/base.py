@@ -39,6 +39,9 @@ class ColumnsConfig(DataConfig):
     """The prompt as a format string over the row's columns, such as ``"Q: {question}\\nA: "``. null: with a
     chat template the prompt and, after a blank line, its context; without one a column called ``prompt`` as
     it is, and any other in the Alpaca form (``### Instruction: … ### Input: … ### Response:``)."""
+    split_special_tokens: bool = True
+    """Special tokens that a row's text spells (``<|im_end|>``, ``</s>``) are characters, so that no row ends
+    its turn or speaks in another role. false: tokens, for text that went through a template already."""
     text_prompt_tokens: int = 32
     """Raw text: how many leading tokens generation goes on from (at most half of the text)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,14 @@ _MARK = "\ue000{}\ue001"
 
 
 class Codec:
-    """A tokenizer, and what it does not say itself: how sequences start, and what text may not spell."""
+    """A tokenizer, and what it does not say itself: how sequences start, and what text may not spell.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    ``split_special_tokens``: whether special tokens that the text of data spells are characters there.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, split_special_tokens: bool = True) -> None:
         self.tokenizer = tokenizer
+        self.splits = split_special_tokens
         if tokenizer.eos_token_id is None:
             raise InputError(
                 "model.teacher.path: its tokenizer has no EOS token, so no response could end. Set eos_token "
@@ -34,12 +38,17 @@ class Codec:
         added = tokenizer.added_tokens_decoder
         self.special_ids = {token_id for token_id, token in added.items() if token.special}
         self.special_ids |= set(tokenizer.all_special_ids)
-        specials = {token.content for token in added.values() if token.special} | set(
-            tokenizer.all_special_tokens
-        )
-        self._special_text = re.compile(
-            "|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)"
-        )
+        self.guarded = self.special_ids - {tokenizer.unk_token_id}
+        """Ids that no text of data may come to (an unknown word may be any word)."""
+        self._spelt: dict[int, list[int]] = {}
+        specials = {token.content for token in added.values() if token.special}
+        self._special_text = _any_of(specials | set(tokenizer.all_special_tokens))
+
+    def guard(self, ids: Iterable[int]) -> None:
+        """Take further tokens for special: those by which a chat template writes roles, marked so or not."""
+        self.guarded |= set(ids)
+        contents = {str(self.tokenizer.convert_ids_to_tokens(i)) for i in self.guarded}
+        self._special_text = _any_of(contents | set(self.tokenizer.all_special_tokens))
 
     @cached_property
     def start_ids(self) -> list[int]:
@@ -51,7 +60,33 @@ class Codec:
 
     def data(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of text from a data set. ``<|im_end|>`` or ``</s>`` in it are characters, not tokens."""
-        return self._encode(texts, split_special_tokens=True)
+        encoded = self._encode(texts, split_special_tokens=self.splits)
+        if not self.splits:
+            return encoded
+        # Vocabularies that list a special token as a word, too, come to it from its letters.
+        return [ids if self.guarded.isdisjoint(ids) else self._broken(ids) for ids in encoded]
+
+    def _broken(self, ids: Sequence[int]) -> list[int]:
+        """``ids`` with the letters of each guarded token in its place."""
+        return [new for old in ids for new in (self._letters(old) if old in self.guarded else (old,))]
+
+    def _letters(self, token_id: int) -> list[int]:
+        if token_id not in self._spelt:
+            text = str(self.tokenizer.convert_ids_to_tokens(token_id))
+            whole = [
+                self._within(text[:1]) + self._within(text[1:]),
+                [i for c in text for i in self._within(c)],
+            ]
+            unknown = [] if self.tokenizer.unk_token_id is None else [self.tokenizer.unk_token_id]
+            self._spelt[token_id] = next((ids for ids in whole if self.guarded.isdisjoint(ids)), unknown)
+        return self._spelt[token_id]
+
+    def _within(self, text: str) -> list[int]:
+        """Ids of ``text`` where it stands within a word: without the blank that some put before all text."""
+        before, after = self._encode(["a", f"a{text}"], split_special_tokens=True)
+        if after[: len(before)] == before:
+            return after[len(before) :]
+        return self._encode([text], split_special_tokens=True)[0]
 
     def markup(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of text from a template, where ``<|im_end|>`` is the token."""
@@ -78,9 +113,26 @@ class Codec:
         )
         return decoded if isinstance(decoded, str) else "".join(decoded)
 
-    def holds_special(self, text: str) -> bool:
-        """Whether ``text`` spells one of the tokenizer's special tokens."""
+    def in_markup(self, text: str) -> bool:
+        """Whether ``text`` of a template holds special tokens."""
         return self._special_text.search(text) is not None
+
+    def holds_special(self, text: str) -> bool:
+        """Whether ``text`` spells one of the guarded tokens where that makes no token of it."""
+        if not self.splits:
+            return False
+        return any(self._special_text.search(form) is not None for form in self._forms(text))
+
+    def _forms(self, text: str) -> Iterator[str]:
+        """``text`` as it is, and as the tokenizer reads it (``＜／s＞`` may be ``</s>`` to it)."""
+        yield text
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None and backend.normalizer is not None and text:
+            yield backend.normalizer.normalize_str(text)
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
 
 
 class Chat:
@@ -99,10 +151,19 @@ class Chat:
                 "data.chat_template: the tokenizer's chat template does not write the assistant's text. "
                 "Set data.chat_template=false."
             )
+        self.codec.guard(self._role_markers(full, prompt, head))
         self.opening = head.removeprefix(prompt) if head.startswith(prompt) else ""
         """What the template writes between prompt and the assistant's own words (Qwen3: an empty thought)."""
         self.turn_end_ids = self._turn_end(tail)
         """What closes the assistant's turn (``<|im_end|>``): learnt, and nothing is scored after it."""
+
+    def _role_markers(self, full: str, prompt: str, head: str) -> set[int]:
+        """The added tokens by which the template writes turns. Some families do not mark theirs as special;
+        what it opens an answer with (an empty thought) is the answer's own."""
+        added = self.codec.tokenizer.added_tokens_decoder
+        opening = head.removeprefix(prompt) if head.startswith(prompt) else ""
+        written, opened = map(set, self.codec.markup([full, opening]))
+        return {i for i in written - opened if i in added}
 
     def _turn_end(self, tail: str) -> list[int]:
         ids = self.codec.markup([tail])[0]
@@ -124,7 +185,7 @@ class Chat:
     def responses(self, contents: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """Ids of the assistant's words (outer blanks removed) and of what closes the turn."""
         stripped = [content.strip() for content in contents]
-        if self.codec.holds_special(self.opening):
+        if self.codec.in_markup(self.opening):
             opening = self.codec.markup([self.opening])[0]
             bodies = [opening + ids for ids in self.codec.data(stripped)]
         else:

@@ -94,7 +94,7 @@ class Encoder:
         self.config = config
         self.shape = shape
         self.where = where
-        self.codec = Codec(tokenizer)
+        self.codec = Codec(tokenizer, config.split_special_tokens)
         self.chat = chat_of(config, self.codec)
         as_it_is = self.chat is None and shape.prompt == "prompt" and shape.template is None
         self.ending = ending if as_it_is else ""
