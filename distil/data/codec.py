@@ -38,7 +38,7 @@ class Codec:
         added = tokenizer.added_tokens_decoder
         self.special_ids = {token_id for token_id, token in added.items() if token.special}
         self.special_ids |= set(tokenizer.all_special_ids)
-        self.guarded = self.special_ids - {tokenizer.unk_token_id}
+        self.guarded = self.special_ids - {getattr(tokenizer, "unk_token_id", None)}
         """Ids that no text of data may come to (an unknown word may be any word)."""
         self._spelt: dict[int, list[int]] = {}
         specials = {token.content for token in added.values() if token.special}
