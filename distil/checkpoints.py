@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from distil.files import sync_folder, write_json
@@ -40,8 +41,7 @@ def publish(partial: Path, final: Path) -> None:
     if final.exists():
         raise FileExistsError(f"{final} exists already")
     (partial / MANIFEST).unlink(missing_ok=True)
-    files = [_describe(file, partial) for file in _files(partial)]
-    write_json(partial / MANIFEST, {"files": files})
+    seal(partial, _files(partial))
     for folder, _, _ in os.walk(partial, topdown=False):
         sync_folder(Path(folder))
     partial.rename(final)
@@ -52,8 +52,21 @@ def publish(partial: Path, final: Path) -> None:
         sync_folder(partial.parent)
 
 
+def seal(folder: Path, files: Iterable[Path]) -> None:
+    """Write down what ``files`` below ``folder`` hold, once they are on the disk: for ``changes``."""
+    write_json(folder / MANIFEST, {"files": [_describe(file, folder) for file in files]})
+
+
 def verify(folder: Path) -> list[str]:
     """What is wrong with checkpoint ``folder``, one line each: missing, extra, truncated or changed files."""
+    return changes(folder, others=False)
+
+
+def changes(folder: Path, *, others: bool = True) -> list[str]:
+    """What has become of the files that the manifest of ``folder`` lists, one line each where anything has.
+
+    ``others``: whether there may be files that it does not list.
+    """
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         expected = {entry["name"]: (entry["size"], entry["sha256"]) for entry in listed}
@@ -65,7 +78,8 @@ def verify(folder: Path) -> list[str]:
         file.relative_to(folder).as_posix(): file for file in _files(folder) if file != folder / MANIFEST
     }
     problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is not in the manifest" for name in found if name not in expected]
+    if not others:
+        problems += [f"{name} is not in the manifest" for name in found if name not in expected]
     for name, file in found.items():
         if name not in expected:
             continue

@@ -18,10 +18,11 @@ import yaml
 from rich.console import Console
 
 from distil import environment, ranks
+from distil.checkpoints import changes
 from distil.config.schema import ExperimentConfig
 from distil.config.tuned import Tuned
 from distil.config.validate import check_processes
-from distil.files import write_json, write_text
+from distil.files import sync_folder, write_json, write_text
 from distil.locks import alone
 from distil.methods.base import METHODS
 from distil.offline import network
@@ -110,6 +111,8 @@ def _run_first(
         console.print(
             f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
         )
+        for problem in changes(folder):
+            tell(f"warning: {folder}: {problem} since the run was done. run.rerun=true runs it again.")
         print_summary(read_run(folder), console)
         return
     if summary:  # of a sweep the line of the job has said it; what comes next imports torch
@@ -157,6 +160,8 @@ def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
 def _open_folder(folder: Path, config: ExperimentConfig, command: str, tuned: Sequence[Tuned]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for parent in (folder.parent, folder.parent.parent):
+            sync_folder(parent)
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         method = METHODS.get(config.method.name).factory(config.method)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distil import checkpoints
 from distil.adapters.existing import SIDECAR
 from distil.anatomy import is_adapted
 from distil.cards.brief import run_card
 from distil.config.schema import EvalConfig
 from distil.data.splits import Splits
 from distil.evaluation import Judgement, entropy_floor, plan
-from distil.files import write_json, write_text
+from distil.files import publish, write_json, write_text
 from distil.identity import rows_digest
 from distil.metrics.base import describe
+
+CARD = "README.md"
 
 
 def write_results(
@@ -113,13 +117,25 @@ def keep_student(
 
     ``base``: beside an adapter, how the model under it is made (``distil.json``).
     """
-    target = folder / "student"
+    partial, target = folder / ".student.partial", folder / "student"
+    shutil.rmtree(partial, ignore_errors=True)
     if is_adapted(student):
         untyped: Any = student
         # False: no vocabulary is resized here, and PEFT would ask a hub whether one was.
-        untyped.save_pretrained(target, save_embedding_layers=False)
-        write_json(target / SIDECAR, base)
+        untyped.save_pretrained(partial, save_embedding_layers=False)
+        write_json(partial / SIDECAR, base)
     else:
-        student.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    write_text(target / "README.md", run_card(title, command, base if is_adapted(student) else None))
+        student.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    write_text(partial / CARD, run_card(title, command, base if is_adapted(student) else None))
+    shutil.rmtree(target, ignore_errors=True)  # of a session that was stopped behind it
+    publish(partial, target)
+
+
+def seal(folder: Path) -> None:
+    """Write down what the run came to, file by file, so that damage is told later. Cards may be edited."""
+    product = [file for file in sorted((folder / "student").rglob("*")) if file.is_file()]
+    names = ("results.json", "samples.jsonl", "cost.json")
+    checkpoints.seal(
+        folder, [*(folder / name for name in names), *(file for file in product if file.name != CARD)]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,6 +107,7 @@ class MetricsLog(TrainerCallback):
 
     def state_dict(self) -> dict[str, float]:
         """What a checkpoint keeps of the clock: the last line is older, and training went on since."""
+        self._sync()  # of steps that are not taken again
         spent = self.spent
         return {
             "seconds": spent.seconds,
@@ -141,6 +143,12 @@ class MetricsLog(TrainerCallback):
     ) -> None:
         """Stop the clock: what follows is judgement."""
         self._ended = Spent.now()
+        self._sync()
+
+    def _sync(self) -> None:
+        if self.path.exists():
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
 
     @property
     def spent(self) -> Spent:

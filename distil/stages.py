@@ -97,6 +97,7 @@ def run_stages(
     results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
     _write_cost(folder, trainer, log, clock, parts, taught)
+    results.seal(folder)
     tracker.samples(samples)
     tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -112,6 +113,26 @@ def test_same_command_shows_what_is_done(
     assert "perplexity" in again.stdout
     assert time.monotonic() - started < 60
     assert before == {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+
+
+def test_a_done_run_that_was_damaged_says_so(
+    uninterrupted: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """A flipped bit in the student, a lost file: named with the way out. A card may be edited."""
+    folder = tmp_path / uninterrupted.parent.name / uninterrupted.name
+    shutil.copytree(uninterrupted, folder)
+    arguments = ["method=gkd", *small_arguments, *LONG, f"output_dir={tmp_path}"]
+    (folder / "student" / "README.md").write_text("mine", encoding="utf-8")
+    assert run_command(*arguments).stderr == ""
+
+    damaged = bytearray(weights(folder))
+    damaged[-1] ^= 1
+    (folder / "student" / "model.safetensors").write_bytes(damaged)
+    (folder / "samples.jsonl").unlink()
+    shown = run_command(*arguments)
+    for problem in ("samples.jsonl is missing", "student/model.safetensors has changed"):
+        told = f"warning: {folder}: {problem} since the run was done. run.rerun=true runs it again."
+        assert told in shown.stderr.splitlines()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])

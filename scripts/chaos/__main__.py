@@ -1,0 +1,71 @@
+"""Kill, cut, race and damage runs, and hold what becomes of them to runs in peace.
+
+    python -m scripts.chaos boundaries            kill -9 before every file operation of a whole run
+    python -m scripts.chaos power                 the same, and what was not synced is lost
+    python -m scripts.chaos kills --count 200     at random moments, over methods x adapters
+    python -m scripts.chaos races --count 50      the same command twice and another run, one teacher cache
+    python -m scripts.chaos damages --count 300   files of a checkpoint removed, cut, flipped
+
+Prints a row of docs/reliability.md; ends with 1 where anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from scripts.chaos.runs import import_everything, make_pair
+from scripts.chaos.trials import Trial, boundaries, damages, kills, races, save
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.chaos",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", choices=("boundaries", "power", "kills", "races", "damages"))
+    parser.add_argument(
+        "--count", type=int, help="kills, races or flips; of boundaries a sample (default all)"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="where it is tried (default: a temporary folder)")
+    parser.add_argument("--json", type=Path, help="a file for every trial")
+    asked = parser.parse_args()
+    os.environ.update(OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1")
+    import_everything()
+    with tempfile.TemporaryDirectory(prefix="distil-chaos-") as temporary:
+        root = (asked.folder or Path(temporary)).resolve()
+        done: list[Trial] = []
+        for trial in _tried(asked, root):
+            done.append(trial)
+            if trial.lost:
+                print(f"LOST {trial.what}: {trial.lost}", file=sys.stderr)
+            if len(done) % 10 == 0:
+                print(f"{len(done)} tried", file=sys.stderr, flush=True)
+    if asked.json is not None:
+        save(done, asked.json)
+    silent = sum(trial.silent for trial in done)
+    failed = sum(bool(trial.lost) for trial in done) - silent
+    print(f"{asked.what}: {len(done)} tried, {failed} failed hard, {silent} diverged silently")
+    return int(bool(failed or silent or not done))
+
+
+def _tried(asked: argparse.Namespace, root: Path) -> Iterator[Trial]:
+    base = make_pair(root / "pair")
+    count: int | None = asked.count
+    if asked.what in ("boundaries", "power"):
+        return boundaries(root, base, power=asked.what == "power", sample=count, seed=asked.seed)
+    if asked.what == "kills":
+        return kills(root, base, count=count or 200, seed=asked.seed)
+    if asked.what == "races":
+        return races(root, base, count=count or 50, seed=asked.seed)
+    return damages(root, base, flips=count or 300, seed=asked.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
