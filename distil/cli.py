@@ -50,8 +50,9 @@ VERBS = {
     "merge": "RUN --output DIR: its adapter and base as one plain model",
     "export": "RUN: its student as a folder ready for a hub; --push NAME uploads it",
     "cache": "info, verify or clear what teacher_cache= keeps",
+    "doctor": "what this machine can run; RUN_DIR: whether that run is whole",
 }
-IN_MODULES = ("evaluate", "generate", "merge", "export", "cache")
+IN_MODULES = ("evaluate", "generate", "merge", "export", "cache", "doctor")
 """Verbs that are the module of their name in ``distil.verbs``."""
 
 

@@ -1,0 +1,143 @@
+"""What a machine has for a run, told within a second: torch is imported only where it may see a GPU."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import re
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+CGROUP = Path("/sys/fs/cgroup")
+GPU_NODES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""What drivers of NVIDIA, of AMD and of Windows' Linux put there."""
+BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names of /proc/cpuinfo for arithmetic in bfloat16: x86, x86, Arm."""
+
+
+def installed(package: str) -> str | None:
+    """The version of a distribution; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def torch_build() -> tuple[str, str] | None:
+    """torch's version and what it was built for (``CPU``, ``CUDA 12.6``, ``ROCm 6.4``), read from its files.
+
+    None where it is not installed.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    named = dict(re.findall(r"^(\w+)(?:: \S+)? = '([^']+)'", text, re.MULTILINE))
+    kinds = {"cuda": "CUDA", "hip": "ROCm", "xpu": "Intel XPU"}
+    built = next((f"{kind} {named[key]}" for key, kind in kinds.items() if key in named), "CPU")
+    if sys.platform == "darwin":
+        built = "Apple (mps)"
+    return named.get("__version__") or installed("torch") or "?", built
+
+
+def gpus(built: str) -> list[str]:
+    """Name, memory and arithmetic of each GPU that torch sees; imports it where there may be one."""
+    if built == "CPU" or not (sys.platform == "darwin" or any(map(os.path.exists, GPU_NODES))):
+        return []
+    import torch
+
+    if torch.cuda.is_available():
+        bf16 = "bf16 native" if torch.cuda.is_bf16_supported(including_emulation=False) else "bf16 emulated"
+        return [
+            f"{device.name}, {device.total_memory / 1e9:.0f} GB, {bf16}"
+            for device in map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+        ]
+    return ["Apple GPU (mps)"] if torch.backends.mps.is_available() else []
+
+
+def cpu_bf16() -> bool | None:
+    """Whether the CPU computes in bfloat16 by itself; None where that cannot be told."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
+    return None if flags is None else any(flag in flags[1].split() for flag in BF16_FLAGS)
+
+
+def cpus() -> tuple[int, float]:
+    """CPUs of the machine, and how many of them this process may use: its affinity, its cgroup's quota."""
+    count = os.cpu_count() or 1
+    allowed = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(count)
+    quota = _cgroup("cpu.max")
+    if quota is not None and not quota.startswith("max"):
+        share, period = quota.split()
+        allowed = min(allowed, int(share) / int(period))
+    return count, allowed
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of memory that this process may have at most, and that are free now: machine and cgroup."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    total, free = int(seen.total), int(seen.available)
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit is not None and limit.isdigit() and int(limit) < total:
+        total = int(limit)
+        free = min(free, total - int(used or 0))
+    return total, free
+
+
+def _cgroup(name: str) -> str | None:
+    """The tightest value of a cgroup's file (version 2), its own or one above it; None without one."""
+    try:
+        line = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().splitlines()[-1]
+    except (OSError, IndexError):
+        return None
+    folder = CGROUP / line.rpartition(":")[2].lstrip("/")
+    for each in (folder, *folder.parents):
+        if (each / name).is_file():
+            text = (each / name).read_text(encoding="utf-8").strip()
+            if not text.startswith("max"):
+                return text
+        if each == CGROUP:
+            break
+    return None
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free where ``folder`` lies, or will lie."""
+    return shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free
+
+
+def bitsandbytes_libraries() -> list[str]:
+    """What the installed bitsandbytes has code for: ``cpu``, ``cuda126`` …"""
+    spec = find_spec("bitsandbytes")
+    folders = spec.submodule_search_locations or [] if spec is not None else []
+    names = (file.stem for folder in folders for file in Path(folder).glob("libbitsandbytes_*"))
+    return sorted(name.removeprefix("libbitsandbytes_") for name in names)
+
+
+def wandb_server() -> str:
+    """The address of W&B."""
+    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
+
+
+def wandb_key() -> str | None:
+    """Where the key of W&B is, never what it is; None where there is none."""
+    if os.environ.get("WANDB_API_KEY"):
+        return "in WANDB_API_KEY"
+    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    try:
+        found = netrc.netrc(str(file)).authenticators(urlsplit(wandb_server()).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return f"in {file}" if found else None

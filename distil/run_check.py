@@ -1,0 +1,103 @@
+"""Whether a run directory is whole: files parse, the config is the run's own, hashes are as recorded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distil import checkpoints, identity
+from distil.files import read_json
+from distil.redact import HIDDEN
+from distil.report.run_directory import RunRecord, read_run
+
+OF_EVERY_RUN = ("config.yaml", "environment.json", "status.json")
+OF_A_DONE_RUN = ("metrics.jsonl", "student")
+"""Beside those that its manifest lists."""
+UNREAD = ("before.json", "spent.json")
+"""What read_run does not look at."""
+
+
+@dataclass
+class Findings:
+    """What ``check_run`` came to."""
+
+    record: RunRecord
+    damaged: list[str] = field(default_factory=list)
+    """A line each; empty: the run is whole."""
+    notes: list[str] = field(default_factory=list)
+    """What was looked at, and what is odd but no damage."""
+
+
+def check_run(folder: Path) -> Findings:
+    """Look at every file of the run in ``folder``; changes none. Raises InputError where it is no run."""
+    found = Findings(read_run(folder))
+    done = found.record.status == "done"
+    for name in (*OF_EVERY_RUN, *(OF_A_DONE_RUN if done else ())):
+        if not (folder / name).exists():
+            found.damaged.append(f"{name} is missing")
+    lines = re.compile(r"\.jsonl: lines")
+    for problem in found.record.problems:
+        # A kill in the middle of a line is no damage: who goes on writes it again.
+        (found.notes if lines.search(problem) and not done else found.damaged).append(problem)
+    found.damaged += _unread(folder)
+    found.damaged += _other_config(found.record, folder)
+    _checkpoints(folder / "checkpoints", found)
+    if done:
+        _sealed(folder, found)
+    if done and not (folder / "report.html").is_file():
+        found.notes.append(f"report.html is not there: distil report {folder} writes it again")
+    return found
+
+
+def _unread(folder: Path) -> Iterator[str]:
+    for name in UNREAD:
+        if (folder / name).exists():
+            try:
+                read_json(folder / name)
+            except (OSError, ValueError) as error:
+                yield f"{name} cannot be read: {error}"
+
+
+def _other_config(record: RunRecord, folder: Path) -> Iterator[str]:
+    """Whether config.yaml still hashes to the run's identity. One with hidden secrets does not."""
+    told: dict[str, Any] = dict(record.environment)
+    try:
+        wanted = str(read_json(folder / "status.json")["identity"])
+        known = dict(told["fingerprints"])
+        if "processes" in told:
+            known["processes"] = str(told["processes"])
+        code, ignored = str(told["code"]), list(told["ignored"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if not record.config or HIDDEN in record.config_text:
+        return
+    found = identity.run_identity(record.config, known, code, ignored)
+    if found != wanted:
+        yield (
+            "config.yaml or environment.json is not the run's own any more: they hash to "
+            f"{found}, the run is {wanted}"
+        )
+
+
+def _checkpoints(folder: Path, found: Findings) -> None:
+    whole = []
+    for each in checkpoints.published(folder):
+        problems = checkpoints.verify(each)
+        found.damaged += [f"checkpoints/{each.name}: {problem}" for problem in problems]
+        whole += [] if problems else [each.name]
+    if whole:
+        found.notes.append(f"checkpoints that verify: {', '.join(whole)}")
+    aside = sorted(each.name for each in folder.glob(f"*{checkpoints.DAMAGED}")) if folder.is_dir() else []
+    if aside:
+        found.notes.append(f"set aside as damaged before: {', '.join(aside)}")
+
+
+def _sealed(folder: Path, found: Findings) -> None:
+    """What the run wrote down of scores, costs, samples and student when it was done."""
+    problems = checkpoints.changes(folder)
+    found.damaged += problems
+    if not problems:
+        found.notes.append("scores, costs, samples and student are as they were when the run was done")

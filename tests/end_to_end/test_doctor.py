@@ -1,0 +1,126 @@
+"""``distil doctor RUN``: a real run is whole; what of it is missing or changed is named, with exit code 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from distil import cli
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def finished(
+    small_arguments: list[str], run_command: Command, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    output = tmp_path_factory.mktemp("doctor")
+    done = run_command(*small_arguments, "trainer.max_steps=12", f"output_dir={output}")
+    assert done.returncode == 0, done.stderr
+    return next(output.glob("*/*/status.json")).parent
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy under another name: runs are moved."""
+    return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+def doctor(run: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    code = cli.main(["doctor", str(run)])
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before, "it changes nothing"
+    return code, capsys.readouterr().out
+
+
+def flip(file: Path) -> None:
+    """Another bit in the middle; size and time stay."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    time = file.stat().st_mtime_ns
+    file.write_bytes(content)
+    os.utime(file, ns=(time, time))
+
+
+def test_a_whole_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = doctor(run, capsys)
+    assert code == 0, said
+    assert "whole: nothing is missing or changed" in said
+    assert "checkpoint-6, checkpoint-12" in said
+    assert "student are as they were when the run was done" in said
+    assert "DAMAGED" not in said
+
+
+DAMAGE = [
+    ("checkpoints/checkpoint-6/optimizer.pt", "flip"),
+    ("checkpoints/checkpoint-12/manifest.json", "cut"),
+    ("checkpoints/checkpoint-12/model.safetensors", "remove"),
+    ("student/model.safetensors", "flip"),
+    ("student/config.json", "cut"),
+    ("student/tokenizer.json", "remove"),
+    ("manifest.json", "cut"),
+    ("results.json", "flip"),
+    ("samples.jsonl", "flip"),
+    ("cost.json", "flip"),
+    ("results.json", "cut"),
+    ("results.json", "remove"),
+    ("cost.json", "cut"),
+    ("before.json", "cut"),
+    ("environment.json", "cut"),
+    ("status.json", "cut"),
+    ("config.yaml", "remove"),
+    ("metrics.jsonl", "cut"),
+    ("samples.jsonl", "remove"),
+]
+
+
+@pytest.mark.parametrize(("name", "how"), DAMAGE, ids=[" ".join(case) for case in DAMAGE])
+def test_damage_is_named(name: str, how: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run / name
+    if how == "flip":
+        flip(file)
+    elif how == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 + 1])
+    else:
+        file.unlink()
+    code, said = doctor(run, capsys)
+    if name == "status.json":  # then nobody knows that it was done
+        assert f"{name} cannot be read" in said
+    assert code == 1, said
+    *folder, base = name.split("/")
+    lines = [line for line in said.splitlines() if "DAMAGED" in line]
+    assert any(base in line and all(part in line for part in folder) for line in lines), said
+
+
+def test_a_changed_config_is_not_the_runs_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = run / "config.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "learning_rate: 0.01" in text
+    file.write_text(text.replace("learning_rate: 0.01", "learning_rate: 0.02"), encoding="utf-8")
+    code, said = doctor(run, capsys)
+    assert code == 1
+    assert "DAMAGED config.yaml or environment.json is not the run's own any more" in said
+
+
+def test_a_run_that_was_killed_is_not_damaged(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a last line, no results yet: it goes on."""
+    told = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    (run / "status.json").write_text(json.dumps(told | {"status": "interrupted"}), encoding="utf-8")
+    metrics = (run / "metrics.jsonl").read_bytes()
+    (run / "metrics.jsonl").write_bytes(metrics[:-10])
+    for name in ("results.json", "cost.json", "samples.jsonl"):
+        (run / name).unlink()
+    code, said = doctor(run, capsys)
+    assert code == 0, said
+    assert "goes on with: python run.py" in said
+
+
+def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", str(tmp_path)]) == 2
+    assert "is not a run directory" in capsys.readouterr().err
