@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from distil.files import sync_folder, write_json
+from distil.files import remove, sync_folder, write_json
 from distil.types import InputError
 
 MANIFEST = "manifest.json"
@@ -98,15 +98,15 @@ def newest_valid(checkpoints_dir: Path) -> tuple[Path | None, list[str]]:
     What a killed save left behind is removed.
     """
     for leftover in checkpoints_dir.glob(f".*{PARTIAL}"):
-        shutil.rmtree(leftover)
+        remove(leftover)
     notes: list[str] = []
     for folder in reversed(published(checkpoints_dir)):
         problems = verify(folder)
         if not problems:
             return folder, notes
         aside = folder.with_name(folder.name + DAMAGED)
-        if aside.exists():
-            shutil.rmtree(aside)
+        if aside.exists() or aside.is_symlink():
+            remove(aside)
         folder.rename(aside)
         notes.append(f"{folder.name} is damaged ({'; '.join(problems)}): set aside as {aside.name}")
     return None, notes
@@ -130,7 +130,7 @@ def rotate(checkpoints_dir: Path, keep: int, best: Path | None = None) -> None:
         # Out of sight first: a kill while removing must not leave half a checkpoint under its name.
         hidden = folder.with_name(f".{folder.name}.old{PARTIAL}")
         folder.rename(hidden)
-        shutil.rmtree(hidden)
+        remove(hidden)
 
 
 def space_needed(saved_bytes: int, trained_bytes: int, keep: int) -> int:

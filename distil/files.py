@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ def write_text(path: Path, text: str) -> None:
     half."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        partial.unlink(missing_ok=True)  # of a killed process; or a link that somebody put there
+        with open(partial, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -59,6 +61,14 @@ def publish(partial: Path, folder: Path) -> None:
         folder.rmdir()
     os.replace(partial, folder.absolute())
     sync_folder(folder.absolute().parent)
+
+
+def remove(folder: Path) -> None:
+    """Remove ``folder`` and what is in it; of a link, there or inside, the link alone."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -21,6 +21,9 @@ from distil.types import InputError
 LENGTH = 10
 """Hex digits of an identity."""
 
+LONGEST_NAME, LONGEST_LABEL = 200, 48
+"""Bytes of a folder that the user names, letters of an option in a run's: file systems take 255 bytes."""
+
 WHOLE_FILE_BYTES = 256 * 2**20
 BLOCKS = 64
 BLOCK_BYTES = 2**20
@@ -82,8 +85,8 @@ def run_folder(config: ExperimentConfig, identity: str) -> Path:
     unfinished, else a new one; without, the newest that is done, else the newest, else the plain name.
     """
     parts = (config.method.name, config.model.name, config.peft.name)
-    label = "-".join(re.sub(r"[^\w.+]+", "_", part) for part in parts)
-    first = Path(config.output_dir) / _checked_name(config.name) / f"{label}-s{config.seed}-{identity}"
+    label = "-".join(re.sub(r"[^\w.+]+", "_", part)[:LONGEST_LABEL] for part in parts)
+    first = Path(config.output_dir) / checked_name(config.name) / f"{label}-s{config.seed}-{identity}"
     folders = [first]
     while (following := first.with_name(f"{first.name}-r{len(folders) + 1}")).exists():
         folders.append(following)
@@ -95,9 +98,12 @@ def run_folder(config: ExperimentConfig, identity: str) -> Path:
     return done[-1] if done else folders[-1]
 
 
-def _checked_name(name: str) -> Path:
+def checked_name(name: str) -> Path:
+    """``name`` as a path below ``output_dir``. Raises InputError for one that would lie elsewhere."""
     path = Path(name)
-    if not name or path.is_absolute() or ".." in path.parts:
+    # Hidden folders are for caches; what no terminal shows is no name.
+    good = path.parts and name.isprintable() and not path.is_absolute()
+    if not good or any(part.startswith(".") or len(part.encode()) > LONGEST_NAME for part in path.parts):
         raise InputError(f"name={name}: a folder below output_dir, such as name=first_try.")
     return path
 

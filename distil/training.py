@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from distil.broken_steps import FILE, BrokenSteps
 from distil.callbacks import InterruptGuard, ProgressBar
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id, score_rows
+from distil.files import remove
 from distil.methods.base import Method
 from distil.parts import Parts
 from distil.pickles import only_numbers
@@ -154,7 +154,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
 def _checkpoint(root: Path, resume: bool) -> str | None:
     """Where training goes on from."""
     if not resume and root.exists():
-        shutil.rmtree(root)
+        remove(root)
     checkpoint, problems = checkpoints.newest_valid(root)
     for problem in problems:
         logger.warning(problem)

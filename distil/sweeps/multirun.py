@@ -25,6 +25,7 @@ from rich.console import Console
 from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
+from distil.identity import checked_name
 from distil.locks import alone
 from distil.preflight import locate
 from distil.progress import Progress
@@ -68,7 +69,7 @@ def sweep(request: Request) -> None:
         for part in ("launcher", "sweeper"):
             choice = str(master.hydra.runtime.choices[f"hydra/{part}"])
             check_installed(f"hydra/{part}", choice, master.hydra[part])
-        folder = Path(master.output_dir) / master.name
+        folder = Path(master.output_dir) / checked_name(str(master.name))
         record = SweepRecord(folder.absolute(), key_of([request.command]))
         search = _search(master)
         with Progress(Console(stderr=True)).spinner("checking every job before the first starts"):

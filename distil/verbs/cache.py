@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from distil.files import remove
 from distil.locks import alone
 from distil.registry import unknown_name
 from distil.teacher_cache.manifest import MANIFEST, NAMED, Manifest, bytes_in, caches, damage, human_bytes
@@ -139,7 +139,7 @@ def _clear(found: Caches) -> int:
         with suppress(InputError), alone(folder, None):
             size = bytes_in(folder)
             (folder / MANIFEST).unlink(missing_ok=True)  # first: half a cache must not look like one
-            shutil.rmtree(folder)
+            remove(folder)
             freed += size
             continue
         print(f"{folder.name} is in use: left.")
