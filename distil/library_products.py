@@ -54,11 +54,24 @@ class SavedStudent(FinishedRun):
         return adapter.quantization
 
 
-def open_product(folder: Path) -> FinishedRun:
+def open_product(folder: Path, *, trust: bool = False) -> FinishedRun:
     """The finished run in ``folder``, or around it, or the student that the library saved there.
 
-    Raises InputError as ``open_run`` does, and for models of others.
+    ``trust``: whether who opens it lets Python files beside its models run, where the run's config says so: a
+    run may be somebody else's. Raises InputError as ``open_run`` does, and for models of others.
     """
+    run = _opened(folder)
+    models = {"teacher": run.config.model.teacher, "student": run.config.model.student}
+    if trusted := [who for who, model in models.items() if model.trust_remote_code and not trust]:
+        raise InputError(
+            f"{run.recipe} says model.{trusted[0]}.trust_remote_code=true: Python files beside its models "
+            "would run with all your rights. If they are yours, or you have read them, add "
+            "--trust-remote-code."
+        )
+    return run
+
+
+def _opened(folder: Path) -> FinishedRun:
     if (folder / "config.yaml").is_file() or (folder / "status.json").is_file():
         return open_run(folder)
     if folder.name == "student" and (folder.parent / "config.yaml").is_file():

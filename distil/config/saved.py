@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from distil.adapters.base import ADAPTERS
+from distil.config.command_line import PLUGINS_VARIABLE
 from distil.config.schema import ExperimentConfig
 from distil.data.base import DATA
 from distil.methods.base import METHODS
@@ -35,12 +37,24 @@ def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
     run = values.get("run")
     plugins = run.get("plugins") if isinstance(run, Mapping) else None
     try:
+        _check_outside(plugins or [], file.parent)
         load_plugins(plugins or [])
         return _experiment(file, values)
     except (TypeError, ValueError, AttributeError) as error:  # a value of another kind than the key's
         raise InputError(f"{file} does not fit this version: {error}. Restore the run's own file.") from error
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
+
+
+def _check_outside(plugins: Sequence[str], run: Path) -> None:
+    """Refuse code that came with the run: who opens somebody else's has asked for none."""
+    named = os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)
+    for path in plugins:
+        if Path(path).resolve().is_relative_to(run.resolve()) and path not in named:
+            raise InputError(
+                f"run.plugins={path} lies in the run's own folder, and would run with all your rights. If "
+                f"you have read it: {PLUGINS_VARIABLE}={path}."
+            )
 
 
 def _experiment(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:

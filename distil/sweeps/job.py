@@ -16,6 +16,7 @@ from distil.config.tuned import Tuned
 from distil.experiment import run, tell
 from distil.metrics.base import METRICS
 from distil.preflight import locate
+from distil.printable import printable
 from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.terminal import cut
@@ -79,7 +80,7 @@ def run_job(
         job.seconds = round(time.monotonic() - began, 2)
         if not known:
             # Not `say`: it is long. A launcher that takes what jobs print into files keeps it in its logs.
-            print(redact(traceback.format_exc()), end="", file=sys.stderr, flush=True)
+            print(printable(redact(traceback.format_exc())), end="", file=sys.stderr, flush=True)
         say(f"  {name} failed: {job.reason}")
     finally:
         record.report(job)
@@ -111,4 +112,4 @@ def free_memory() -> None:
 
 def _one_line(text: str) -> str:
     told: str = redact(text)
-    return cut(told, 500)
+    return printable(cut(told, 500))

@@ -24,6 +24,12 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    def may_trust(self) -> None:
+        """Add the flag without which no code that lies beside a run's models is run."""
+        self.add_argument(
+            "--trust-remote-code", action="store_true", help="run the Python files beside the run's models"
+        )
+
     def error(self, message: str) -> NoReturn:
         """What argparse cannot read."""
         raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     from distil.data.local import check_file
     from distil.library_products import SavedStudent, open_product
 
-    run = open_product(given.run)
+    run = open_product(given.run, trust=given.trust_remote_code)
     if given.data is not None:
         check_file(f"--data {given.data}", given.data.expanduser())
     elif isinstance(run, SavedStudent):
@@ -80,6 +80,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--no-teacher", action="store_true", help="the student alone: no teacher is loaded")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the result there too")
+    parser.may_trust()
     return parser
 
 

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if given.public and given.push is None:
         raise InputError("--public says how --push NAME is done: give both.")
-    run = _open(given.run)
+    run = _open(given.run, given.trust_remote_code)
     output: Path = given.output or run.folder / FOLDER
     begin(f"Exporting {run.folder}")
     from distil.cards.exported import CardOptions
@@ -47,11 +47,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _open(folder: Path) -> FinishedRun:
+def _open(folder: Path, trust: bool) -> FinishedRun:
     """The finished run in ``folder``. Raises InputError for what the library saved, which has no scores."""
     from distil.library_products import SavedStudent, open_product
 
-    run = open_product(folder)
+    run = open_product(folder, trust=trust)
     if isinstance(run, SavedStudent):
         raise InputError(
             f"{folder} was saved by save_student of the library: no run measured it, so a card has no scores "
@@ -88,6 +88,7 @@ def _parser() -> Parser:
         help="upload the folder to OWNER/NAME of the hub; needs a token (hf auth login)",
     )
     parser.add_argument("--public", action="store_true", help="for everybody to see; without it private")
+    parser.may_trust()
     return parser
 
 

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     from distil.library_products import SavedStudent, open_product
 
-    run = open_product(given.run)
+    run = open_product(given.run, trust=given.trust_remote_code)
     if given.teacher and run.config.model.teacher.path is None:
         why = "the library saved no teacher" if isinstance(run, SavedStudent) else "model.teacher.path=null"
         raise InputError(f"--teacher: {run.folder} has none ({why}).")
@@ -68,6 +68,7 @@ def _parser() -> Parser:
     parser.add_argument("--top-k", metavar="K", type=whole(0), help="the K likeliest tokens only; 0: all")
     parser.add_argument("--top-p", metavar="P", type=float, help="the likeliest tokens up to a share of P")
     parser.add_argument("--seed", metavar="N", type=whole(0), help="of the draws; the run's own if not given")
+    parser.may_trust()
     return parser
 
 

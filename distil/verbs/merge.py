@@ -35,12 +35,13 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="the base alone, pruned and unpacked as it was trained on",
     )
+    parser.may_trust()
     given = parser.read(arguments)
     if given is None:
         return 0
     from distil.library_products import open_product
 
-    run = open_product(given.run)
+    run = open_product(given.run, trust=given.trust_remote_code)
     _check(run, given.base_only)
     begin(f"Merging {run.folder}")
     from distil.merging import merge

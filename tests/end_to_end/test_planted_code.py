@@ -230,11 +230,15 @@ def test_code_beside_a_model(
     assert note in json.loads((run / "results.json").read_text(encoding="utf-8"))["notes"]
     assert note in (run / "report.html").read_text(encoding="utf-8")
     assert (run / "student" / "foreign.py").is_file()
-    done = subprocess.run(
-        [sys.executable, "-m", "distil", "generate", str(run), "--prompt", "the cat ?"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr
+    canary.unlink()
+    for trust, code in (([], 2), (["--trust-remote-code"], 0)):  # the run may be somebody else's
+        done = subprocess.run(
+            [sys.executable, "-m", "distil", "generate", str(run), "--prompt", "the cat ?", *trust],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment() | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        )
+        assert done.returncode == code, done.stderr
+        assert canary.exists() == bool(trust)
+        assert trust or "add --trust-remote-code" in said(done)

@@ -305,6 +305,45 @@ def test_no_secret_of_a_run_is_written(
         assert secret not in done.stdout + done.stderr
 
 
+def test_no_secret_of_a_traceback_is_written(
+    planted: list[str], small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """Somebody's metric logs all that it can and ends in an error of no kind that we know."""
+    (tmp_path / "leak.py").write_text(
+        "import logging, os\n"
+        "from typing import ClassVar\n"
+        "from distil.metrics.base import Metric, Value, register_metric\n"
+        "@register_metric('leak')\n"
+        "class Leak(Metric):\n"
+        '    """Tells."""\n'
+        "    values: ClassVar = {'leak': Value('', True, '.3f', 'x')}\n"
+        "    requires = frozenset()\n"
+        "    def compute(self, observed):\n"
+        f"        told = os.environ['SOME_SERVICE_TOKEN'] + ' https://me:{PASSWORD}@host/ {IN_CONFIG}'\n"
+        "        for name in ('distil', 'urllib3', 'distil_plugin_leak'):\n"
+        "            logging.getLogger(name).error('asked %s', told)\n"
+        "        try:\n"
+        "            raise KeyError(told)\n"
+        "        except KeyError as error:\n"
+        "            raise ZeroDivisionError(f'\\x1b[31mno answer from {told}') from error\n",
+        encoding="utf-8",
+    )
+    arguments = [*planted, "experiment=planted", "model=custom", "data=jsonl", *small_arguments, *SHORT]
+    arguments += [f"run.plugins=[{tmp_path / 'leak.py'}]", "eval.metrics=[likelihood,leak]"]
+    done = run_command(*arguments, "tracker=wandb", cwd=tmp_path / "work")
+    assert done.returncode == 1, done.stderr
+    run = only_run(tmp_path / "work" / "outputs")
+    assert "no answer from ***" in read(run, "status.json")["reason"]
+    log = (run / "run.log").read_text(encoding="utf-8")
+    assert "Traceback" in log
+    assert "\x1b" not in log
+    assert "ZeroDivisionError" in done.stderr
+    assert "\x1b[31m" not in done.stderr
+    no_secret_below(tmp_path / "work", files=6)
+    for secret in SECRETS:
+        assert secret not in done.stdout + done.stderr
+
+
 def test_no_secret_of_a_sweep_is_written(
     planted: list[str], small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:

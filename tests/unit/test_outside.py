@@ -50,7 +50,7 @@ def test_a_run_lies_below_the_output_folder(name: str, model: str) -> None:
     assert folder.resolve().is_relative_to(output)
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../../x", "/tmp/x", ".", "..", "", ".teacher_cache", "a/.b"])
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/nowhere/x", ".", "..", "", ".teacher_cache", "a/.b"])
 @pytest.mark.parametrize("sweep", [False, True])
 def test_the_command_says_so(
     name: str,

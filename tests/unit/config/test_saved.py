@@ -60,3 +60,25 @@ def test_what_does_not_fit_is_named(values: dict[str, object], words: str) -> No
         saved_config(FILE, {**(whole if values else {}), **values})
     assert words in str(caught.value)
     assert str(FILE) in str(caught.value)
+
+
+def test_code_that_came_with_a_run_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who opens somebody else's run has asked for none; a path that the environment names was asked for."""
+    register_schemas()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        values = asdict(typed(compose("config", []), []))
+    plugin, run = tmp_path / "run" / "inner" / "evil.py", tmp_path / "run"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()", encoding="utf-8")
+    (tmp_path / "beside").symlink_to(run)
+    monkeypatch.delenv("DISTIL_PLUGINS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for path in (str(plugin), "run/inner", "beside/inner/evil.py", "run/../beside/inner"):
+        values["run"]["plugins"] = [path]
+        with pytest.raises(InputError, match=r"lies in the run's own folder"):
+            saved_config(run / "config.yaml", values)
+    assert not (tmp_path / "canary").exists()
+    values["run"]["plugins"] = [str(plugin)]
+    monkeypatch.setenv("DISTIL_PLUGINS", str(plugin))
+    saved_config(run / "config.yaml", values)
+    assert (tmp_path / "canary").exists()
