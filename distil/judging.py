@@ -96,7 +96,7 @@ def rows_of_file(
     own = run.config.data
     assert isinstance(own, ColumnsConfig)
     where = f"--data {file}"
-    raw = load_file(where, file.expanduser())
+    raw = load_file(where, file.expanduser(), skip=own.on_bad_row == "skip")
     theirs = {key: getattr(own, key) for key in COLUMNS if getattr(own, key) is not None}
     keys: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
     if not keys and set(theirs.values()) <= set(raw.column_names):
@@ -106,6 +106,7 @@ def rows_of_file(
         max_length=min(own.max_length, longest),
         score=own.score,
         truncation=own.truncation,
+        on_bad_row=own.on_bad_row,
         chat_template=own.chat_template,
         text_prompt_tokens=own.text_prompt_tokens,
         **keys,

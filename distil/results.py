@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,12 +16,17 @@ from distil.adapters.existing import SIDECAR
 from distil.anatomy import is_adapted
 from distil.cards.brief import run_card
 from distil.config.schema import EvalConfig
+from distil.data.malformed import BadRow
 from distil.data.splits import Splits
 from distil.evaluation import Judgement, entropy_floor, plan
 from distil.files import publish, write_json, write_text
 from distil.identity import rows_digest
 from distil.metrics.base import describe
 
+logger = logging.getLogger(__name__)
+
+BAD_ROWS = "bad_rows.jsonl"
+"""In the run directory: one line for each malformed row."""
 CARD = "README.md"
 
 
@@ -63,6 +69,16 @@ def write_results(
             "notes": list(dict.fromkeys([*notes, *said])),
         },
     )
+
+
+def write_bad_rows(folder: Path, rows: Sequence[BadRow]) -> None:
+    """``bad_rows.jsonl``: where the rows are that ``data.on_bad_row=skip`` left out, and why. Warns once."""
+    if not rows:
+        (folder / BAD_ROWS).unlink(missing_ok=True)
+        return
+    write_text(folder / BAD_ROWS, "".join(json.dumps(row.record()) + "\n" for row in rows))
+    count = "1 malformed row is" if len(rows) == 1 else f"{len(rows):,} malformed rows are"
+    logger.warning("%s left out (%s lists them), the first: %s", count, folder / BAD_ROWS, rows[0])
 
 
 def write_cost(folder: Path, facts: Mapping[str, Any], parameters: Mapping[str, int | None]) -> None:

@@ -72,6 +72,8 @@ def run_stages(
         wants_teacher = method.needs_teacher or config.eval.teacher
         parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=stays(config, method))
         place(parts, arguments, Path(config.output_dir))
+        if ranks.is_main():
+            results.write_bad_rows(folder, parts.splits.bad_rows)
         if config.run.packing:
             _check_packable(parts, method.needs_teacher)
     with clock("teacher_cache" if format_of(config.teacher_cache).stores else "load"):

@@ -188,6 +188,9 @@ class DataConfig:
     """Too-long rows: cut the ``response`` at its end, the prompt at its left (``prompt_left``), ``drop``."""
     chat_template: bool | None = None
     """Wrap prompts in the tokenizer's chat template. null: where it has one."""
+    on_bad_row: str = "refuse"
+    """Malformed rows (no JSON object, a field too few, a cell that is no text): ``refuse`` the data set and
+    name the line, or ``skip`` them, counted in the results and listed in ``bad_rows.jsonl``."""
     max_train_rows: int | None = None
     """Cap on the training rows. null: all."""
     max_eval_rows: int | None = None
@@ -200,6 +203,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         check(self.max_length >= 2, f"data.max_length must be at least 2, got {self.max_length}.")
         check_choice("data.score", self.score, ("response", "all"))
+        check_choice("data.on_bad_row", self.on_bad_row, ("refuse", "skip"))
         check_choice("data.truncation", self.truncation, ("response", "prompt_left", "drop"))
         for key in ("max_train_rows", "max_eval_rows"):
             value = getattr(self, key)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 from distil.config.schema import DataConfig, check
 from distil.registry import Registry
+from distil.types import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +58,24 @@ class ColumnsConfig(DataConfig):
 C = TypeVar("C", bound=ColumnsConfig)
 
 
+class MalformedRow(InputError):
+    """A row that is none: the message names its place. ``data.on_bad_row=skip`` leaves such rows out."""
+
+
+def place_of(line: int, row: int) -> str:
+    """How messages name a row: the line that it begins on, or where rows are not lines (0) its number."""
+    return f"line {line}" if line else f"row {row}"
+
+
+@contextmanager
+def way_out() -> Iterator[None]:
+    """Malformed rows are refused with the key that leaves them out."""
+    try:
+        yield
+    except MalformedRow as error:
+        raise InputError(f"{error} data.on_bad_row=skip leaves out such rows and lists them.") from error
+
+
 @dataclass
 class RawSplits:
     """Raw rows. A split that is None is set aside from ``train`` by seed."""
@@ -95,4 +115,5 @@ def source_of(config: DataConfig) -> DataSource[Any]:  # Any: the registry holds
 
 def check_data(config: DataConfig, allow_network: bool = True) -> None:
     """Look at the data set before anything heavy is imported. Raises InputError naming the way out."""
-    source_of(config).check(allow_network)
+    with way_out():
+        source_of(config).check(allow_network)

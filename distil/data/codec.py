@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from distil.data.base import MalformedRow
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -170,14 +171,15 @@ class Chat:
         ends = [index for index, token_id in enumerate(ids) if token_id in self.codec.special_ids]
         return ids[: ends[0] + 1] if ends else [self.codec.eos_id]
 
-    def prompts(self, conversations: Sequence[Sequence[Message]], where: str) -> list[list[int]]:
+    def prompts(self, conversations: Sequence[Sequence[Message]], wheres: Sequence[str]) -> list[list[int]]:
         """Ids of each conversation, closed by the header that opens the assistant's turn.
 
         Equal to ``apply_chat_template``, save that special tokens spelt inside a message stay characters, so
         that a row cannot end its turn and speak in another role.
         """
-        ids = self.codec.markup([self._render(messages, where) for messages in conversations])
-        for index, messages in enumerate(conversations):
+        placed = list(zip(conversations, wheres, strict=True))
+        ids = self.codec.markup([self._render(messages, where) for messages, where in placed])
+        for index, (messages, where) in enumerate(placed):
             if any(self.codec.holds_special(message["content"]) for message in messages):
                 ids[index] = self._guarded(messages, where)
         return ids
@@ -216,7 +218,7 @@ class Chat:
             )
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
-            raise InputError(
+            raise MalformedRow(
                 f"{where}: the tokenizer's chat template refuses turns by {roles}: {error}. Change the rows, "
                 "or use data.prompt_column with data.chat_template=false."
             ) from error

@@ -6,8 +6,10 @@ import string
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 
-from distil.data.base import ColumnsConfig, Row
+from distil.data.base import ColumnsConfig, MalformedRow, Row
+from distil.data.text_files import is_text
 from distil.types import InputError
 
 PROMPT_NAMES = ("instruction", "prompt", "question")
@@ -102,12 +104,20 @@ def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) ->
 
 def template_fields(template: str | None) -> list[str]:
     """The columns that a prompt template names. Raises InputError where it is not a format string."""
-    if template is None:
-        return []
+    return [name for _, name in _pieces(template or "") if name is not None]
+
+
+def _pieces(template: str) -> list[tuple[str, str | None]]:
+    """A prompt template as (text, column that follows it), the last perhaps without a column."""
     try:
-        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        pieces = list(string.Formatter().parse(template))
     except ValueError as error:
         raise InputError(f"data.prompt_template={template!r} is not a format string: {error}.") from error
+    if any(layout or conversion for _, _, layout, conversion in pieces):
+        raise InputError(
+            f"data.prompt_template={template!r}: a brace holds the name of a column, without ':' or '!'."
+        )
+    return [(text, name) for text, name, _, _ in pieces]
 
 
 def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
@@ -116,8 +126,11 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
     ``chat``: a chat template follows, so the text carries no headings of its own.
     """
     if shape.template is not None:
-        names = template_fields(shape.template)
-        return shape.template.format(**{name: as_text(row.get(name), name, where) for name in names})
+        # Not str.format, which would look for a column called a.b inside one called a.
+        return "".join(
+            text + ("" if name is None else as_text(row.get(name), name, where))
+            for text, name in _pieces(shape.template)
+        )
     assert shape.prompt is not None
     prompt = as_text(row.get(shape.prompt), shape.prompt, where)
     context = as_text(row.get(shape.context), shape.context, where) if shape.context else ""
@@ -132,18 +145,22 @@ def as_text(value: object, column: str, where: str) -> str:
     """A cell as text: null (NaN, of pandas) is empty, of several references the first counts, a number is
     written out.
 
-    Raises InputError for an object, which is no text.
+    Raises MalformedRow for an object, a number without end, half of a surrogate pair: none is text.
     """
+    while isinstance(value, (list, tuple)):
+        value = value[0] if value else None
     if value is None or value != value:
         return ""
     if isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)):
-        return as_text(value[0], column, where) if value else ""
-    if isinstance(value, (int, float)):
+        if is_text(value):
+            return value
+        kind = "half of a surrogate pair"
+    elif isinstance(value, (int, float)) and abs(value) != inf:
         return str(value)
-    raise InputError(
-        f"{where}: column {column} holds {type(value).__name__} values, not text. Choose another column; "
+    else:
+        kind = str(value) if isinstance(value, float) else f"{type(value).__name__} values"
+    raise MalformedRow(
+        f"{where}: column {column} holds {kind}, not text. Choose another column; "
         "whole conversations go into one column, messages."
     )
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distil.config.schema import DataConfig
-from distil.data.base import ColumnsConfig, Row
+from distil.data.base import ColumnsConfig, MalformedRow, Row, place_of
 from distil.data.codec import ROLES, Chat, Codec, Message
 from distil.data.columns import Kind, Shape, as_text, prompt_of
 from distil.types import IGNORE_INDEX, InputError
@@ -22,6 +22,9 @@ NO_ASSISTANT = "no assistant turn"
 PROMPT_TOO_LONG = "prompt fills data.max_length"
 TOO_LONG = "longer than data.max_length"
 NOTHING_SCORED = "no scored token"
+
+Turns: TypeAlias = tuple[list[Message], str, str]
+"""Messages before the response, the same as readable text, response."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Encoder:
     """Turns batches of raw rows of one shape into tokens.
 
     ``ending``: blanks and line breaks that close prompts which are written as they are, where they lack them.
+    ``lines``: for messages, the line that each row of the source begins on (0: rows are not lines).
     """
 
     def __init__(
@@ -90,10 +94,12 @@ class Encoder:
         tokenizer: PreTrainedTokenizerBase,
         where: str,
         ending: str = "",
+        lines: Sequence[int] = (),
     ) -> None:
         self.config = config
         self.shape = shape
         self.where = where
+        self.lines = lines
         self.codec = Codec(tokenizer, config.split_special_tokens)
         self.chat = chat_of(config, self.codec)
         as_it_is = self.chat is None and shape.prompt == "prompt" and shape.template is None
@@ -107,15 +113,36 @@ class Encoder:
             )
 
     def encode(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Encoded | Dropped]:
-        """One entry a row, in order; ``numbers`` are the rows' own, for error messages."""
+        """One entry a row, in order; ``numbers`` are the rows' own, for error messages.
+
+        Raises MalformedRow for the first whose columns do not hold what they should.
+        """
         encoders = {
             Kind.PAIR: self._pairs,
             Kind.MESSAGES: self._messages,
             Kind.TEXT: self._texts,
             Kind.TOKENS: self._tokens,
         }
-        encoded = encoders[self.shape.kind](rows, [f"{self.where}, row {number}" for number in numbers])
+        encoded = encoders[self.shape.kind](rows, [self.place(number) for number in numbers])
         return [row if isinstance(row, Dropped) else self._fit(row) for row in encoded]
+
+    def place(self, number: int) -> str:
+        """How messages name the row of this number: file and line, or data set and row."""
+        return f"{self.where}, {place_of(self.lines[number] if self.lines else 0, number)}"
+
+    def check(self, row: Row, number: int) -> None:
+        """Raise MalformedRow where ``encode`` would for this row; nothing is tokenised."""
+        where = self.place(number)
+        if self.shape.kind is Kind.PAIR:
+            self._pair(row, where)
+        elif self.shape.kind is Kind.MESSAGES:
+            turns = self._chat_turns(row, where)
+            if not isinstance(turns, str) and self.chat is not None:
+                self.chat.prompts([turns[0]], [where])
+        elif self.shape.kind is Kind.TEXT:
+            as_text(row.get(self.shape.text or ""), self.shape.text or "", where)
+        else:
+            self._token_row(row, where)
 
     def _fit(self, row: Encoded) -> Encoded | Dropped:
         fitted = shorten(row, self.config.max_length, self.config.truncation)
@@ -141,16 +168,13 @@ class Encoder:
         return int(bos is not None and list(prompt_ids[:1]) == [bos])
 
     def _pairs(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
-        shape, chat = self.shape, self.chat
-        assert shape.response is not None
-        column = shape.response
-        pairs = [
-            (prompt_of(row, shape, chat is not None, where), as_text(row.get(column), column, where))
-            for row, where in zip(rows, wheres, strict=True)
-        ]
+        chat = self.chat
+        pairs = [self._pair(row, where) for row, where in zip(rows, wheres, strict=True)]
         good = [(closed(p, self.ending), response) for p, response in pairs if p.strip() and response.strip()]
         if chat is not None:
-            encoded = self._turns([([{"role": "user", "content": p}], p, r) for p, r in good])
+            encoded = self._turns(
+                [([{"role": "user", "content": p}], p, r) for p, r in good], [self.where] * len(good)
+            )
         else:
             prompts = self.codec.data([prompt for prompt, _ in good])
             responses = self.codec.data([response for _, response in good])
@@ -160,27 +184,34 @@ class Encoder:
             ]
         return _with_dropped(encoded, [_empty(prompt, response) for prompt, response in pairs])
 
-    def _messages(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
-        assert self.shape.messages is not None
-        column = self.shape.messages
-        turns: list[tuple[list[Message], str, str]] = []
-        dropped: list[str | None] = []
-        for row, where in zip(rows, wheres, strict=True):
-            messages = read_messages(row.get(column) or [], f"{where}, column {column}")
-            last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
-            if last is None:
-                dropped.append(NO_ASSISTANT)
-                continue
-            prompt, response = _conversation(messages[:last]), messages[last]["content"]
-            dropped.append(_empty(prompt, response))
-            if dropped[-1] is None:
-                turns.append((messages[:last], prompt, response))
-        return _with_dropped(self._turns(turns), dropped)
+    def _pair(self, row: Row, where: str) -> tuple[str, str]:
+        """Prompt and response of a row as text."""
+        column = self.shape.response or ""
+        prompt = prompt_of(row, self.shape, self.chat is not None, where)
+        return prompt, as_text(row.get(column), column, where)
 
-    def _turns(self, turns: Sequence[tuple[list[Message], str, str]]) -> list[Encoded]:
-        """(messages before the response, the same as readable text, response) through the chat template."""
+    def _messages(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
+        found = [self._chat_turns(row, where) for row, where in zip(rows, wheres, strict=True)]
+        kept = [
+            (turns, where) for turns, where in zip(found, wheres, strict=True) if not isinstance(turns, str)
+        ]
+        encoded = self._turns([turns for turns, _ in kept], [where for _, where in kept])
+        return _with_dropped(encoded, [turns if isinstance(turns, str) else None for turns in found])
+
+    def _chat_turns(self, row: Row, where: str) -> Turns | str:
+        """The turns of a row up to its last one by the assistant, or why it has none."""
+        column = self.shape.messages or ""
+        messages = read_messages(row.get(column) or [], f"{where}, column {column}")
+        last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
+        if last is None:
+            return NO_ASSISTANT
+        prompt, response = _conversation(messages[:last]), messages[last]["content"]
+        return _empty(prompt, response) or (messages[:last], prompt, response)
+
+    def _turns(self, turns: Sequence[Turns], wheres: Sequence[str]) -> list[Encoded]:
+        """Turns through the chat template."""
         assert self.chat is not None
-        prompts = self.chat.prompts([messages for messages, _, _ in turns], self.where)
+        prompts = self.chat.prompts([messages for messages, _, _ in turns], wheres)
         responses = self.chat.responses([response for _, _, response in turns])
         return [
             self._join(prompt_ids, body + end, prompt, response)
@@ -213,7 +244,7 @@ class Encoder:
         prompt_ids = self._prompt_ids(row, where)
         for name, other in (("attention_mask", real), ("labels", given)):
             if other is not None and len(other) != len(ids):
-                raise InputError(f"{where}: {name} has {len(other)} entries, input_ids {len(ids)}.")
+                raise MalformedRow(f"{where}: {name} has {len(other)} entries, input_ids {len(ids)}.")
         labels = list(ids) if given is None else given
         if real is not None:
             labels = [label for label, is_real in zip(labels, real, strict=True) if is_real]
@@ -223,7 +254,7 @@ class Encoder:
         self._check_known(ids, labels, where)
         if prompt_ids is not None:
             if ids[: len(prompt_ids)] != prompt_ids:
-                raise InputError(f"{where}: input_ids does not begin with prompt_input_ids.")
+                raise MalformedRow(f"{where}: input_ids does not begin with prompt_input_ids.")
             if given is None:  # labels say alone what is scored
                 labels[: len(prompt_ids)] = [IGNORE_INDEX] * len(prompt_ids)
         prompt = len(prompt_ids or ()) or next((i for i, k in enumerate(labels) if k != IGNORE_INDEX), 0)
@@ -233,7 +264,7 @@ class Encoder:
         return Encoded(ids, labels, prompt, self._keep(ids[:prompt]), *texts)
 
     def _check_known(self, ids: Sequence[int], labels: Sequence[int], where: str) -> None:
-        """Raise InputError for ids that the models have no row for."""
+        """Raise MalformedRow for ids that the models have no row for."""
         known = len(self.codec.tokenizer)
         for column, values, way_out in (
             ("input_ids", ids, "Was the set tokenised for another model? Give its text instead."),
@@ -241,7 +272,7 @@ class Encoder:
         ):
             bad = next((token_id for token_id in values if not 0 <= token_id < known), None)
             if bad is not None:
-                raise InputError(
+                raise MalformedRow(
                     f"{where}: {column} holds {bad}, the model's tokenizer knows 0 to {known - 1}. {way_out}"
                 )
 
@@ -252,7 +283,7 @@ class Encoder:
         if ids is None or real is None:
             return ids
         if len(real) != len(ids):
-            raise InputError(
+            raise MalformedRow(
                 f"{where}: prompt_attention_mask has {len(real)} entries, prompt_input_ids {len(ids)}."
             )
         return [token_id for token_id, is_real in zip(ids, real, strict=True) if is_real]
@@ -278,19 +309,20 @@ def stop_ids(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[int
 
 
 def read_messages(value: object, where: str) -> list[Message]:
-    """Chat turns from a cell. Raises InputError where it is not a list of {role, content}."""
+    """Chat turns from a cell. Raises MalformedRow where it is not a list of {role, content}."""
     wanted = f"{where}: a list of {{role, content}} is wanted"
     if not isinstance(value, (list, tuple)):
-        raise InputError(f"{wanted}, it holds {type(value).__name__}.")
+        raise MalformedRow(f"{wanted}, it holds {type(value).__name__}.")
     messages: list[Message] = []
     for turn in value:
         if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
-            raise InputError(f"{wanted}, a turn is {str(turn)[:80]!r}.")
+            raise MalformedRow(f"{wanted}, a turn is {str(turn)[:80]!r}.")
         if turn["role"] not in ROLES:
-            raise InputError(f"{where}: role {turn['role']!r} is unknown. Known: {', '.join(ROLES)}.")
+            raise MalformedRow(f"{where}: role {turn['role']!r} is unknown. Known: {', '.join(ROLES)}.")
         content = turn["content"]
         if isinstance(content, list):  # the parts of a multimodal message: its texts
-            content = "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+            parts = [part.get("text") if isinstance(part, dict) else part for part in content]
+            content = "".join(as_text(part, "content", where) for part in parts)
         messages.append({"role": turn["role"], "content": as_text(content, "content", where)})
     return messages
 
@@ -317,5 +349,5 @@ def _integers(value: Any, column: str, where: str) -> list[int] | None:  # Any: 
         return None
     numbers = value.tolist() if hasattr(value, "tolist") else value
     if not isinstance(numbers, (list, tuple)) or not all(isinstance(n, (int, bool)) for n in numbers):
-        raise InputError(f"{where}: column {column} is not a list of whole numbers: {str(value)[:60]!r}.")
+        raise MalformedRow(f"{where}: column {column} is not a list of whole numbers: {str(value)[:60]!r}.")
     return [int(n) for n in numbers]

@@ -55,7 +55,8 @@ class HubOrDisk(DataSource[C]):
             return
         if path.exists():
             for split, file in self._files(path).items():
-                columns = check_file(f"{where}: {file.name}" if path.is_dir() else where, file)
+                named = f"{where}: {file.name}" if path.is_dir() else where
+                columns = check_file(named, file, skip=self._skip)
                 if columns is not None:
                     detect(self.config, columns, self.where(split))
             return
@@ -67,9 +68,17 @@ class HubOrDisk(DataSource[C]):
         assert self.config.path is not None
         path = Path(self.config.path).expanduser()
         if path.exists() and not is_saved(path):
-            files = self._files(path)
-            return RawSplits(**{split: load_file(self.where(split), file) for split, file in files.items()})
+            return RawSplits(
+                **{
+                    split: load_file(self.where(split), file, skip=self._skip)
+                    for split, file in self._files(path).items()
+                }
+            )
         return self._pick(self._load_saved(path) if is_saved(path) else self._load_hub(allow_network))
+
+    @property
+    def _skip(self) -> bool:
+        return self.config.on_bad_row == "skip"
 
     def _files(self, path: Path) -> dict[str, Path]:
         return split_files(f"data.path={path}", path) if path.is_dir() else {"train": path}

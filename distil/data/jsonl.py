@@ -33,20 +33,26 @@ class Jsonl(DataSource[JsonlConfig]):
 
     def check(self, allow_network: bool = True) -> None:
         """Every file exists, parses, and has the columns."""
-        if not self.config.train_file:
-            raise InputError("data.train_file is not set: data=jsonl reads it. Give data.train_file=PATH.")
         for split, path in self._files().items():
-            columns = check_file(self.where(split), path)
+            columns = check_file(self.where(split), path, skip=self._skip)
             if columns is not None:
                 detect(self.config, columns, self.where(split))
 
     def rows(self, allow_network: bool = True) -> RawSplits:
         """The rows of every file that is set."""
-        self.check()
         return RawSplits(
-            **{split: load_file(self.where(split), path) for split, path in self._files().items()}
+            **{
+                split: load_file(self.where(split), path, skip=self._skip)
+                for split, path in self._files().items()
+            }
         )
 
+    @property
+    def _skip(self) -> bool:
+        return self.config.on_bad_row == "skip"
+
     def _files(self) -> dict[str, Path]:
+        if not self.config.train_file:
+            raise InputError("data.train_file is not set: data=jsonl reads it. Give data.train_file=PATH.")
         named = {split: getattr(self.config, f"{split}_file") for split in ("train", "validation", "test")}
         return {split: Path(path).expanduser() for split, path in named.items() if path}

@@ -1,14 +1,13 @@
-"""Local data files: a cheap look with the standard library, and the load through ``datasets``."""
+"""Local data files: a cheap look with the standard library, and the load."""
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from distil.data.base import MalformedRow, place_of
+from distil.data.text_files import Line, TextRows, read_csv, read_json
 from distil.scratch import scratch
 from distil.types import InputError
 
@@ -22,11 +21,14 @@ LOOK_BYTES = 64 * 2**20
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
-def check_file(where: str, path: Path, look_bytes: int | None = LOOK_BYTES) -> list[str] | None:
+def check_file(
+    where: str, path: Path, look_bytes: int | None = LOOK_BYTES, *, skip: bool = False
+) -> list[str] | None:
     """The columns of a data file, or None for Parquet (which the standard library cannot read).
 
+    ``skip``: malformed rows are no reason to refuse a text file, as long as there are others.
     Raises InputError, opened by ``where`` (``data.train_file=my.jsonl``), for a file that is missing, empty
-    or of the wrong shape; for text files it names the first bad line.
+    or of the wrong shape; MalformedRow names the first bad line of a text file.
     """
     if not path.exists():
         raise InputError(f"{where}: no such file. Give the path of a file that exists.")
@@ -37,92 +39,35 @@ def check_file(where: str, path: Path, look_bytes: int | None = LOOK_BYTES) -> l
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{where} is empty. Give a file with rows.")
-        builder = FORMATS[path.suffix.lower()]
-        if builder == "parquet":
+        if FORMATS[path.suffix.lower()] == "parquet":
             _check_parquet(where, path)
             return None
-        columns = _check_csv(where, path) if builder == "csv" else _check_json(where, path, look_bytes)
+        columns: dict[str, None] = {}
+        read = 0
+        fault = ""
+        for line in _lines(where, path, skip):
+            fault = fault or (f"{place_of(line.number, 0)} {line.fault}" if line.fault else "")
+            columns.update(dict.fromkeys(line.row))
+            read += line.size
+            if look_bytes is not None and read > look_bytes:
+                return list(columns) or None  # of malformed rows alone nothing is known
     except OSError as error:
         raise InputError(f"{where} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{where} is not UTF-8 text: {error.reason} at byte {error.start}. Convert it."
-        ) from error
-    return columns
-
-
-def _check_json(where: str, path: Path, look_bytes: int | None) -> list[str]:
-    with open(path, encoding="utf-8-sig") as file:
-        start = file.read(4096).lstrip()[:1]
-    if start == "[":
-        return _check_array(where, path)
-    columns: dict[str, None] = {}
-    read = 0
-    for number, line in _lines(path):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise InputError(
-                f"{where}: line {number} is not a JSON object: {_snippet(line)}. Each line holds one row, "
-                'such as {"prompt": "…", "response": "…"}.'
-            )
-        columns.update(dict.fromkeys(value))
-        read += len(line)
-        if look_bytes is not None and read > look_bytes:
-            break
     if not columns:
-        raise InputError(f"{where} holds no rows. Give a file with rows.")
+        what = f"only malformed rows: {fault}" if fault else "no rows"
+        raise InputError(f"{where} holds {what}. Give a file with rows.")
     return list(columns)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with open(path, encoding="utf-8-sig", newline="\n") as file:
-        yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
-
-
-def _check_array(where: str, path: Path) -> list[str]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where} is not JSON: {error.msg} in line {error.lineno}.") from error
-    except RecursionError as error:
-        raise InputError(f"{where} is not a list of rows: it is nested too deeply.") from error
-    if not rows:
-        raise InputError(f"{where} holds no rows. Give a file with rows.")
-    bad = next((index for index, row in enumerate(rows) if not isinstance(row, dict)), None)
-    if bad is not None:
-        raise InputError(f"{where}: row {bad} is not a JSON object: {_snippet(json.dumps(rows[bad]))}.")
-    return list(dict.fromkeys(column for row in rows for column in row))
-
-
-def _check_csv(where: str, path: Path) -> list[str]:
-    csv.field_size_limit(2**31 - 1)  # a row may hold a long document
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        if not any(name.strip() for name in header):
-            raise InputError(f"{where} has no header. Its first line must name the columns.")
-        if odd := [
-            name or "a column without a name" for name in header if not name or header.count(name) > 1
-        ]:
-            raise InputError(
-                f"{where}: its first line names {odd[0]} (column names must differ, none empty)."
-            )
-        rows = 0
-        for row in islice(reader, 100_000):
-            if not row:
-                continue
-            rows += 1
-            if len(row) != len(header):
-                raise InputError(
-                    f"{where}: line {reader.line_num} has {len(row)} fields, the header {len(header)}. "
-                    "Fields that hold commas or line breaks want quotes."
-                )
-    if not rows:
-        raise InputError(f"{where} has a header and no rows. Give a file with rows.")
-    return header
+def _lines(where: str, path: Path, skip: bool) -> Iterator[Line]:
+    """The rows of a text file. Raises MalformedRow for the first that is none, unless they are skipped."""
+    read = read_csv if FORMATS[path.suffix.lower()] == "csv" else read_json
+    for row, line in enumerate(read(where, path)):
+        if line.fault is not None and not skip:
+            example = ' Each line holds one row, such as {"prompt": "…", "response": "…"}.'
+            shape = example if line.number and read is read_json else ""
+            raise MalformedRow(f"{where}: {place_of(line.number, row)} {line.fault}.{shape}")
+        yield line
 
 
 def _check_parquet(where: str, path: Path) -> None:
@@ -135,46 +80,42 @@ def _check_parquet(where: str, path: Path) -> None:
         raise InputError(f"{where} is not a complete Parquet file. Write it again.")
 
 
-def load_file(where: str, path: Path) -> Dataset:
+def load_file(where: str, path: Path, *, skip: bool = False) -> TextRows | Dataset:
     """The rows of a data file, in memory: nothing is left beside it or in the cache of ``datasets``.
 
-    Cells of CSV are text as written (``NA`` and ``007`` too). Raises InputError like ``check_file``.
+    Cells of CSV are text as written (``NA`` and ``007`` too). ``skip``: malformed rows of text files are kept
+    as such (`TextRows.faults`). Raises InputError like ``check_file``.
     """
-    columns = check_file(where, path)
-    from datasets import Dataset, Features, Value, load_dataset
-
-    builder = FORMATS[path.suffix.lower()]
-    options: dict[str, Any] = {"data_files": str(path), "split": "train", "keep_in_memory": True}
-    if builder == "csv":
-        options |= {
-            "features": Features({name: Value("string") for name in columns or []}),
-            "keep_default_na": False,
-        }
+    columns = check_file(where, path, 0, skip=skip)
+    if columns is None and FORMATS[path.suffix.lower()] == "parquet":
+        return _load_parquet(where, path)
     try:
-        with scratch("data") as cache, quiet_datasets():
-            rows = load_dataset(builder, cache_dir=str(cache), **options)
-    except Exception as error:  # datasets wraps whatever its readers raise
-        check_file(where, path, look_bytes=None)
-        cause = error.__cause__ or error
-        raise InputError(f"{where} cannot be read: {str(cause).splitlines()[0]}") from error
-    assert isinstance(rows, Dataset)
-    for name in [name for name, kind in rows.features.items() if "timestamp" in str(kind)]:
-        if (
-            builder == "json"
-        ):  # Arrow reads a column of dates as times, whose spelling is lost; JSON has only text
-            texts = [row.get(name) for row in _json_rows(path)]
-            rows = rows.remove_columns(name).add_column(name, texts)
+        rows = TextRows.of(_lines(where, path, skip))
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror}.") from error
     if not len(rows):
         raise InputError(f"{where} holds no rows. Give a file with rows.")
     return rows
 
 
-def _json_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON or JSON Lines file that ``check_file`` has passed."""
-    text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("["):
-        return list(json.loads(text))
-    return [json.loads(line) for _, line in _lines(path)]
+def _load_parquet(where: str, path: Path) -> Dataset:
+    from datasets import Dataset, load_dataset
+
+    try:
+        with scratch("data") as cache, quiet_datasets():
+            rows = load_dataset(
+                "parquet", data_files=str(path), split="train", cache_dir=str(cache), keep_in_memory=True
+            )
+        assert isinstance(rows, Dataset)
+        rows.data.table.validate(full=True)
+    except Exception as error:  # datasets wraps whatever its readers raise
+        cause = error.__cause__ or error
+        raise InputError(
+            f"{where} cannot be read: {(str(cause).splitlines() or [repr(cause)])[0]}"
+        ) from error
+    if not len(rows):
+        raise InputError(f"{where} holds no rows. Give a file with rows.")
+    return rows
 
 
 class quiet_datasets:
@@ -213,8 +154,3 @@ def split_files(where: str, folder: Path) -> dict[str, Path]:
             f"Its data files: {names}."
         )
     return found
-
-
-def _snippet(text: str) -> str:
-    text = text.strip()
-    return repr(text if len(text) <= 60 else text[:60] + "…")

@@ -6,14 +6,15 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import DataConfig
-from distil.data.base import ColumnsConfig, Row, source_of
+from distil.data.base import ColumnsConfig, RawSplits, Row, source_of, way_out
 from distil.data.columns import Kind, Shape, detect
 from distil.data.encode import PROMPT_TOO_LONG, Dropped, Encoded, Encoder
+from distil.data.malformed import MALFORMED, BadRow, bad_rows, extras
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Splits:
     validation: Dataset
     test: Dataset
     dropped: dict[str, int]
+    bad_rows: list[BadRow] = field(default_factory=list)
+    """Of the dropped ones, those that ``data.on_bad_row=skip`` left out."""
 
 
 def load_splits(
@@ -59,27 +62,25 @@ def load_splits(
     """
     assert isinstance(config, ColumnsConfig), f"data={config.name}: its config must subclass ColumnsConfig"
     source = source_of(config)
-    raw = source.rows(allow_network)
-    shapes = {
-        split: detect(config, columns_of(rows), source.where(split))
-        for split, rows in (("train", raw.train), ("validation", raw.validation), ("test", raw.test))
-        if rows is not None
-    }
-    own = {
-        split: rows
-        for split, rows in (("validation", raw.validation), ("test", raw.test))
-        if rows is not None
-    }
+    with way_out():
+        given = _given(source.rows(allow_network))
+    read = [_read(config, split, rows, tokenizer, source.where(split)) for split, rows in given]
+    own = {one.split: one for one in read}
+    train = own["train"]
     missing = [split for split in ("validation", "test") if split not in own]
-    aside = set_aside(raw.train, shapes["train"], missing, config, source.where("train"))
+    aside = set_aside(train.rows, train.encoder.shape, missing, config, train.encoder.where, train.usable)
     parts = []
     for split in ("train", "validation", "test"):
-        rows, origin = (own[split], split) if split in own else (raw.train, "train")
-        encoder = Encoder(config, shapes[origin], tokenizer, source.where(origin))
+        origin = own.get(split, train)
         cap = config.max_train_rows if split == "train" else config.max_eval_rows
-        parts.append(_Part(split, rows, aside.get(split, range(len(rows))), encoder, cap))
+        parts.append(_Part(split, origin.rows, aside.get(split, origin.usable), origin.encoder, cap))
+    with way_out():
+        return _encoded(parts, [bad for one in read for bad in one.bad], report)
+
+
+def _encoded(parts: Sequence[_Part], bad: list[BadRow], report: Report | None) -> Splits:
     total, done = sum(part.size for part in parts), 0
-    dropped: Counter[str] = Counter()
+    dropped: Counter[str] = Counter({MALFORMED: len(bad)} if bad else {})
     loaded = []
     for part in parts:
         loaded.append(
@@ -87,7 +88,43 @@ def load_splits(
         )
         done += part.size
     train, validation, test = loaded
-    return Splits(train, validation, test, dict(sorted(dropped.items())))
+    return Splits(train, validation, test, dict(sorted(dropped.items())), bad)
+
+
+@dataclass
+class _Source:
+    """The rows that one split's file or set holds, and which of them can be used."""
+
+    split: str
+    rows: RawRows
+    encoder: Encoder
+    usable: Sequence[int]
+    bad: list[BadRow]
+
+
+def _given(raw: RawSplits) -> list[tuple[str, RawRows]]:
+    splits = (("train", raw.train), ("validation", raw.validation), ("test", raw.test))
+    return [(split, rows) for split, rows in splits if rows is not None]
+
+
+def _read(
+    config: ColumnsConfig,
+    split: str,
+    rows: RawRows,
+    tokenizer: PreTrainedTokenizerBase,
+    where: str,
+    ending: str = "",
+) -> _Source:
+    """Finds the columns and, where they are to be skipped, the malformed rows."""
+    shape = detect(config, columns_of(rows), where)
+    encoder = Encoder(config, shape, tokenizer, where, ending, getattr(rows, "lines", ()))
+    if config.on_bad_row != "skip":
+        return _Source(split, rows, encoder, range(len(rows)), [])
+    bad = bad_rows(encoder, rows, _iterate(rows, range(len(rows))))
+    if bad and len(bad) == len(rows):
+        raise InputError(f"{where} holds only malformed rows: {bad[0]}. Give a set with rows.")
+    numbers = {one.row for one in bad}
+    return _Source(split, rows, encoder, [n for n in range(len(rows)) if n not in numbers], bad)
 
 
 def encode_rows(
@@ -97,9 +134,9 @@ def encode_rows(
 
     ``ending`` closes prompts that are written as they are, where they lack it.
     """
-    dropped: Counter[str] = Counter()
-    encoder = Encoder(config, detect(config, columns_of(rows), where), tokenizer, where, ending)
-    encoded = _Part("test", rows, range(len(rows)), encoder, None).encode(dropped, None)
+    one = _read(config, "test", rows, tokenizer, where, ending)
+    dropped: Counter[str] = Counter({MALFORMED: len(one.bad)} if one.bad else {})
+    encoded = _Part("test", rows, one.usable, one.encoder, None).encode(dropped, None)
     return encoded, dict(sorted(dropped.items()))
 
 
@@ -116,20 +153,27 @@ def columns_of(rows: RawRows) -> list[str]:
 
 
 def set_aside(
-    rows: RawRows, shape: Shape, missing: Sequence[str], config: ColumnsConfig, where: str
+    rows: RawRows,
+    shape: Shape,
+    missing: Sequence[str],
+    config: ColumnsConfig,
+    where: str,
+    usable: Sequence[int] | None = None,
 ) -> dict[str, list[int]]:
-    """Row numbers of ``train`` and of each missing split: disjoint, together all rows, each in file order.
+    """Row numbers of ``train`` and of each missing split: disjoint, together all rows (or those ``usable``),
+    each in file order.
 
     Rows of one prompt stay together, unless that leaves a split without a row (one prompt for the whole set);
     equal rows always do.
     """
     if not missing:
         return {}
-    most = (len(rows) - 1) // len(missing)  # a row at least stays to train on
-    wanted = max(1, min(round(config.validation_fraction * len(rows)), most))
+    all_numbers = range(len(rows)) if usable is None else usable
+    most = (len(all_numbers) - 1) // len(missing)  # a row at least stays to train on
+    wanted = max(1, min(round(config.validation_fraction * len(all_numbers)), most))
     for by_response, oversized in ((False, False), (True, False), (True, True)):
         groups: dict[Any, list[int]] = defaultdict(list)
-        for number, key in enumerate(_keys(rows, shape, by_response)):
+        for number, key in zip(all_numbers, _keys(rows, shape, by_response, all_numbers), strict=True):
             groups[key].append(number)
         order = list(groups.values())
         random.Random(config.split_seed).shuffle(order)
@@ -141,9 +185,9 @@ def set_aside(
         if all(parts.values()):
             return {split: sorted(numbers) for split, numbers in parts.items()}
     raise InputError(
-        f"{where} has {len(rows)} rows, {len(groups)} of them different: too few to set aside rows for "
-        f"{' and '.join(missing)}. Give more rows, or files of their own (data=jsonl data.validation_file=… "
-        "data.test_file=…)."
+        f"{where} has {len(all_numbers)} rows, {len(groups)} of them different: too few to set aside rows "
+        f"for {' and '.join(missing)}. Give more rows, or files of their own (data=jsonl "
+        "data.validation_file=… data.test_file=…)."
     )
 
 
@@ -165,8 +209,9 @@ def _take(groups: list[list[int]], size: int, oversized: bool) -> list[int]:
     return taken
 
 
-def _keys(rows: RawRows, shape: Shape, by_response: bool) -> Iterator[Any]:
-    """What must not stand on both sides of a split: the prompt of each row (or prompt and response)."""
+def _keys(rows: RawRows, shape: Shape, by_response: bool, numbers: Sequence[int]) -> Iterator[Any]:
+    """What must not stand on both sides of a split: the prompt of each of these rows (or prompt and
+    response)."""
     if shape.kind is Kind.TOKENS:
         columns = [
             "input_ids" if by_response or "prompt_input_ids" not in columns_of(rows) else "prompt_input_ids"
@@ -178,7 +223,7 @@ def _keys(rows: RawRows, shape: Shape, by_response: bool) -> Iterator[Any]:
     else:
         columns = [name for name in (shape.prompt, shape.context) if name] or columns_of(rows)
         columns += [shape.response or ""] if by_response else []
-    for row in _iterate(rows, range(len(rows)), columns):
+    for row in _iterate(rows, numbers, columns):
         value: Any = [row.get(name) for name in columns]
         if shape.kind is Kind.MESSAGES and not by_response and isinstance(value[0], list):
             value = value[0][:-1]
@@ -252,13 +297,13 @@ class _Part:
             if isinstance(encoded, Dropped):
                 reasons.append(encoded)
             else:
-                kept.append(_finished(encoded, row, number))
+                kept.append(_finished(encoded, row, number, self.encoder.place(number)))
             if len(kept) == wanted:
                 break
         return kept, reasons
 
 
-def _finished(encoded: Encoded, row: Row, number: int) -> dict[str, Any]:
+def _finished(encoded: Encoded, row: Row, number: int, where: str) -> dict[str, Any]:
     finished = {
         "input_ids": encoded.ids,
         "labels": encoded.labels,
@@ -267,12 +312,7 @@ def _finished(encoded: Encoded, row: Row, number: int) -> dict[str, Any]:
         "response": encoded.response_text,
         "row": number,
     }
-    slots = row.get("slots")
-    if slots is not None:
-        finished["slots"] = slots if isinstance(slots, str) else json.dumps(slots, ensure_ascii=False)
-    if row.get("log_probability") is not None:
-        finished["log_probability"] = float(row["log_probability"])
-    return finished
+    return finished | extras(row, where)
 
 
 def _features(source_columns: Sequence[str]) -> Features:

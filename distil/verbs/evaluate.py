@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
 
     run = open_product(given.run, trust=given.trust_remote_code)
     if given.data is not None:
-        check_file(f"--data {given.data}", given.data.expanduser())
+        skip = run.config.data.on_bad_row == "skip"
+        check_file(f"--data {given.data}", given.data.expanduser(), skip=skip)
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
     begin(f"Judging {run.folder}")

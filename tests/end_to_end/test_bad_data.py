@@ -15,6 +15,7 @@ import pytest
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 GOOD = '{"prompt": "the cat ?", "response": "a dog ."}\n'
+OTHERS = GOOD.replace("cat", "dog") + GOOD.replace("cat", "sea")
 FILES: list[tuple[str, str, list[str], str]] = [
     ("empty.jsonl", "", [], "is empty"),
     ("blank.jsonl", "\n\n", [], "holds no rows"),
@@ -25,7 +26,13 @@ FILES: list[tuple[str, str, list[str], str]] = [
     ("fields.csv", "prompt,response\na,b\nc\n", [], "line 3 has 1 fields, the header 2"),
     ("twice.csv", "prompt,prompt,response\na,b,c\n", [], "its first line names prompt"),
     ("blank.csv", "prompt,response,\na,b,\n", [], "a column without a name"),
-    ("deep.jsonl", '{"prompt": ' + "[" * 9999 + "]" * 9999 + "}\n", [], "line 1 is not a JSON object"),
+    ("deep.jsonl", '{"prompt": ' + "[" * 9999 + "]" * 9999 + "}\n", [], "line 1 is nested too deeply"),
+    (
+        "cell.jsonl",
+        GOOD + OTHERS + "\n" + '{"prompt": {}, "response": ""}\n',
+        [],
+        "line 5: column prompt holds dict",
+    ),
     ("half.parquet", "PAR1", [], "not a complete Parquet file"),
     ("kind.docx", "text", [], "unknown kind of file '.docx'. Known: .jsonl"),
     ("columns.jsonl", '{"q": "a", "a": "b"}\n', [], "Its columns: a, q. Name them: data.prompt_column"),
@@ -67,6 +74,24 @@ def test_bad_files(
     message = refused("data=jsonl", f"data.train_file={path}", *overrides)
     assert f"data.train_file={path}" in message
     assert wanted in message
+
+
+def test_skipped_rows(small_pair: Path, small_arguments: list[str], tmp_path: Path, run_command: Run) -> None:
+    """Said once, counted in the results, listed with their lines."""
+    path, output = tmp_path / "mixed.jsonl", tmp_path / "outputs"
+    lines = (small_pair / "rows.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:5], "torn\n", *lines[5:], '{"prompt": "a", "response": {}}\n']))
+    result = run_command(
+        *small_arguments, "trainer.max_steps=2", f"data.train_file={path}", "data.on_bad_row=skip",
+        f"output_dir={output}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    (folder,) = (output / "default").iterdir()
+    assert result.stderr.count("2 malformed rows are left out") == 1
+    assert json.loads((folder / "results.json").read_text())["data"]["dropped"] == {"malformed": 2}
+    listed = [json.loads(line) for line in (folder / "bad_rows.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in listed] == [6, 202]
+    assert "2 rows of the data were left out: malformed." in (folder / "report.html").read_text()
 
 
 def test_missing_file(refused: Callable[..., str]) -> None:

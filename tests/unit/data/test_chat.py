@@ -87,7 +87,7 @@ def test_guarded_and_plain_roads_agree_on_text(pieces: list[str]) -> None:
     chat = Chat(Codec(tokenizer))
     content = "x" + "".join(pieces) + "x"
     messages = [{"role": "user", "content": content}]
-    (ids,) = chat.prompts([messages], "rows")
+    (ids,) = chat.prompts([messages], ["rows"])
     assert ids == chat._guarded(messages, "rows")
     assert tokenizer.decode(ids) == tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True

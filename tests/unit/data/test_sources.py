@@ -75,7 +75,7 @@ def test_dates_keep_their_spelling(suffix: str, tmp_path: Path) -> None:
     """A column of nothing but dates is text, not what Arrow's JSON reader makes of it."""
     rows = [{"prompt": "When?", "response": f"2020-01-02 1{i}:00:00"} for i in range(5)]
     path = write(tmp_path / f"dates{suffix}", rows)
-    assert load_file("rows", path).to_list() == rows
+    assert list(load_file("rows", path)) == rows
 
 
 def test_sources_import_nothing_heavy() -> None:
