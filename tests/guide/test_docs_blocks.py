@@ -209,6 +209,8 @@ def read(words: list[str]) -> None:
             pass
         case ["distil", "compare", *rest]:
             assert comparing.parser().parse_args(rest).folders
+        case ["distil", "doctor"]:
+            assert cli.main(["doctor"]) == 0
         case ["distil", verb, *rest]:
             with pytest.raises(
                 InputError, match=r"RUN|--data|--folder"
