@@ -19,9 +19,9 @@ from rich.console import Console
 
 from distil import environment, ranks
 from distil.checkpoints import changes
+from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig
 from distil.config.tuned import Tuned
-from distil.config.validate import check_processes
 from distil.files import sync_folder, write_json, write_text
 from distil.locks import alone
 from distil.methods.base import METHODS

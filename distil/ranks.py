@@ -49,7 +49,12 @@ def world_size() -> int:
 
 def sharded() -> bool:
     """Whether the processes share out the weights too: ``accelerate launch`` says so in the environment."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    return zero() or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def zero() -> bool:
+    """Whether DeepSpeed shares them out."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
 
 
 def is_main() -> bool:

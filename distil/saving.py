@@ -17,14 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from distil import checkpoints, ranks
 from distil.anatomy import is_adapted
 from distil.files import read_json, write_json
-from distil.sharded import (
-    Shells,
-    allow_on_cpu,
-    finite,
-    load_optimizer_state,
-    load_weights,
-    optimizer_state,
-)
+from distil.sharded import Shells, finite, load_weights, way
 from distil.types import RunFailed
 
 OWN_STATE = "method_state.json"
@@ -118,11 +111,24 @@ class CheckpointedTrainer(Trainer):
             )
 
     def create_accelerator_and_postprocess(self) -> None:
-        """Trainer's own, with FSDP2 where accelerate would leave it out."""
+        """Trainer's own, and what a way to cut models up needs besides."""
         super().create_accelerator_and_postprocess()
-        if ranks.sharded() and not self.is_fsdp_enabled:
-            allow_on_cpu(self.accelerator)
-            self.is_fsdp_enabled = True
+        if ranks.sharded():
+            way().settle(self.accelerator)
+            self.is_fsdp_enabled = not ranks.zero()
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, checkpoint: str | None) -> Any:
+        # With DeepSpeed it would look for an engine's own checkpoint, where ours are like any other.
+        theirs = None if ranks.zero() else checkpoint
+        prepared = super()._prepare_for_training(  # type: ignore[no-untyped-call]  # theirs has no types
+            max_steps, train_dataloader, theirs
+        )
+        if ranks.sharded():
+            way().watch(cast(PreTrainedModel, self.model))
+        if checkpoint is not None and theirs is None:
+            self._load_from_checkpoint(checkpoint)
+            self._load_optimizer_and_scheduler(checkpoint)
+        return prepared
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Trainer's own; of a sharded model, the first process writes it whole."""
@@ -153,7 +159,7 @@ class CheckpointedTrainer(Trainer):
             return
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
-        state = optimizer_state(self.optimizer)
+        state = way().optimizer_state(self.optimizer, cast(nn.Module, self.model))
         if self.args.should_save:
             torch.save(state, Path(output_dir, OPTIMIZER_NAME))
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
@@ -164,7 +170,8 @@ class CheckpointedTrainer(Trainer):
             return
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
-        load_optimizer_state(self.optimizer, torch.load(Path(checkpoint, OPTIMIZER_NAME), weights_only=True))
+        state = torch.load(Path(checkpoint, OPTIMIZER_NAME), weights_only=True)
+        way().load_optimizer_state(self.optimizer, cast(nn.Module, self.model), state)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
     def _adapted(self) -> nn.Module | None:

@@ -81,6 +81,7 @@ def run_stages(
     with clock("evaluate"):
         ranks.from_main(lambda: _judge_before(config, parts, taught, folder, progress))
     taught.teacher.release()
+    counts = results.parameter_counts(parts.teacher_facts, parts.student)  # of models not cut up yet
     with borrowed(parts.student):
         trainer, log = build_trainer(config, method, parts, taught, arguments, folder, tracker)
         trainer.add_callback(AtCheckpoint(clock.keep))
@@ -98,7 +99,7 @@ def run_stages(
     results.keep_student(folder, student, parts.tokenizer, _title(config), command, base)
     results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
-    _write_cost(folder, trainer, log, clock, parts, taught)
+    _write_cost(folder, trainer, log, clock, taught, counts)
     results.seal(folder)
     tracker.samples(samples)
     tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
@@ -111,7 +112,12 @@ def _quiet_libraries() -> None:
 
 
 def _write_cost(
-    folder: Path, trainer: DistillationTrainer, log: MetricsLog, clock: Clock, parts: Parts, taught: Taught
+    folder: Path,
+    trainer: DistillationTrainer,
+    log: MetricsLog,
+    clock: Clock,
+    taught: Taught,
+    counts: dict[str, int | None],
 ) -> None:
     # All of them count earlier sessions too: a resumed run is not cheaper than a whole one.
     clock.keep()
@@ -129,7 +135,7 @@ def _write_cost(
     }
     if taught.facts is not None:
         facts["teacher_cache"] = taught.facts
-    results.write_cost(folder, facts, results.parameter_counts(parts.teacher_facts, parts.student))
+    results.write_cost(folder, facts, counts)
 
 
 def _check_packable(parts: Parts, needs_teacher: bool) -> None:

@@ -26,7 +26,7 @@ from distil.forward import Forward, scored_and_targets
 from distil.head import Dense, score
 from distil.losses import Term
 from distil.methods.base import Method
-from distil.sharded import reshard, shard_frozen
+from distil.sharded import way
 from distil.tally import Tally
 from distil.types import REFERENCE, ROLLOUT, RunFailed, Sequences
 from distil.watch import Watch
@@ -108,7 +108,7 @@ class DistillationTrainer(WindowedTrainer):
             nn.Module.to(teacher, args.device)
         if teacher is not None and ranks.sharded():
             self.shells.keep(teacher)
-            shard_frozen(teacher)
+            way().shard_frozen(teacher)
 
     def set_broken_steps(self, broken_steps: BrokenSteps) -> None:
         """Say what becomes of steps whose loss or gradient is no number; without this, training stops."""
@@ -182,7 +182,7 @@ class DistillationTrainer(WindowedTrainer):
             student = self._student_forward(ids_BT, mask_BT, scored_BT)
             loss, sums_K = score(student, targets_N, terms, teacher, self.shared_vocabulary)
         if self.teacher is not None and ranks.sharded():
-            reshard(self.teacher)
+            way().reshard(self.teacher)
         return loss, sums_K, targets_N.numel()
 
     @torch.no_grad()
@@ -238,7 +238,7 @@ class DistillationTrainer(WindowedTrainer):
             scalars = self.evaluate_student(cast(PreTrainedModel, self.model))
         for model in (self.model, self.teacher):
             if model is not None and ranks.sharded():
-                reshard(model)
+                way().reshard(model)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in scalars.items()}
         metrics[f"{metric_key_prefix}_loss"] = scalars["nll_per_token"]
         self.log(dict(metrics))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -21,6 +22,7 @@ from distil.methods.base import Method
 from distil.parts import Parts
 from distil.pickles import only_numbers
 from distil.scalars import MetricsLog
+from distil.sharded import starting
 from distil.stopping import interrupted
 from distil.taught import Taught
 from distil.tracking import Tracker
@@ -56,22 +58,31 @@ def saved_and_trained_bytes(student: PreTrainedModel) -> tuple[int, int]:
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
     """The user's trainer keys, and those that are the runner's own. InputError for what does not fit."""
     chosen = config.trainer.arguments()
-    chosen.setdefault("use_cpu", not torch.accelerator.is_available())  # or it refuses bf16 on a CPU
+    chosen = _for_this_device() | chosen
     chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
     try:
-        return TrainingArguments(
-            **chosen,
-            output_dir=str(folder / "checkpoints"),
-            seed=config.seed,
-            report_to=[],
-            disable_tqdm=True,
-            label_names=["labels"],  # else a warning about a wrapped model, and nothing gained
-            remove_unused_columns=False,
-            logging_nan_inf_filter=False,
-        )
+        with starting():
+            return TrainingArguments(
+                **chosen,
+                output_dir=str(folder / "checkpoints"),
+                seed=config.seed,
+                report_to=[],
+                disable_tqdm=True,
+                label_names=["labels"],  # else a warning about a wrapped model, and nothing gained
+                remove_unused_columns=False,
+                logging_nan_inf_filter=False,
+            )
     except (ValueError, TypeError, ImportError) as error:
         text = " ".join(str(error).split())
         raise InputError(f"trainer: transformers refuses these keys together: {text}") from error
+
+
+def _for_this_device() -> dict[str, Any]:
+    if torch.accelerator.is_available():
+        return {}
+    if ranks.zero():  # told of a CPU, accelerate would leave DeepSpeed out, and told nothing, the others
+        return {"use_cpu": False, "ddp_backend": "gloo"}
+    return {"use_cpu": True}  # or it refuses bf16
 
 
 def build_trainer(

@@ -22,6 +22,7 @@ from transformers import (
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.methods.base import METHODS, Method
 from distil.registry import load_plugins
+from distil.sharded import starting
 from distil.trainer import DistillationTrainer
 from distil.types import IGNORE_INDEX
 
@@ -156,12 +157,14 @@ class Setup:
         }
         student = self.student() if self.student else build(1, dropout=self.dropout)
         build_teacher = self.teacher or (lambda _: build(2, width=24, layers=3).eval().requires_grad_(False))
+        with starting():
+            chosen = TrainingArguments(**(arguments | self.arguments))
         return DistillationTrainer(
             self.method,
             student,
             build_teacher(student),
             self.rows,
-            TrainingArguments(**(arguments | self.arguments)),
+            chosen,
             **(options | self.options),
         )
 

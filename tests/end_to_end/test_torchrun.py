@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,9 @@ pytestmark = [
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "run.py")]
 SHORT = ["trainer.max_steps=6", "trainer.eval_steps=3", "trainer.save_steps=3"]
+
+TWO = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+"""What torchrun tells the first of two processes."""
 
 FAILS_IN_THE_SECOND = """
 import os
@@ -182,7 +186,7 @@ def test_what_several_processes_cannot_do_is_refused(
         ("seed=1", "FSDP_VERSION=1", "fsdp_version 1"),
         ("seed=1", "FSDP_CPU_RAM_EFFICIENT_LOADING=true", "fsdp_cpu_ram_efficient_loading"),
         ("seed=1", "ACCELERATE_MIXED_PRECISION=bf16", "mixed_precision bf16"),
-        ("seed=1", "ACCELERATE_USE_DEEPSPEED=true", "asks for DeepSpeed"),
+        ("seed=1", "ACCELERATE_USE_MEGATRON_LM=true", "asks for Megatron-LM"),
         ("seed=1", "WORLD_SIZE=1", "nothing to cut up"),
     ],
 )
@@ -194,27 +198,64 @@ def test_what_models_in_parts_cannot_do_is_refused(
     run_command: Command,
     tmp_path: Path,
 ) -> None:
-    given = {
-        "WORLD_SIZE": "2",
-        "RANK": "0",
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "1",
-    }
     name, _, value = variable.partition("=")
-    for key, setting in (given | {"ACCELERATE_USE_FSDP": "true", name: value}).items():
+    for key, setting in (TWO | {"ACCELERATE_USE_FSDP": "true", name: value}).items():
         monkeypatch.setenv(key, setting)
     done = run_command(argument, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert why in " ".join(done.stderr.split())
 
 
+@pytest.mark.parametrize(
+    ("argument", "variable", "why"),
+    [
+        ("peft=lora", "RANK=0", "(DeepSpeed): peft=lora does not go with that"),
+        ("trainer.optim=adafactor", "RANK=0", "Take adamw_torch"),
+        ("trainer.use_cpu=true", "RANK=0", "leave out trainer.use_cpu"),
+        ("run.max_skipped_steps=1", "RANK=0", "run.max_skipped_steps=1 does not go with that"),
+        ("seed=1", "ACCELERATE_DEEPSPEED_ZERO_STAGE=2", "zero_stage 2; what works is 3"),
+        ("seed=1", "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE=cpu", "offload_param_device cpu"),
+        ("seed=1", "ACCELERATE_DEEPSPEED_CONFIG_FILE=zero.json", "deepspeed_config_file zero.json"),
+        ("seed=1", "ACCELERATE_GRADIENT_CLIPPING=1.0", "gradient_clipping 1.0; what works is auto"),
+        ("seed=1", "WORLD_SIZE=1", "asks for DeepSpeed with one process"),
+    ],
+)
+def test_what_deepspeed_is_not_taken_for_is_refused(
+    argument: str,
+    variable: str,
+    why: str,
+    monkeypatch: pytest.MonkeyPatch,
+    run_command: Command,
+    tmp_path: Path,
+) -> None:
+    name, _, value = variable.partition("=")
+    asked = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}
+    for key, setting in (TWO | asked | {name: value}).items():
+        monkeypatch.setenv(key, setting)
+    done = run_command(argument, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert why in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "fsdp2",
+        pytest.param(
+            "zero3",
+            marks=pytest.mark.skipif(
+                find_spec("deepspeed") is None,
+                reason="deepspeed is not installed: pip install -c constraints.txt -e '.[deepspeed]'",
+            ),
+        ),
+    ],
+)
 def test_models_in_parts_end_as_whole_ones(
-    small_arguments: list[str], run_command: Command, tmp_path: Path
+    way: str, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
     """A whole run by ``accelerate launch``, its evaluations and the best model at the end included."""
     common = ["method=gkd", *small_arguments, *SHORT, "trainer.load_best_model_at_end=true"]
-    launch = ["-m", "accelerate.commands.launch", "--config_file", "conf/accelerate/fsdp2.yaml", "run.py"]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", f"conf/accelerate/{way}.yaml", "run.py"]
     parts = subprocess.run(
         [
             sys.executable,
@@ -241,4 +282,6 @@ def test_models_in_parts_end_as_whole_ones(
     ours, theirs = read(two, "results.json"), read(one, "results.json")
     for metric, value in theirs["student_after"].items():
         assert ours["student_after"][metric] == pytest.approx(value, rel=1e-3, abs=1e-6), metric
+    parameters = [read(run, "cost.json")["parameters"] for run in (two, one)]
+    assert parameters[0] == parameters[1]
     assert checkpoints.verify(two / "checkpoints" / "checkpoint-6") == []

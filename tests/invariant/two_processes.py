@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from distil import ranks
 from tests.training import Setup, build_method, losses, random_rows, tiny_llama
 
 name, family, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
@@ -22,8 +23,22 @@ trainer = Setup(
     accumulation=2,
     steps=4,
     rows=random_rows(21),  # the end of an epoch divides by nothing
-    arguments={"save_strategy": "steps", "save_steps": 3, **({"ddp_backend": "gloo"} if world > 1 else {})},
+    arguments={
+        "save_strategy": "steps",
+        "save_steps": 3,
+        **({"ddp_backend": "gloo"} if world > 1 else {}),
+        **({"use_cpu": False} if ranks.zero() else {}),  # or accelerate leaves DeepSpeed out
+    },
 ).train(resume)
+
+
+def held(model: torch.nn.Module) -> int:
+    """Numbers that this process keeps of the weights of ``model``, whoever cut them up."""
+    local = (getattr(p, "to_local", lambda p=p: p)() for p in model.parameters())
+    return sum(part.numel() + getattr(part, "ds_tensor", part.new_empty(0)).numel() for part in local)
+
+
+holds = held(trainer.model), held(trainer.teacher)
 student = trainer.shells.filled(trainer.model)
 if trainer.args.process_index == 0:
     means = [{k: v for k, v in record.items() if "per_token" in k} for record in trainer.state.log_history]
@@ -32,7 +47,7 @@ if trainer.args.process_index == 0:
         "losses": losses(trainer),
         "norms": [r["grad_norm"] for r in trainer.state.log_history if "grad_norm" in r],
         "fused": trainer._student_forward._fused,
-        "in_parts": any(hasattr(p, "full_tensor") for p in trainer.model.parameters()),
+        "holds": holds,
         "means": means[:-1],
         "totals": trainer.tally.totals(),
     }
