@@ -126,9 +126,19 @@ def bitsandbytes_libraries() -> list[str]:
     return sorted(name.removeprefix("libbitsandbytes_") for name in names)
 
 
+WANDB_HOST = "https://api.wandb.ai"
+
+
 def wandb_server() -> str:
-    """The address of W&B."""
-    return os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").rstrip("/")
+    """The address of W&B: the user's own, else the default of the installed package (not imported)."""
+    spec = find_spec("wandb")
+    folders = spec.submodule_search_locations or [] if spec is not None else []
+    for folder in folders:
+        file = Path(folder, "sdk", "lib", "urls.py")
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if match := re.search(r'^DEFAULT_BASE_URL = "([^"]+)"', text, re.MULTILINE):
+            return os.environ.get("WANDB_BASE_URL", match[1]).rstrip("/")
+    return os.environ.get("WANDB_BASE_URL", WANDB_HOST).rstrip("/")
 
 
 def wandb_key() -> str | None:
@@ -136,8 +146,10 @@ def wandb_key() -> str | None:
     if os.environ.get("WANDB_API_KEY"):
         return "in WANDB_API_KEY"
     file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    hosts = [wandb_server(), *(() if os.environ.get("WANDB_BASE_URL") else (WANDB_HOST,))]
     try:
-        found = netrc.netrc(str(file)).authenticators(urlsplit(wandb_server()).hostname or "")
+        known = netrc.netrc(str(file))
     except (OSError, netrc.NetrcParseError):
         return None
+    found = any(known.authenticators(urlsplit(host).netloc) for host in hosts)
     return f"in {file}" if found else None

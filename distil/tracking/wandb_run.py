@@ -43,6 +43,8 @@ class WandbTracker(Tracker):
         run_name: str,
         identity: str,
     ) -> None:
+        # Else it tells its maker about itself, offline too. Who wants that sets it.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         self._wandb = wandb
