@@ -270,6 +270,40 @@ def test_hub_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("network")
+def test_the_token_is_shown_to_the_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it keeps elsewhere is there; who keeps it learns nothing."""
+    seen: dict[str, list[str | None]] = {"hub": [], "elsewhere": []}
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            seen["elsewhere"].append(self.headers.get("Authorization"))
+            self.send_response(200)
+            self.end_headers()
+
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            seen["hub"].append(self.headers.get("Authorization"))
+            self.send_response(302)
+            self.send_header("Location", f"http://127.0.0.1:{other.server_port}/file")
+            self.end_headers()
+
+    other, server = HTTPServer(("127.0.0.1", 0), Elsewhere), HTTPServer(("127.0.0.1", 0), Redirecting)
+    threads = [threading.Thread(target=each.serve_forever, daemon=True) for each in (other, server)]
+    for thread in threads:
+        thread.start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    try:
+        assert hub.ask("org/model/resolve/main/config.json") == 200
+    finally:
+        for each in (other, server):
+            each.shutdown()
+            each.server_close()
+    assert seen["hub"] == ["Bearer hf_secret"]
+    assert [word for word in seen["elsewhere"] if word] == []
+
+
+@pytest.mark.usefixtures("network")
 def test_a_forbidden_network_is_not_asked_for_rows_either(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
