@@ -5,6 +5,7 @@ Imports cost ten seconds a process and change nothing. So they are done once, an
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -131,6 +132,8 @@ def import_everything() -> None:
     from distil.config.store import register_schemas
 
     register_schemas([])
+    gc.collect()
+    gc.freeze()  # or every collection in a fork walks, and copies, all that was imported
 
 
 def forked(folder: Path, overrides: list[str], begin: Callable[[], None] | None = None) -> int:
