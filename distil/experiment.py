@@ -18,6 +18,7 @@ import yaml
 from rich.console import Console
 
 from distil import environment, ranks
+from distil.changed import unfinished_beside
 from distil.checkpoints import changes
 from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig
@@ -121,7 +122,10 @@ def _run_first(
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
+    fresh = status_of(folder) is None
     _open_folder(folder, config, command, tuned)
+    if summary and fresh and (line := unfinished_beside(folder)):
+        tell(line)
     with _reported(folder), log_file(folder / "run.log"):
         with (
             kept_status(folder, name, command, config.run.resume, config.trainer.with_less_memory()),

@@ -15,6 +15,7 @@ from distil.advice import advice
 from distil.anatomy import is_adapted
 from distil.broken_steps import FILE, BrokenSteps
 from distil.callbacks import InterruptGuard, ProgressBar
+from distil.changed import OfRun
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id, score_rows
 from distil.files import remove
@@ -149,6 +150,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     and got none and for a checkpoint that holds code.
     """
     checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume))
+    trainer.kept["run"] = OfRun(folder)
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):

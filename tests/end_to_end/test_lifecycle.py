@@ -275,6 +275,34 @@ def test_rerun_starts_afresh_in_a_new_folder(
     assert weights(first) == weights(second)
 
 
+@pytest.mark.timeout(600)
+def test_a_changed_setting_is_another_run_and_is_named(
+    small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """It does not go on from the unfinished run beside it, nor from checkpoints that somebody put there."""
+    arguments = ["method=sft", *small_arguments, f"output_dir={tmp_path}"]
+    assert run_command(*arguments).returncode == 0
+    first = only_run(tmp_path)
+    (first / "status.json").write_text('{"status": "running"}', encoding="utf-8")
+    changed = [*arguments, "trainer.learning_rate=2e-2", "seed=0", "trainer.save_steps=10"]
+    begun = run_command(*changed)
+    assert begun.returncode == 0, begun.stderr
+    told = "differs in trainer.learning_rate (0.01 there, 0.02 here)"
+    assert f"It does not go on from {first}, which is unfinished and {told}.\n" in begun.stderr
+
+    (second,) = (path for path in first.parent.iterdir() if path != first)
+    (second / "status.json").unlink()
+    shutil.rmtree(second / "checkpoints")
+    shutil.copytree(first / "checkpoints", second / "checkpoints")
+    refused = run_command(*changed)
+    assert refused.returncode == 2
+    assert (
+        f"the checkpoint is of another run, {first.name.rpartition('-')[2]}, which {told}" in refused.stderr
+    )
+    assert "Traceback" not in refused.stderr
+    assert run_command(*changed, "run.resume=false").returncode == 0
+
+
 def test_a_run_without_a_teacher(
     small_arguments: list[str], small_pair: Path, run_command: Command, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import subprocess
@@ -100,3 +102,26 @@ def test_a_lock_that_another_has_is_not_removed(tmp_path: Path) -> None:
     release(lock)
     remove_free(path)
     assert not path.exists()
+
+
+def test_a_file_system_without_locks_is_said_and_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No such file system is at hand: what it says is put in its place. Any other error comes through."""
+
+    def without(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def broken(_descriptor: int, _how: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with alone(tmp_path / "run", None):
+        pass
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"{tmp_path} has no locks (")
+    assert said.endswith("start nothing twice at the same time.")
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(OSError, match="Input/output"), alone(tmp_path / "run", None):
+        pass
