@@ -28,6 +28,7 @@ from distil.locks import alone
 from distil.methods.base import METHODS
 from distil.offline import network
 from distil.preflight import fingerprints, ignored_keys, locate
+from distil.printable import printable
 from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
@@ -45,7 +46,7 @@ DDP_TIMEOUT = 1800
 
 def tell(line: str) -> None:
     """Print ``line`` for the person at the terminal, beside results."""
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 def run(

@@ -64,7 +64,7 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
 def take(path: Path) -> int | None:
     """A lock on the file ``path`` for ``release``; None where another process has it. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ from distil.config.schema import ExperimentConfig, ModelConfig
 from distil.data.embedded import EmbeddedDataConfig
 from distil.files import remove, write_text
 from distil.identity import run_folder
+from distil.locks import take
 from distil.methods.kd import KDConfig
 from distil.types import InputError
 
@@ -112,3 +113,11 @@ def test_nothing_is_written_through_a_link(outside: Path, tmp_path: Path) -> Non
     assert precious.read_text(encoding="utf-8") == "x"
     assert not (tmp_path / "results.json").is_symlink()
     assert (tmp_path / "results.json").read_text(encoding="utf-8") == "new"
+
+
+def test_a_lock_is_no_link(outside: Path, tmp_path: Path) -> None:
+    """Who takes a lock writes into it."""
+    (tmp_path / ".run.lock").symlink_to(outside / "precious")
+    with pytest.raises(OSError, match="symbolic links"):
+        take(tmp_path / ".run.lock")
+    assert (outside / "precious").read_text(encoding="utf-8") == "x"
