@@ -67,9 +67,10 @@ class BrokenSteps(TrainerCallback):
             )  # fmt: skip
             return
         before = f" Left out before: {self.most}." if self.most else ""
+        more = f"; run.max_skipped_steps={max(10, 2 * self.most)} goes on without so many such steps"
         raise RunFailed(
-            f"{told}{before} A lower trainer.learning_rate, or trainer.max_grad_norm=1, may help; "
-            f"run.max_skipped_steps={max(10, 2 * self.most)} goes on without so many such steps."
+            f"{told}{before} A lower trainer.learning_rate, or trainer.max_grad_norm=1, may help"
+            f"{'' if ranks.zero() else more}."  # DeepSpeed leaves out none
         )
 
     def _keep(
