@@ -119,11 +119,13 @@ def _load_parquet(where: str, path: Path) -> Dataset:
 
 
 class quiet_datasets:
-    """Context without the progress bars of ``datasets``, which this project does not want for local files."""
+    """Context in which ``datasets`` shows no progress bars, and tells no server of a load of a local file."""
 
     def __enter__(self) -> None:
+        from datasets import config
         from datasets.utils import are_progress_bars_disabled, disable_progress_bars
 
+        config.HF_UPDATE_DOWNLOAD_COUNTS = False
         self._were_disabled = are_progress_bars_disabled()
         disable_progress_bars()
 

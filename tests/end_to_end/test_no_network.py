@@ -46,11 +46,11 @@ def clean(folder: Path) -> dict[str, str]:
     """An environment in which nothing says that there is no network, and every cache is empty."""
     silent = ("HF_", "TRANSFORMERS_", "WANDB_", "DISTIL_", "NO_PROXY", "no_proxy")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(silent)}
-    (folder / "blocked").mkdir()
+    (folder / "blocked").mkdir(exist_ok=True)
     (folder / "blocked" / "sitecustomize.py").write_text(BLOCKED, encoding="utf-8")
     home = str(folder / "home")
     return kept | {
-        "PYTHONPATH": str(folder / "blocked"),
+        "PYTHONPATH": os.pathsep.join([str(folder / "blocked"), str(ROOT)]),
         "SEEN": str(folder / "seen"),
         "HOME": home,
         "XDG_CACHE_HOME": home,
@@ -106,6 +106,34 @@ def test_native_code_is_seen(tmp_path: Path) -> None:
     assert connections(tmp_path, "bash", "-c", f"({code}) || true")
 
 
+ROWS = """
+import sys
+from pathlib import Path
+from distil.data.base import source_of
+from distil.data.hf import HfConfig
+from distil.data.jsonl import JsonlConfig
+folder = Path(sys.argv[1])
+for name in ("rows.parquet", "rows.jsonl", "rows.csv"):
+    assert len(source_of(JsonlConfig(train_file=str(folder / name))).rows().train) == 30
+for name in ("saved", "rows.parquet", "files"):
+    assert len(source_of(HfConfig(path=str(folder / name))).rows().train) == 30
+"""
+
+
+def test_local_rows_are_counted_on_no_server(tmp_path: Path) -> None:
+    """``datasets`` tells one of every load, also of files of one's own."""
+    from datasets import Dataset
+
+    rows = Dataset.from_list([{"prompt": f"a {i}", "response": "b"} for i in range(30)])
+    (tmp_path / "given" / "files").mkdir(parents=True)
+    rows.to_parquet(str(tmp_path / "given" / "rows.parquet"))
+    rows.to_parquet(str(tmp_path / "given" / "files" / "train.parquet"))
+    rows.to_json(str(tmp_path / "given" / "rows.jsonl"))
+    rows.to_csv(str(tmp_path / "given" / "rows.csv"))
+    rows.save_to_disk(str(tmp_path / "given" / "saved"))
+    assert connections(tmp_path, sys.executable, "-c", ROWS, str(tmp_path / "given")) == []
+
+
 @pytest.mark.parametrize(
     ("overrides", "variables"),
     [
@@ -126,3 +154,22 @@ def test_the_embedded_job(overrides: list[str], variables: dict[str, str], tmp_p
     command = (sys.executable, "run.py", *SMALL, *overrides, f"output_dir={tmp_path / 'out'}")
     assert connections(tmp_path, *command, variables=variables) == []
     assert len(list((tmp_path / "out").glob("*/*/report.html"))) == 1
+
+
+@pytest.mark.slow
+def test_local_models_and_what_is_made_of_them(small_arguments: list[str], tmp_path: Path) -> None:
+    """A run on folders and files, and every verb on it."""
+    arguments = [*small_arguments, "peft=lora", "trainer.max_steps=2", f"output_dir={tmp_path / 'out'}"]
+    assert connections(tmp_path, sys.executable, "run.py", *arguments) == []
+    run = str(next((tmp_path / "out").glob("*/*/status.json")).parent)
+    for verb in (
+        ["report", run],
+        ["compare", run],
+        ["doctor", run],
+        ["doctor"],
+        ["generate", run, "--prompt", "the cat ?"],
+        ["evaluate", run, "--rows", "2"],
+        ["merge", run, "--output", str(tmp_path / "merged")],
+        ["export", run, "--output", str(tmp_path / "exported")],
+    ):
+        assert connections(tmp_path, sys.executable, "-m", "distil", *verb) == [], verb
