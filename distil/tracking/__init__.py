@@ -6,12 +6,14 @@ Nothing is sent or written with a secret in it, and a tracker is finished howeve
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.registry import unknown_name
+from distil.tracking.background import Background
 from distil.tracking.base import NoTracker, Tracker
 from distil.tracking.ending import how_to_see
 from distil.tracking.event_files import TensorBoardTracker
@@ -60,7 +62,9 @@ def start_tracker(
     """
     check_tracker(config)
     if config.name == "wandb":
-        return WandbTracker(config, run_dir, run_config, run_name, identity)
+        tracker = WandbTracker(config, run_dir, run_config, run_name, identity)
+        later = f"wandb sync {shlex.quote(str(tracker.folder))} uploads what was recorded."
+        return Background(tracker, tracker.answers, tracker.abandon, later)
     if config.name == "tensorboard":
         return TensorBoardTracker(run_dir, run_config)
     return NoTracker()

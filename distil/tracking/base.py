@@ -18,6 +18,11 @@ MODELS = ("teacher", "student_before", "student_after")
 UNITS = {
     "train/loss": "nats per scored token, weighted as the method says",
     "train/*_per_token": "nats per scored token",
+    "train/rollout_length": "tokens of a rollout, its EOS among them",
+    "train/rollout_unended": "fraction of rollouts without an EOS",
+    "train/rollout_empty": "fraction of rollouts without a token before their EOS",
+    "train/rollout_repetition": "fraction of 4-grams that repeat one of the same rollout",
+    "train/rollout_entropy": "nats, of the histogram of tokens written",
     "train/grad_norm": "norm over all trained parameters, before clipping",
     "train/learning_rate": "step length of the optimizer",
     "train/seconds": "s of training, earlier sessions included",

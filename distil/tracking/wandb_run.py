@@ -14,12 +14,14 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from distil.redact import redact
 from distil.tracking.base import UNITS, Tracker, numbers, results_table
 from distil.tracking.network import NETWORK_SECONDS, reachable
+from distil.types import InputError
 
 if TYPE_CHECKING:
     from distil.config.schema import TrackerConfig
@@ -28,8 +30,14 @@ logger = logging.getLogger(__name__)
 
 _Mode = Literal["online", "offline", "disabled", "shared"]
 
+ENDING_SECONDS = 5.0
+"""How long W&B's own process may take to end."""
 ID_LENGTH = 64
 """The longest run id, and tag, that W&B takes."""
+
+
+_REFUSED = re.compile(r"\b40[0134]\b|AuthenticationError|permission|not found", re.IGNORECASE)
+"""What a server says that answers, and wants another key, entity or project."""
 
 
 class WandbTracker(Tracker):
@@ -50,12 +58,37 @@ class WandbTracker(Tracker):
         self._wandb = wandb
         self._config = config
         self._id = identity[-ID_LENGTH:]  # its end tells it from others
-        mode, why = _wandb_mode()
-        if mode == "offline":
+        self.mode, why = _wandb_mode()
+        plain: dict[str, Any] = redact(dict(run_config))
+        try:
+            self._run = self._begun(run_dir, plain, run_name)
+        except wandb.errors.CommError as error:
+            text = " ".join(str(error).split())[:300]
+            if self.mode != "online" or _REFUSED.search(f"{type(error).__name__} {text}"):
+                raise InputError(_refusal(text)) from error
+            logger.warning("W&B does not answer as it should (%s): the run is recorded offline.", text)
+            self.mode, why = "offline", "W&B did not answer as it should"
+            self.abandon()  # its process still has a run of this name
+            self._run = self._begun(run_dir, plain, run_name)
+        except wandb.errors.UsageError as error:
+            raise InputError(_refusal(" ".join(str(error).split())[:300])) from error
+        # Of a run that W&B continues: the first step that it does not have.
+        self._first = self._run.starting_step
+        self._step = self._first
+        if self.mode == "offline":
+            logger.info("tracker=wandb records offline (%s): %s", why, self._run.dir)
+        elif self.mode == "online":
+            logger.info("tracker=wandb: %s", self._run.url)
+        self._open = True
+
+    # Any: theirs, imported late.
+    def _begun(self, run_dir: Path, plain: dict[str, Any], run_name: str) -> Any:
+        """W&B's run, in ``mode``."""
+        config = self._config
+        if self.mode == "offline":
             for earlier in (run_dir / "wandb").glob(f"offline-run-*-{glob.escape(self._id)}"):
                 shutil.rmtree(earlier)
-        plain: dict[str, Any] = redact(dict(run_config))
-        self._run = wandb.init(
+        return self._wandb.init(
             project=redact(config.project),
             entity=redact(config.entity),
             group=redact(config.group) or plain.get("name"),
@@ -64,29 +97,42 @@ class WandbTracker(Tracker):
             name=run_name,
             id=self._id,
             # Offline this would say "append to what is there", and the log is whole.
-            resume="allow" if mode == "online" else None,
-            mode=mode,
+            resume="allow" if self.mode == "online" else None,
+            mode=self.mode,
             # W&B's writer may be a process started earlier, elsewhere: a relative path would be lost.
             dir=str(run_dir.absolute()),
             reinit="finish_previous",  # whoever left a run open in this process does not get our scalars
             config=plain | {"units": UNITS},
-            settings=wandb.Settings(
+            settings=self._wandb.Settings(
                 console="off",
                 # The metadata would hold the command line and the environment word for word.
                 x_disable_meta=True,
                 disable_git=True,
                 save_code=False,
-                silent=mode == "offline",  # how to sync is said once, at the end
+                silent=self.mode == "offline",  # how to sync is said once, at the end
             ),
         )
-        # Of a run that W&B continues: the first step that it does not have.
-        self._first = self._run.starting_step
-        self._step = self._first
-        if mode == "offline":
-            logger.info("tracker=wandb records offline (%s): %s", why, self._run.dir)
-        elif mode == "online":
-            logger.info("tracker=wandb: %s", self._run.url)
-        self._open = True
+
+    @property
+    def folder(self) -> Path:
+        """Where W&B keeps its own record of the run."""
+        return Path(self._run.dir).parent
+
+    def answers(self) -> bool:
+        """Whether the server does; offline there is none to wait for."""
+        return self.mode != "online" or reachable(self._wandb.setup().settings.base_url)
+
+    def abandon(self) -> None:
+        """End W&B's own process, which would try for hours; what it was given lies in ``folder``."""
+        import psutil
+
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):
+                if "wandb" in child.name():
+                    child.kill()
+                    child.wait(ENDING_SECONDS)
+        with suppress(Exception):  # it is gone; a run that follows in this process begins another
+            self._wandb.teardown()
 
     def log(self, scalars: Mapping[str, float], step: int, ago: float = 0.0) -> None:
         """Record scalars of one step, unless W&B has that step."""
@@ -131,6 +177,13 @@ class WandbTracker(Tracker):
     def _table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         table = self._wandb.Table(columns=[*columns], data=[[*row] for row in rows], allow_mixed_types=True)
         self._run.log({name: table}, step=self._step)
+
+
+def _refusal(text: str) -> str:
+    return (
+        f"tracker=wandb: W&B refuses the run: {text} Look at WANDB_API_KEY, tracker.entity and "
+        "tracker.project, or record offline with WANDB_MODE=offline."
+    )
 
 
 def run_tags(config: TrackerConfig, plain: Mapping[str, Any]) -> list[str]:
