@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -17,6 +18,9 @@ from distil.types import RunInterrupted, RunPreempted
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
+REQUEUE = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+"""One of them is submitit's (``SUBMITIT_PREEMPT_SIGNAL``)."""
+
 
 class Stopped(KeyboardInterrupt):
     """One of SIGNALS came; its name is the message."""
@@ -24,6 +28,8 @@ class Stopped(KeyboardInterrupt):
 
 _asked: str | None = None
 _deferred = 0
+_theirs: dict[str, Callable[[int, FrameType | None], object]] = {}
+"""Handlers that ours stands before."""
 _terminal: list[int] = []
 """Descriptors of a terminal; one that is gone no longer says that it is one."""
 
@@ -61,6 +67,22 @@ def heard() -> Iterator[None]:
     finally:
         for one in taken if _asked is None else ():  # else it may come again while the process ends
             signal.signal(one, signal.SIG_DFL)
+
+
+def hear_first() -> None:
+    """In a process of submitit: the signal at which it requeues its job stops the job first, and is passed on
+    once that has written what it must."""
+    for one in REQUEUE:
+        theirs = signal.getsignal(one)
+        if callable(theirs) and theirs is not _hear and threading.current_thread() is threading.main_thread():
+            _theirs[signal.Signals(one).name] = theirs
+            signal.signal(one, _hear)
+
+
+def pass_on() -> None:
+    """Hand what was heard to whoever listened before; submitit then ends the process."""
+    if _asked in _theirs:
+        _theirs[_asked](signal.Signals[_asked], None)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.terminal import cut
 from distil.report.words import duration, score
-from distil.stopping import asked
+from distil.stopping import asked, pass_on
 from distil.sweeps.plan import seconds_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
 from distil.types import DistilError, RunInterrupted
@@ -70,6 +70,8 @@ def run_job(
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
     except (KeyboardInterrupt, RunInterrupted):
         job.status, job.reason = INTERRUPTED, asked() or "Ctrl-C"
+        record.report(job)
+        pass_on()
         raise KeyboardInterrupt from None
     except (Exception, SystemExit) as error:  # a library that calls exit must not end the other jobs
         known = isinstance(error, DistilError)

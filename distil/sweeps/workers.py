@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.locks import remove_free, take
+from distil.stopping import hear_first
 from distil.sweeps.record import REPORTS
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -53,6 +54,7 @@ class Worker:
         """Take this process's share, once. To be called before torch is imported."""
         if _slots:
             return
+        hear_first()
         number = self._take_slot()
         threads = self.threads or _allotted(os.environ)
         if threads is not None:

@@ -5,6 +5,7 @@
     python -m scripts.chaos kills --count 200     at random moments, over methods x adapters
     python -m scripts.chaos races --count 50      the same command twice and another run, one teacher cache
     python -m scripts.chaos damages --count 300   files of a checkpoint removed, cut, flipped
+    python -m scripts.chaos judge --count 120     ckpt-chaos, from outside
 
 Prints a row of docs/reliability.md; ends with 1 where anything was lost.
 """
@@ -18,6 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from scripts.chaos.judge import judge
 from scripts.chaos.runs import import_everything, make_pair
 from scripts.chaos.trials import Trial, boundaries, damages, kills, races, save
 
@@ -28,7 +30,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("boundaries", "power", "kills", "races", "damages"))
+    parser.add_argument("what", choices=("boundaries", "power", "kills", "races", "damages", "judge"))
     parser.add_argument(
         "--count", type=int, help="kills, races or flips; of boundaries a sample (default all)"
     )
@@ -40,6 +42,8 @@ def main() -> int:
     import_everything()
     with tempfile.TemporaryDirectory(prefix="distil-chaos-") as temporary:
         root = (asked.folder or Path(temporary)).resolve()
+        if asked.what == "judge":
+            return judge(root, make_pair(root / "pair"), asked.count or 120)
         done: list[Trial] = []
         for trial in _tried(asked, root):
             done.append(trial)

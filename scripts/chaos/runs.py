@@ -136,8 +136,15 @@ def import_everything() -> None:
     gc.freeze()  # or every collection in a fork walks, and copies, all that was imported
 
 
-def forked(folder: Path, overrides: list[str], begin: Callable[[], None] | None = None) -> int:
-    """``distil run`` in a child of this process, in ``folder``; its words go to a log there. Its process id.
+def forked(
+    folder: Path,
+    overrides: list[str],
+    begin: Callable[[], None] | None = None,
+    *,
+    output: str = "outputs",
+    log: str = LOG,
+) -> int:
+    """``distil run`` in a child of this process, in ``folder``; its words go to ``log``. Its process id.
 
     ``begin`` is called in the child before the command.
     """
@@ -150,7 +157,7 @@ def forked(folder: Path, overrides: list[str], begin: Callable[[], None] | None 
     code = 70
     try:
         os.chdir(folder)
-        descriptor = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -158,7 +165,7 @@ def forked(folder: Path, overrides: list[str], begin: Callable[[], None] | None 
 
         if begin is not None:
             begin()
-        code = main(["run", *overrides, "output_dir=outputs"])
+        code = main(["run", *overrides, f"output_dir={output}"])
     except BaseException:
         traceback.print_exc()
     finally:

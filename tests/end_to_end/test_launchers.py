@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,28 @@ def children(pid: int) -> list[int]:
     """Processes below ``pid``, its children's children too."""
     found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [*found, *(below for child in found for below in children(child))]
+
+
+def test_a_job_that_submitit_requeues_is_saved_first_and_goes_on(
+    arguments: list[str], expected: bytes, tmp_path: Path
+) -> None:
+    """SIGUSR2, submitit's own sign: as Slurm sends it to a job that it takes the place from."""
+    command = [*arguments, "hydra/launcher=local_submitit", TWO["local_submitit"], "method=sft,kd", "seed=0"]
+    folder, log = tmp_path / "default", tmp_path / "log"
+    process = started(*command, f"output_dir={tmp_path}", log=log)
+    deadline = time.monotonic() + 900
+    while not (found := list(folder.glob("kd-*/checkpoints/checkpoint-6"))):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.01)
+    holder = (folder / f".{found[0].parents[1].name}.lock").read_text(encoding="utf-8")
+    os.kill(int(holder.split()[1]), signal.SIGUSR2)
+    assert process.wait(timeout=900) == 0, log.read_text()
+    logs = "".join(file.read_text(encoding="utf-8") for file in folder.rglob("*_log.out"))
+    assert "SIGUSR2: stopping after this step, with a checkpoint." in logs
+    assert "Requeued job" in logs
+    assert set(statuses(folder).values()) == {"done"}
+    assert (folder / "comparison.json").read_bytes() == expected
 
 
 @pytest.mark.parametrize("launcher", TWO)
