@@ -26,6 +26,30 @@ TRAINED = "trained.safetensors"
 prompt, so that nobody could go on from it."""
 
 
+NOTED = [
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "optim",
+    "weight_decay",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "max_grad_norm",
+    "seed",
+    "bf16",
+    "fp16",
+]
+"""Arguments of a training that its checkpoints note: another value changes what comes, or is not heard."""
+
+
+def noted(arguments: TrainingArguments) -> dict[str, Any]:
+    """NOTED of ``arguments``, as JSON has them."""
+    return {name: getattr((value := getattr(arguments, name)), "value", value) for name in NOTED}
+
+
 class Kept(Protocol):
     """What a checkpoint holds, and gives back to whoever goes on from it; JSON."""
 

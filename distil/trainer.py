@@ -26,6 +26,7 @@ from distil.forward import Forward, scored_and_targets
 from distil.head import Dense, score
 from distil.losses import Term
 from distil.methods.base import Method
+from distil.saving import noted
 from distil.sharded import way
 from distil.tally import Tally
 from distil.types import REFERENCE, ROLLOUT, RunFailed, Sequences
@@ -88,7 +89,7 @@ class DistillationTrainer(WindowedTrainer):
         self.remove_callback(PrinterCallback)
         self.loss_is_scaled_for_ga = True
         self.method = method
-        self.purpose = asdict(method.config)
+        self.purpose = asdict(method.config) | noted(args)
         self.teacher = teacher
         self.rollouts = rollouts
         self.eos_ids = tuple(eos_ids)

@@ -24,7 +24,7 @@ def checkpoint_of(
     Args:
         root: where checkpoints are.
         resume: a checkpoint folder, True for the newest whole one of ``root``, or nothing.
-        purpose: what this training is for: its method's name and settings.
+        purpose: what this training is for: its method's name and settings, and those of the trainer.
         adapted: whether it trains an adapter alone.
 
     Raises ArgumentError where there is none, or it is of another method, or of a student made otherwise.
@@ -47,7 +47,7 @@ def checkpoint_of(
 
 
 def _check_purpose(folder: Path, purpose: Mapping[str, Any], adapted: bool) -> None:
-    """Refuse another method's checkpoint; say what else of the method is no longer as it was."""
+    """Refuse another method's checkpoint; say what else is no longer as it was."""
     then = read_json(folder / OWN_STATE).get("purpose") or purpose
     require(
         then["name"] == purpose["name"],

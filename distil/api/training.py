@@ -29,6 +29,7 @@ from distil.evaluation import score_rows
 from distil.files import check_writable
 from distil.methods.base import Method
 from distil.models.load import quiet
+from distil.saving import noted
 from distil.trainer import DistillationTrainer, Evaluate
 from distil.training import training_arguments
 from distil.types import RunFailed
@@ -66,7 +67,8 @@ def train(
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
     check_writable(arguments.output_dir or ".")
     root = Path(arguments.output_dir or ".")
-    checkpoint = checkpoint_of(root, resume, asdict(job.method.config), adapted=is_adapted(job.student))
+    purpose = asdict(job.method.config) | noted(arguments)
+    checkpoint = checkpoint_of(root, resume, purpose, adapted=is_adapted(job.student))
     set_seed(arguments.seed)
     with borrowed(job.student):
         trainer = _trainer(job, arguments)

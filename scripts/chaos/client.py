@@ -21,8 +21,12 @@ def main(server: str, output: str) -> int:
         line.connect(server)
         line.sendall(json.dumps([dict(os.environ), output, log]).encode() + b"\n")
         code = int(line.recv(100))
-        with open(log, encoding="utf-8") as said:
-            print(said.read()[-1500:])
+        with open(log, encoding="utf-8") as file:
+            said = file.read()
+        print(said[-1500:])
+    if "Done before" in said:  # killed in its report: there was nothing to go on with
+        print("Done at its last step, 4")
+        return code
     for path in glob.glob(f"{output}/*/*/run.log"):
         with open(path, encoding="utf-8") as file:
             print(*re.findall(r"Going on from checkpoint-\d+", file.read())[-1:])

@@ -35,7 +35,7 @@ def judge(root: Path, base: list[str], count: int) -> int:
         *(sys.executable, "-m", "ckpt_chaos", "run", "--modes", MODES, "--max-points", str(count)),
         *("--grace", "60", "--timeout", "300", "--work", str(root / "judge")),
         *("--checkpoint-glob", "{out}/default/*/checkpoints/checkpoint-*"),
-        *("--step-regex", r"Going on from checkpoint-(\d+)"),
+        *("--step-regex", r"(?:Going on from checkpoint-|Done at its last step, )(\d+)"),
         *("--result-file", f"{{out}}/default/{run.name}/student/model.safetensors"),
         *("--fail-on", "HARD_FAIL,SILENT_DIVERGENCE,LOST_WORK,CONTROL_FAIL", "--", *client),
     ]

@@ -430,8 +430,11 @@ def test_another_methods_checkpoint_is_not_gone_on_from(
     assert {path.name for path in root.iterdir()} >= {"checkpoint-1", "checkpoint-2"}
     caplog.clear()
     go_on = KnowledgeDistillation(teacher, load("gpt2"), make(temperature=4.0))
-    go_on.train(rows, None, own, resume_from_checkpoint=root / "checkpoint-1")
-    assert "temperature=2.0 then, 4.0 now" in caplog.text
+    faster = dataclasses.replace(own, learning_rate=0.5, gradient_accumulation_steps=2)
+    go_on.train(rows, None, faster, resume_from_checkpoint=root / "checkpoint-1")
+    for said in ("temperature=2.0 then, 4.0 now", "gradient_accumulation_steps=1 then, 2 now"):
+        assert said in caplog.text
+    assert f"learning_rate={own.learning_rate} then, 0.5 now" in caplog.text
     assert weights_in(root / "checkpoint-2", go_on.student)
     assert not weights_in(root / "finished-1" / "checkpoint-2", go_on.student)
     assert str(root / "finished-1" / "checkpoint-2") in caplog.text
