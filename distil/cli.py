@@ -33,6 +33,7 @@ from distil.printable import printable
 from distil.ranks import is_main, sharded, world_size
 from distil.redact import redact
 from distil.registry import unknown_name
+from distil.status import known_failure
 from distil.types import DistilError, InputError
 
 if TYPE_CHECKING:
@@ -72,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception:  # a mistake of ours or of a library: all of it, but for secrets
+    except Exception as error:
+        if (failure := known_failure(error)) is not None:  # of the machine, outside a run
+            print(f"error: {_safe(str(failure))}", file=sys.stderr)
+            return failure.exit_code
+        # A mistake of ours or of a library: all of it, but for secrets.
         print(_safe(traceback.format_exc()), end="", file=sys.stderr)
         return 1
 

@@ -57,7 +57,8 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a failing disk; letting go is what frees it
+            path.unlink(missing_ok=True)
         release(descriptor)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distil.printable import printable
@@ -18,10 +18,21 @@ class _Redacted(logging.Formatter):
         return printable(redact(super().format(record)))
 
 
+class _File(logging.FileHandler):
+    """A line that a full disk does not take is lost: the run's own error is what the user must see."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing of it."""
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
     """Everything the project and its libraries log goes to ``run.log`` as well."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, ours = logging.getLogger(), logging.getLogger("distil")
     level = ours.level

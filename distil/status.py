@@ -20,6 +20,10 @@ from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 logger = logging.getLogger(__name__)
 
 STATUS = "status.json"
+FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM)
+"""What disks and their servers say that are there no more, or are no one's to write to."""
+OF_TORCH = ("inline_container", "PytorchStreamWriter", "iostream error")
+"""Of what torch says where a disk takes no more, without the error of the system."""
 COMPUTED = ("before.json", "metrics.jsonl", "results.json")
 """Files that took time to come by, as checkpoints do."""
 
@@ -67,7 +71,7 @@ def kept_status(
         # Seen only once the data were tokenised: a run that never began leaves nothing behind. A plugin may
         # refuse as late as the last judgement: what was computed stays.
         if fresh and not _computed(folder):
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         else:
             write("failed", str(error))
         raise
@@ -108,6 +112,16 @@ def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
     if _is_disk_full(error):
         return RunFailed(
             f"The disk is full ({text}). What was written before is kept; free some space and run again."
+        )
+    if any(word in text for word in OF_TORCH):
+        return RunFailed(
+            f"A file could not be written ({text.splitlines()[0]}): is the disk full, or does it fail? What "
+            "was written before is kept; once that is mended, the same command goes on."
+        )
+    if isinstance(error, OSError) and error.errno in FAILING:
+        return RunFailed(
+            f"A file could not be read or written ({text}). What was written before is kept; once that is "
+            "mended, the same command goes on."
         )
     return None
 

@@ -2,6 +2,8 @@
 
     python -m scripts.chaos boundaries            kill -9 before every file operation of a whole run
     python -m scripts.chaos power                 the same, and what was not synced is lost
+    python -m scripts.chaos full                  the disk is full from there on, and gets room again
+    python -m scripts.chaos failing               every operation fails from there on, and the disk is mended
     python -m scripts.chaos kills --count 200     at random moments, over methods x adapters
     python -m scripts.chaos races --count 50      the same command twice and another run, one teacher cache
     python -m scripts.chaos damages --count 300   files of a checkpoint removed, cut, flipped
@@ -21,7 +23,10 @@ from pathlib import Path
 
 from scripts.chaos.judge import judge
 from scripts.chaos.runs import import_everything, make_pair
+from scripts.chaos.scarce import scarce
 from scripts.chaos.trials import Trial, boundaries, damages, kills, races, save
+
+WHAT = ("boundaries", "power", "full", "failing", "kills", "races", "damages", "judge")
 
 
 def main() -> int:
@@ -30,7 +35,7 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("boundaries", "power", "kills", "races", "damages", "judge"))
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument(
         "--count", type=int, help="kills, races or flips; of boundaries a sample (default all)"
     )
@@ -64,6 +69,8 @@ def _tried(asked: argparse.Namespace, root: Path) -> Iterator[Trial]:
     count: int | None = asked.count
     if asked.what in ("boundaries", "power"):
         return boundaries(root, base, power=asked.what == "power", sample=count, seed=asked.seed)
+    if asked.what in ("full", "failing"):
+        return scarce(root, base, asked.what, sample=count, seed=asked.seed)
     if asked.what == "kills":
         return kills(root, base, count=count or 200, seed=asked.seed)
     if asked.what == "races":

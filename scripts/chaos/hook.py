@@ -1,4 +1,4 @@
-"""Ends the process at the n-th file operation below a folder, and what a power cut would lose with it."""
+"""Ends the process at the n-th file operation below a folder, or strikes from there on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import Any
 
 CHANGES = {"os.rename": (0, 1), "os.remove": (0,), "os.mkdir": (0,), "os.rmdir": (0,), "os.truncate": (0,)}
 """Audit events that change a folder, and which of their arguments are paths."""
+
+Strike = Callable[[str], None]
+"""Takes the path of the operation that it stands before."""
 
 
 class Boundaries:
@@ -25,11 +28,21 @@ class Boundaries:
         power: lose, at the kill, what was not synced: data back to their length at the last sync, renames
             undone whose folder was not synced since.
         names: takes a line for each operation.
+        strike: called before the operation ``at`` and all that follow, in place of the kill; it may raise.
     """
 
-    def __init__(self, root: Path, at: int | None, *, power: bool, names: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        at: int | None,
+        *,
+        power: bool,
+        names: Path | None = None,
+        strike: Strike | None = None,
+    ) -> None:
         self.root, self.at, self.power = str(root.resolve()), at, power
         self.count = 0
+        self.strike = strike
         self.process = os.getpid()
         self.durable: dict[str, int] = {}
         """Bytes that survive, of files written to since their last sync."""
@@ -93,10 +106,22 @@ class Boundaries:
         self.count += 1
         if self.names is not None:
             os.write(self.names, f"{self.count}\t{what}\t{path[len(self.root) + 1 :]}\n".encode())
+        if self.strike is not None:
+            if self.at is not None and self.count >= self.at:
+                self._struck(path)
+            return
         if self.count == self.at:
             if self.power:
                 self._cut_power()
             os.kill(self.process, signal.SIGKILL)
+
+    def _struck(self, path: str) -> None:
+        self.deaf, strike = True, self.strike
+        try:
+            if strike is not None:
+                strike(path)
+        finally:
+            self.deaf = False
 
     def _ours(self, path: str) -> bool:
         return path.startswith(self.root + os.sep)

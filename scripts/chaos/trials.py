@@ -55,7 +55,7 @@ def held(
         return Trial(what, f"differs: {', '.join(different)}")
     if said is not None and said not in " ".join((folder / LOG).read_text(encoding="utf-8").split()):
         return Trial(what, f"differs: nothing was said of {said!r}")
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # a disk may be mounted in it
     return Trial(what, "")
 
 
@@ -73,11 +73,7 @@ def boundaries(root: Path, base: list[str], *, power: bool, sample: int | None, 
     """
     overrides = [*base, *BRIEF]
     expected, _ = peaceful(root / "peace", overrides)
-    names = root / "operations"
-    begin = _hooked(root / "counted", None, power, names)
-    code = ended(forked(root / "counted", overrides, begin))
-    assert code == 0, f"counted run: exit {code}"
-    operations = names.read_text(encoding="utf-8").splitlines()
+    operations = operations_of(root, overrides)
     points = list(range(1, len(operations) + 1))
     if sample is not None and sample < len(points):
         points = sorted(random.Random(seed).sample(points, sample))
@@ -89,6 +85,15 @@ def boundaries(root: Path, base: list[str], *, power: bool, sample: int | None, 
             yield Trial(what, f"failed: not killed, exit {code}")
             continue
         yield held(what, folder, overrides, expected)
+
+
+def operations_of(root: Path, overrides: list[str]) -> list[str]:
+    """A line for each file operation of a run in peace."""
+    names = root / "operations"
+    begin = _hooked(root / "counted", None, False, names)
+    code = ended(forked(root / "counted", overrides, begin))
+    assert code == 0, f"counted run: exit {code}"
+    return names.read_text(encoding="utf-8").splitlines()
 
 
 def _hooked(folder: Path, at: int | None, power: bool, names: Path | None = None) -> Callable[[], None]:
