@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -59,6 +60,10 @@ def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path) -> None:
     [
         ("boundaries", 12, 12),
         ("power", 12, 12),
+        pytest.param(
+            "full", 12, 12, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
+        ),
+        ("failing", 12, 12),
         ("kills", 12, 12),
         ("races", 3, 3),
         ("damages", 100, 100 + 9 * 4),
