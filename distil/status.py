@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 STATUS = "status.json"
 FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM)
 """What disks and their servers say that are there no more, or are no one's to write to."""
+OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment")
+"""Of what torch, the system and the loader of libraries say where there is no more."""
 OF_TORCH = ("inline_container", "PytorchStreamWriter", "iostream error")
 """Of what torch says where a disk takes no more, without the error of the system."""
 COMPUTED = ("before.json", "metrics.jsonl", "results.json")
@@ -104,11 +106,10 @@ def _computed(folder: Path) -> bool:
 def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
     """The user's word for failures of the machine; None for what is a mistake of ours."""
     text = str(error)
-    if isinstance(error, MemoryError) or "out of memory" in text.lower() or "can't allocate memory" in text:
-        return RunFailed(
-            f"Out of memory ({text.splitlines()[0] if text else 'MemoryError'}). {less_memory} Shorter rows "
-            "(data.max_length) and, where models are judged, a smaller eval.batch_size help too."
-        )
+    if isinstance(error, MemoryError) or any(word in text.lower() for word in OF_MEMORY):
+        told = f"Out of memory ({text.splitlines()[0] if text else 'MemoryError'})."
+        further = "Shorter rows (data.max_length) and, in judgement, a smaller eval.batch_size help too."
+        return RunFailed(" ".join(filter(None, (told, less_memory, further))))
     if _is_disk_full(error):
         return RunFailed(
             f"The disk is full ({text}). What was written before is kept; free some space and run again."

@@ -24,9 +24,10 @@ from pathlib import Path
 from scripts.chaos.judge import judge
 from scripts.chaos.runs import import_everything, make_pair
 from scripts.chaos.scarce import scarce
+from scripts.chaos.soak import soak
 from scripts.chaos.trials import Trial, boundaries, damages, kills, races, save
 
-WHAT = ("boundaries", "power", "full", "failing", "kills", "races", "damages", "judge")
+WHAT = ("boundaries", "power", "full", "failing", "kills", "races", "damages", "judge", "soak")
 
 
 def main() -> int:
@@ -39,6 +40,7 @@ def main() -> int:
     parser.add_argument(
         "--count", type=int, help="kills, races or flips; of boundaries a sample (default all)"
     )
+    parser.add_argument("--minutes", type=float, default=120, help="of a soak")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where it is tried (default: a temporary folder)")
     parser.add_argument("--json", type=Path, help="a file for every trial")
@@ -69,6 +71,8 @@ def _tried(asked: argparse.Namespace, root: Path) -> Iterator[Trial]:
     count: int | None = asked.count
     if asked.what in ("boundaries", "power"):
         return boundaries(root, base, power=asked.what == "power", sample=count, seed=asked.seed)
+    if asked.what == "soak":
+        return soak(root, base, minutes=asked.minutes, seed=asked.seed)
     if asked.what in ("full", "failing"):
         return scarce(root, base, asked.what, sample=count, seed=asked.seed)
     if asked.what == "kills":

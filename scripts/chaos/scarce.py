@@ -18,7 +18,7 @@ from scripts.chaos.trials import BRIEF, Trial, held, operations_of, peaceful
 SIZE = "32m"
 """Of the file system of a run whose disk fills up."""
 BALLAST = "ballast"
-WORDS = {"full": ("disk is full", "is the disk full"), "failing": ("Input/output error", "is the disk full")}
+WORDS = {"full": ("disk is full", "No space left", "is the disk full"), "failing": ("Input/output error", "is the disk full")}
 """What the run must say."""
 
 
@@ -39,7 +39,8 @@ def scarce(root: Path, base: list[str], how: str, *, sample: int | None, seed: i
             what = f"{how} from {operations[at - 1]} on (exit {code})"
             wrong = _ended_badly(folder, code, WORDS[how])
             trial = Trial(what, wrong) if wrong else held(what, folder, overrides, expected)
-        shutil.rmtree(folder, ignore_errors=True)
+        if not trial.lost:  # else its log is there to read
+            shutil.rmtree(folder, ignore_errors=True)
         yield trial
 
 

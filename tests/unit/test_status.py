@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -21,10 +22,20 @@ def test_out_of_memory_is_told_with_the_way_out() -> None:
     """Python's error and torch's, which is a RuntimeError on a CPU."""
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**52)
-    for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
+    mapped = ImportError("libtorch.so: failed to map segment from shared object")
+    for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), mapped):
         failure = known_failure(error, TrainerConfig().with_less_memory())
         assert failure is not None
         assert "per_device_train_batch_size=4 trainer.gradient_accumulation_steps=2" in str(failure)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE])
+def test_a_disk_that_fails_is_told(number: int) -> None:
+    failure = known_failure(OSError(number, os.strerror(number), "results.json"))
+    assert failure is not None
+    assert os.strerror(number) in str(failure)
+    assert "results.json" in str(failure)
+    assert known_failure(FileNotFoundError(errno.ENOENT, "No such file", "x")) is None, "a mistake of ours"
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
