@@ -18,7 +18,10 @@ from scripts.chaos.trials import BRIEF, Trial, held, operations_of, peaceful
 SIZE = "32m"
 """Of the file system of a run whose disk fills up."""
 BALLAST = "ballast"
-WORDS = {"full": ("disk is full", "No space left", "is the disk full"), "failing": ("Input/output error", "is the disk full")}
+WORDS = {
+    "full": ("disk is full", "No space left", "is the disk full"),
+    "failing": ("Input/output error", "is the disk full"),
+}
 """What the run must say."""
 
 
