@@ -21,7 +21,7 @@ SWEPT = ["method=sft,kd,revkd,gkd", "peft=none,lora,ia3", "seed=0,1"]
 JOBS = 24
 MARK = "DISTIL_SOAK"
 """In the environment of every process of a soak, and of those that they start."""
-BETWEEN = (2.0, 45.0)
+BETWEEN = (5.0, 90.0)
 """Seconds between two disturbances."""
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 GRACE = 60.0
