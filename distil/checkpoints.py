@@ -9,14 +9,13 @@ Knows files only, not what is in them.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from distil.files import remove, sync_folder, write_json
+from distil.files import read_json, remove, sync_folder, write_json
 from distil.types import InputError
 
 MANIFEST = "manifest.json"
@@ -68,7 +67,7 @@ def changes(folder: Path, *, others: bool = True) -> list[str]:
     ``others``: whether there may be files that it does not list.
     """
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        listed = read_json(folder / MANIFEST)["files"]
         expected = {entry["name"]: (entry["size"], entry["sha256"]) for entry in listed}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
@@ -84,7 +83,9 @@ def changes(folder: Path, *, others: bool = True) -> list[str]:
         if name not in expected:
             continue
         size, digest = expected[name]
-        if file.stat().st_size != size:
+        if file.is_symlink() or not file.is_file():  # what a link or a pipe gives is not of this folder
+            problems.append(f"{name} is no file")
+        elif file.stat().st_size != size:
             problems.append(f"{name} has {file.stat().st_size} bytes instead of {size}")
         elif _digest(file) != digest:
             problems.append(f"{name} has changed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -43,9 +44,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_text(path: Path, errors: str = "strict") -> str:
+    """The text in ``path``. Raises OSError for what is no file: a pipe or a device, behind a link perhaps,
+    has no end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.read_text(encoding="utf-8", errors=errors)
+
+
 def read_json(path: Path) -> Any:
-    """The JSON value in ``path``."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The JSON value in ``path``. Raises OSError and ValueError, nesting without end among them."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is nested too deeply") from error
 
 
 def publish(partial: Path, folder: Path) -> None:

@@ -10,13 +10,14 @@ from typing import Any, Protocol, cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from distil import checkpoints, ranks
 from distil.anatomy import is_adapted
 from distil.files import read_json, write_json
+from distil.going_on import going_on_from
 from distil.sharded import Shells, finite, load_weights, way
 from distil.types import RunFailed
 
@@ -79,6 +80,13 @@ class CheckpointedTrainer(Trainer):
         if ranks.sharded():
             self.shells.keep(keywords["model"])
         super().__init__(args=args, **keywords)
+
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **keywords: Any) -> TrainOutput:
+        """Trainer's own, which would meet a state that is none of its own before anything of ours."""
+        if isinstance(resume_from_checkpoint, str):
+            with going_on_from(resume_from_checkpoint):
+                TrainerState.load_from_json(str(Path(resume_from_checkpoint, TRAINER_STATE_NAME)))
+        return super().train(resume_from_checkpoint, *arguments, **keywords)
 
     def own_state(self) -> dict[str, Any]:
         """What a resumed run must know besides Trainer's own state; JSON."""
@@ -189,6 +197,18 @@ class CheckpointedTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with going_on_from(checkpoint):
+            self._load_optimizer(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with going_on_from(checkpoint):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with going_on_from(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_optimizer(self, checkpoint: str | None) -> None:
         if not ranks.sharded() or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
@@ -222,6 +242,10 @@ class CheckpointedTrainer(Trainer):
             self._load_trained(model, best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        with going_on_from(resume_from_checkpoint):
+            self._load_all(resume_from_checkpoint, model)
+
+    def _load_all(self, resume_from_checkpoint: str, model: nn.Module | None) -> None:
         if (adapted := self._adapted()) is not None:
             self._load_trained(adapted, resume_from_checkpoint)
         elif ranks.sharded():
@@ -246,7 +270,8 @@ class CheckpointedTrainer(Trainer):
         super()._issue_warnings_after_load(load_result)
 
     def _init_training_state(self, *arguments: Any, **keywords: Any) -> Any:
-        begun = super()._init_training_state(*arguments, **keywords)
+        with going_on_from(next((value for value in arguments if isinstance(value, str)), None)):
+            begun = super()._init_training_state(*arguments, **keywords)
         if self._resumed_best is not None:  # Trainer forgets it where the run directory was moved
             self.state.best_model_checkpoint = str(self._resumed_best)
         return begun

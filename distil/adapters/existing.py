@@ -54,9 +54,9 @@ def check_folder(folder: Path) -> dict[str, Any]:
         )
     try:
         content = read_json(folder / ADAPTER_CONFIG)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{KEY}={folder}: {ADAPTER_CONFIG} is not JSON ({error}).") from error
-    if not isinstance(content, dict) or "peft_type" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
         raise InputError(f"{KEY}={folder}: {ADAPTER_CONFIG} names no peft_type, so it is no adapter of PEFT.")
     return content
 

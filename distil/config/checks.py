@@ -17,8 +17,16 @@ def check(holds: bool, message: str) -> None:
 
 def check_above_0(key: str, value: float) -> None:
     """Raise InputError unless ``value`` is above 0 and finite."""
-    finite = "" if math.isfinite(value) else " and finite"
-    check(0 < value < math.inf, f"{key} must be above 0{finite}, got {value}.")
+    finite = is_finite(value)
+    check(finite and value > 0, f"{key} must be above 0{'' if finite else ' and finite'}, got {value}.")
+
+
+def is_finite(value: float) -> bool:
+    """Whether a float holds ``value``, which may be a whole number of any size."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def check_choice(key: str, value: str, choices: Sequence[str]) -> None:

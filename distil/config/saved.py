@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from distil.adapters.base import ADAPTERS
 from distil.config.command_line import PLUGINS_VARIABLE
@@ -40,7 +41,13 @@ def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
         _check_outside(plugins or [], file.parent)
         load_plugins(plugins or [])
         return _experiment(file, values)
-    except (TypeError, ValueError, AttributeError) as error:  # a value of another kind than the key's
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # a value of another kind than the key's
         raise InputError(f"{file} does not fit this version: {error}. Restore the run's own file.") from error
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
@@ -82,11 +89,33 @@ def _built(kind: type[Any], values: Mapping[str, Any], path: str) -> Any:
         key = f"{path}.{unknown[0]}".lstrip(".")
         raise InputError(f"{key} is unknown to this version. Use the version that the run was made with.")
     hints = get_type_hints(kind)
-    return kind(
-        **{
-            name: _built(hints[name], value, f"{path}.{name}".lstrip("."))
-            if is_dataclass(hints[name]) and isinstance(value, Mapping)
-            else value
-            for name, value in values.items()
-        }
-    )
+    return kind(**{name: _value(hints[name], value, f"{path}.{name}") for name, value in values.items()})
+
+
+def _value(hint: Any, value: Any, path: str) -> Any:
+    """``value`` of a key whose type is ``hint``; a mapping as the dataclass that is wanted there."""
+    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return _built(hint, value, path.lstrip("."))
+    if not _fits(value, hint):
+        shown = str(value)
+        raise InputError(
+            f"{path.lstrip('.')}={shown[:60]}{'…' if len(shown) > 60 else ''} does not fit this version. "
+            "Restore the run's own file."
+        )
+    return value
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether ``value`` is of the type ``hint``, as YAML has it: a whole number is a float, too."""
+    if hint is Any:
+        return True
+    kinds = get_args(hint)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, kind) for kind in kinds)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(item, kinds[0]) for item in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, kinds[1]) for item in value.values())
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)

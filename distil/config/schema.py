@@ -33,6 +33,7 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         check_above_0("method.temperature", self.temperature)
+        check(self.temperature <= 1e6, f"method.temperature must be at most 1e6, got {self.temperature}.")
         check(
             0 <= self.kd_loss_weight <= 1,
             f"method.kd_loss_weight must lie in [0, 1], got {self.kd_loss_weight}.",

@@ -5,11 +5,10 @@ Nothing set means transformers' own default; the runner's defaults are in ``conf
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from distil.config.checks import check, check_choice
+from distil.config.checks import check, check_choice, is_finite
 from distil.config.training_arguments import CHOICES, TrainingFields
 
 _NOT_OURS_TO_PUBLISH = "a run publishes nothing: upload its student/ folder when you have judged it"
@@ -115,7 +114,7 @@ class TrainerConfig(TrainingFields):
                 "trainer.per_device_train_batch_size is 1 already. Shorter rows (data.max_length), "
                 "trainer.gradient_checkpointing=true or an adapter (peft=lora, peft=qlora) take less."
             )
-        factor = next(n for n in range(2, batch + 1) if batch % n == 0)
+        factor = next((n for n in range(2, min(batch, 1000)) if batch % n == 0), batch)  # of a prime: all
         steps = factor * (self.gradient_accumulation_steps or 1)
         return (
             f"trainer.per_device_train_batch_size={batch // factor} "
@@ -125,7 +124,7 @@ class TrainerConfig(TrainingFields):
     def _check_range(self, key: str, holds: Any, rule: str) -> None:
         value = getattr(self, key)
         if value is not None:
-            finite = math.isfinite(value)
+            finite = is_finite(value)
             check(
                 finite and holds(value),
                 f"trainer.{key} {rule}{'' if finite else ' and finite'}, got {value}.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -96,22 +97,24 @@ class Codec:
     def _encode(self, texts: Sequence[str], split_special_tokens: bool) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=split_special_tokens,
-            return_attention_mask=False,
-            padding=False,
-            truncation=False,
-            verbose=False,
-        )
+        with _its_own_failure():
+            encoded = self.tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                split_special_tokens=split_special_tokens,
+                return_attention_mask=False,
+                padding=False,
+                truncation=False,
+                verbose=False,
+            )
         return [list(ids) for ids in encoded["input_ids"]]
 
     def text(self, ids: Sequence[int]) -> str:
         """Ids as text for readers: special tokens left out, spaces untouched."""
-        decoded = self.tokenizer.decode(
-            list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        with _its_own_failure():
+            decoded = self.tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
         return decoded if isinstance(decoded, str) else "".join(decoded)
 
     def in_markup(self, text: str) -> bool:
@@ -134,6 +137,21 @@ class Codec:
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
+
+
+@contextmanager
+def _its_own_failure() -> Iterator[None]:
+    """What a damaged tokenizer raises, as an InputError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # tokenizers raises a bare Exception
+        text = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"model.student.path: its tokenizer cannot read this text: {type(error).__name__}: {text}. Copy "
+            "the tokenizer's files again."
+        ) from error
 
 
 class Chat:
@@ -206,8 +224,6 @@ class Chat:
         return ids
 
     def _render(self, messages: Sequence[Message], where: str, generation_prompt: bool = True) -> str:
-        from jinja2 import TemplateError
-
         try:
             return str(
                 self.codec.tokenizer.apply_chat_template(
@@ -216,9 +232,10 @@ class Chat:
                     add_generation_prompt=generation_prompt,
                 )
             )
-        except TemplateError as error:
+        except Exception as error:  # a template is a program: it raises what it likes
             roles = ", ".join(message["role"] for message in messages)
+            told = str(error)[:300] or type(error).__name__
             raise MalformedRow(
-                f"{where}: the tokenizer's chat template refuses turns by {roles}: {error}. Change the rows, "
+                f"{where}: the tokenizer's chat template refuses turns by {roles}: {told}. Change the rows, "
                 "or use data.prompt_column with data.chat_template=false."
             ) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.effect import going_on
-from distil.files import read_json
+from distil.files import read_json, read_text
 from distil.printable import printable as printable
 from distil.types import InputError
 
@@ -184,7 +184,7 @@ def _lines(path: Path, problems: list[str]) -> Iterator[Mapping[str, Any]]:
     """The JSON objects of a .jsonl file. Broken ones (the last, after a crash) are counted and skipped."""
     broken = 0
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_text(path, "replace").split("\n")
     except FileNotFoundError:
         return
     except OSError as error:
@@ -208,7 +208,7 @@ def _config(path: Path, problems: list[str]) -> tuple[Mapping[str, Any], str]:
     import yaml
 
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, "replace")
         value = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if not isinstance(value, dict):
             problems.append(f"{path.name} holds no mapping.")

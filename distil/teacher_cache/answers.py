@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distil.anatomy import plain_head
@@ -15,9 +14,9 @@ from distil.head import Dense, Head
 from distil.sparse import Sparse
 from distil.teacher_cache.build import check_room
 from distil.teacher_cache.formats.base import CacheFormat
-from distil.teacher_cache.manifest import Manifest, human_bytes, kept_shards, whole
+from distil.teacher_cache.manifest import MANIFEST, Manifest, human_bytes, kept_shards, whole
 from distil.teacher_cache.once import once
-from distil.teacher_cache.store import Reader, write_shard
+from distil.teacher_cache.store import Reader, read_tensors, unreadable, write_shard
 from distil.types import InputError
 
 HEAD = "head.safetensors"
@@ -30,6 +29,8 @@ class CachedTeacher:
         reader: of a complete cache.
         kept: the format that it is in.
         head: the teacher's, where the format needs it, on ``device``.
+
+    Raises InputError where what was kept is not of the format.
     """
 
     def __init__(
@@ -39,6 +40,14 @@ class CachedTeacher:
         self.format = kept
         self.head = head
         self.device = device
+        try:  # one row tells whether the tensors are those of the format
+            self([0] if reader.rows else [])
+        except (KeyError, LookupError, ValueError, TypeError, AssertionError) as error:
+            raise unreadable(reader.folder / MANIFEST, error) from error
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise unreadable(reader.folder / MANIFEST, error) from error
 
     def __call__(self, rows: Sequence[int]) -> Dense | Sparse:
         """The signal at the scored positions of ``rows``, one row after the other."""
@@ -66,7 +75,16 @@ def ensure_head(
         return manifest
 
     once(folder, lambda: whole(folder), make, say)
-    return _head({name: tensor.to(device) for name, tensor in load_file(folder / HEAD).items()})
+    return read_head(folder, device)
+
+
+def read_head(folder: Path, device: torch.device) -> Head:
+    """The head that is kept in ``folder``. Raises InputError where it is none."""
+    kept = read_tensors(folder / HEAD)
+    try:
+        return _head({name: tensor.to(device) for name, tensor in kept.items()})
+    except (KeyError, ValueError, TypeError) as error:
+        raise unreadable(folder / HEAD, error) from error
 
 
 def _tensors(teacher: nn.Module) -> dict[str, Tensor]:

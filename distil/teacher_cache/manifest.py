@@ -20,6 +20,7 @@ FOLDER = ".teacher_cache"
 """Where caches lie below ``output_dir``: beside the runs that share them."""
 NAMED = re.compile(r".+-[0-9a-f]{12}")
 """The folder of a cache: its format, or ``head``, and its key."""
+SHARD = re.compile(r"[\w-]+\.safetensors", re.ASCII)
 OURS = re.compile(r"manifest\.json|.+\.safetensors|\..+\.partial")
 """All that a cache's folder ever holds."""
 
@@ -34,6 +35,14 @@ class Shard:
     tokens: int
     size: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no shard of ours is: a file elsewhere, a count that is none."""
+        counts = (self.first_row, self.rows, self.tokens, self.size)
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError(f"no counts: {counts}")
+        if not isinstance(self.name, str) or SHARD.fullmatch(self.name) is None:
+            raise ValueError(f"no name of a shard: {self.name!r}")
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,11 @@ class Manifest:
         """That of ``folder``; None where there is none that can be read."""
         try:
             held = read_json(folder / MANIFEST)
-            return cls(held["about"], tuple(Shard(**shard) for shard in held["shards"]), held["complete"])
-        except (OSError, ValueError, KeyError, TypeError):
+            shards = tuple(Shard(**shard) for shard in held["shards"])
+            read = cls(held["about"], shards, held["complete"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        return read if _about_fits(read.about) and read.complete in (True, False) else None
 
     def write(self, folder: Path) -> None:
         """Replace the one in ``folder``."""
@@ -69,10 +80,22 @@ class Manifest:
         return sum(shard.size for shard in self.shards)
 
 
+def _about_fits(about: object) -> bool:
+    """Whether what a manifest says about its cache has the form that we give it."""
+    if not isinstance(about, dict) or not isinstance(about.get("rows", 0), int):
+        return False
+    key = about.get("key") or {}
+    return isinstance(key, dict) and all(
+        isinstance(key.get(name) or {}, dict) for name in ("format", "teacher")
+    )
+
+
 def damage(folder: Path, shard: Shard) -> str | None:
     """What is wrong with a shard; None where all of its bytes are those that were written."""
     path = folder / shard.name
     try:
+        if path.exists() and not path.is_file():
+            return f"{path} is no file"
         size = path.stat().st_size
         if size != shard.size:
             return f"{path} has {size:,} bytes instead of {shard.size:,}"

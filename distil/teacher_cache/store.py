@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distil.files import sync_folder
 from distil.teacher_cache.manifest import Manifest, Shard, digest_of
+from distil.types import InputError
 
 LENGTHS = "lengths_R"
 """Positions of each row of a shard."""
@@ -50,10 +51,12 @@ class Reader:
     """The tensors of any rows of a complete folder. Pages are shared by all processes that read it."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
+        """Raises InputError where the tensors are not those of the rows that the manifest names."""
         shards = sorted(manifest.shards, key=lambda shard: shard.first_row)
+        self.folder = folder
         self.first_rows = [shard.first_row for shard in shards]
         self.rows = sum(shard.rows for shard in shards)
-        self._open = [_Open(folder / shard.name) for shard in shards]
+        self._open = [_Open(folder / shard.name, shard.rows) for shard in shards]
 
     def __call__(self, rows: Sequence[int]) -> dict[str, Tensor]:
         """All positions of ``rows``, one row after the other. Raises IndexError for a row that is not
@@ -73,18 +76,22 @@ class Reader:
 class _Open:
     """One shard's tensors, mapped and not read, and where its rows begin in them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows: int) -> None:
+        tensors = read_tensors(path)
+        self.firsts: list[int] = []
         try:
-            with safe_open(path, "pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-        except (OSError, SafetensorError) as error:
-            raise OSError(f"{path}: {error}") from error
-        self.starts: list[int] = _running(tensors.pop(LENGTHS)).tolist()
-        self.firsts: list[int] = self.starts
-        if ENTRIES in tensors:
-            firsts = _running(tensors[ENTRIES])[torch.tensor(self.starts)]
-            self.firsts = firsts.tolist()
+            self.starts: list[int] = _running(tensors.pop(LENGTHS)).tolist()
+            if ENTRIES in tensors:
+                firsts = _running(tensors[ENTRIES])[torch.tensor(self.starts)]
+                self.firsts = firsts.tolist()
+        except (KeyError, IndexError, RuntimeError, TypeError) as error:
+            raise unreadable(path, error) from error
+        self.firsts = self.firsts or self.starts
         self.tensors = tensors
+        ends = {name: (self.firsts if name.endswith(RAGGED) else self.starts)[-1] for name in tensors}
+        short = [name for name, tensor in tensors.items() if not tensor.ndim or len(tensor) != ends[name]]
+        if short or len(self.starts) != rows + 1 or self.starts != sorted(self.starts):
+            raise unreadable(path, f"it does not hold {rows} rows of {', '.join(short) or 'lengths'}")
 
     def of_row(self, row: int) -> list[tuple[str, Tensor]]:
         positions = slice(self.starts[row], self.starts[row + 1])
@@ -93,6 +100,24 @@ class _Open:
             (name, tensor[entries if name.endswith(RAGGED) else positions])
             for name, tensor in self.tensors.items()
         ]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a shard, mapped. Raises InputError where it is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, why: object) -> InputError:
+    """The message about a shard whose bytes are as its manifest says, and which is none of ours."""
+    text = " ".join(f"{type(why).__name__}: {why}".split()) if isinstance(why, Exception) else str(why)
+    return InputError(
+        f"{path} holds no answers of a teacher ({text[:300]}). It is made again after: distil cache clear "
+        f"{path.parent.name} --folder {path.parent.parent}"
+    )
 
 
 def _running(lengths: Tensor) -> Tensor:
