@@ -36,9 +36,10 @@ from tests.unit.report.made_up_run import write_run
 
 @pytest.fixture(scope="module")
 def guard() -> Iterator[Guard]:
-    before, tracing = signal.getsignal(signal.SIGALRM), sys.gettrace()
+    before, tracing = {s: signal.getsignal(s) for s in (signal.SIGALRM, signal.SIGPROF)}, sys.gettrace()
     yield Guard(coverage=False)
-    signal.signal(signal.SIGALRM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     sys.settrace(tracing)
 
 
@@ -101,8 +102,9 @@ def test_no_input_breaks_its_reader(
     assert fuzz(guard, name, make(root / "seeds"), count, Random(name), root) == 0, capsys.readouterr().out
 
 
-def test_the_guard_sees_what_it_forbids(guard: Guard, root: Path) -> None:
+def test_the_guard_sees_what_it_forbids(guard: Guard, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of them is found, and none is done."""
+    monkeypatch.setattr("scripts.fuzz.guard.SECONDS", 0.5)
 
     def other_error(folder: Path) -> None:
         raise KeyError("a")
@@ -129,12 +131,16 @@ def test_the_guard_sees_what_it_forbids(guard: Guard, root: Path) -> None:
 
         subprocess.run(["true"], check=True)
 
+    def endless(folder: Path) -> None:
+        while True:
+            pass
+
     def pickled(folder: Path) -> None:
         import pickle
 
         pickle.loads(b"cposix\nsystem\n.")
 
-    for use in (other_error, outside, swallowed, linked, renamed, process, pickled):
+    for use in (other_error, outside, swallowed, linked, renamed, process, pickled, endless):
         assert guard.run(use, root / "in")[0] is not None, use.__name__
         assert not (root / "beside").exists()
     assert guard.run(lambda folder: (folder / "a").unlink(), root / "in") == (None, 0)
