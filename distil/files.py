@@ -28,7 +28,8 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)  # of a killed process; or a link that somebody put there
-        with open(partial, "x", encoding="utf-8") as file:
+        # Half of a surrogate pair, which JSON can spell, is written as JSON spells it.
+        with open(partial, "x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

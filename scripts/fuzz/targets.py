@@ -228,7 +228,7 @@ def _seal(files: dict[str, Any], name: str, key: str) -> None:
             if isinstance(content, bytes):
                 entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         files[name] = json.dumps(manifest).encode()
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return
 
 

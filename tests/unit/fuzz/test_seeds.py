@@ -19,7 +19,7 @@ from distil.config.saved import saved_config
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.data.base import ColumnsConfig
 from distil.data.splits import encode_rows
-from distil.files import read_json
+from distil.files import read_json, write_json
 from distil.going_on import going_on_from
 from distil.models import load_tokenizer
 from distil.report.run_directory import read_run
@@ -222,3 +222,8 @@ def test_a_shard_says_all_that_it_is() -> None:
     assert set(asdict(Shard("a.safetensors", 0, 0, 0, 0, ""))) == {
         "name", "first_row", "rows", "tokens", "size", "sha256"
     }  # fmt: skip
+
+
+def test_half_a_surrogate_pair_is_written_as_json_spells_it(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": "\ud800", "b": "é"})
+    assert read_json(tmp_path / "a.json") == {"a": "\ud800", "b": "é"}
