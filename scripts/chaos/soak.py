@@ -84,20 +84,22 @@ def _disturbed(folder: Path, base: list[str], chance: random.Random) -> Generato
         try:
             code = sweep.wait(GRACE)
         except subprocess.TimeoutExpired:
-            sweep.kill()
-            yield Trial(f"{which.name}", f"failed: no end within {GRACE:.0f} s")
+            sweep.send_signal(signal.SIGABRT)  # it tells where it is
+            sweep.wait(GRACE)
+            yield Trial(which.name, f"failed: no end within {GRACE:.0f} s: {_log(folder)[-3000:]}")
             continue
         if code == 0:
             return times
         told = {signal.SIGKILL: -9, signal.SIGTERM: 75, signal.SIGINT: 130}[which]
         # A signal while Python itself starts or ends is answered by Python.
         allowed = {told, -int(which)}
-        yield Trial(f"{which.name}", "" if code in allowed else f"failed: exit {code}: {_log(folder)[-400:]}")
+        yield Trial(which.name, "" if code in allowed else f"failed: exit {code}: {_log(folder)[-400:]}")
 
 
 def _begun(folder: Path, base: list[str]) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, MARK: str(os.getpid()), "TMPDIR": str(folder.parent / "tmp")}
+    environment["PYTHONFAULTHANDLER"] = "1"
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "distil", "run", "-m", *base, *SWEPT, f"output_dir={folder}"],
