@@ -131,7 +131,8 @@ def main() -> None:
     text = "\n".join(
         [
             "# What students learn from each format of the teacher cache",
-            f"\nMade by `benchmarks/cache_quality.py --rows {given.rows} --steps {given.steps}` on "
+            f"\nMade by `benchmarks/cache_quality.py --rows {given.rows} --steps {given.steps} "
+            f"--eval-rows {given.eval_rows}` on "
             f"{machine()}: {len(given.seeds)} seeds, mean ± standard deviation; NLL and KL in nats a "
             "token.\n",
             markdown(["teacher", "bytes a token", *METRICS, "CPU s a step"], rows),
