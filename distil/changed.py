@@ -70,18 +70,18 @@ def unfinished_beside(folder: Path) -> str | None:
     It is one of the same name, method, model, adapter and seed as that of ``folder``, and has a checkpoint.
     """
     label = folder.name.rpartition("-")[0]
-    others = [
-        other
-        for other in folder.parent.glob(f"{label}-*")
-        if other != folder and other.name.rpartition("-")[0] == label
-    ]
-    begun = [other for other in others if status_of(other) != "done" and published(other / "checkpoints")]
-    if not begun:
-        return None
-    newest = max(begun, key=lambda other: (other / STATUS).stat().st_mtime)
     try:
+        others = [
+            other
+            for other in folder.parent.glob(f"{label}-*")
+            if other != folder and other.name.rpartition("-")[0] == label
+        ]
+        begun = [other for other in others if status_of(other) != "done" and published(other / "checkpoints")]
+        if not begun:
+            return None
+        newest = max(begun, key=lambda other: (other / STATUS).stat().st_mtime)
         told = ", ".join(differences(settings(newest), settings(folder)))
-    except (OSError, ValueError):
+    except Exception:  # a hint: whatever is wrong with a folder beside it must not cost this run
         return None
     return f"It does not go on from {newest}, which is unfinished and differs in {told}."
 

@@ -73,23 +73,34 @@ def changes(folder: Path, *, others: bool = True) -> list[str]:
         return [f"{MANIFEST} is missing"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{MANIFEST} cannot be read ({type(error).__name__})"]
-    found = {
-        file.relative_to(folder).as_posix(): file for file in _files(folder) if file != folder / MANIFEST
-    }
+    try:
+        files = _files(folder)
+    except OSError as error:  # a folder that the disk does not give, or that is removed meanwhile
+        return [f"its files cannot be read ({_said(error)})"]
+    found = {file.relative_to(folder).as_posix(): file for file in files if file != folder / MANIFEST}
     problems = [f"{name} is missing" for name in expected if name not in found]
     if not others:
         problems += [f"{name} is not in the manifest" for name in found if name not in expected]
     for name, file in found.items():
-        if name not in expected:
-            continue
-        size, digest = expected[name]
-        if file.is_symlink() or not file.is_file():  # what a link or a pipe gives is not of this folder
-            problems.append(f"{name} is no file")
-        elif file.stat().st_size != size:
-            problems.append(f"{name} has {file.stat().st_size} bytes instead of {size}")
-        elif _digest(file) != digest:
-            problems.append(f"{name} has changed")
+        if name in expected and (problem := _problem(file, *expected[name])):
+            problems.append(f"{name} {problem}")
     return problems
+
+
+def _problem(file: Path, size: int, digest: str) -> str | None:
+    """What has become of one file of these bytes and this hash."""
+    try:
+        if file.is_symlink() or not file.is_file():  # what a link or a pipe gives is not of this folder
+            return "is no file"
+        if file.stat().st_size != size:
+            return f"has {file.stat().st_size} bytes instead of {size}"
+        return "has changed" if _digest(file) != digest else None
+    except OSError as error:
+        return f"cannot be read ({_said(error)})"
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def newest_valid(checkpoints_dir: Path) -> tuple[Path | None, list[str]]:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,10 +77,11 @@ def cpus() -> tuple[int, float]:
     """CPUs of the machine, and how many of them this process may use: its affinity, its cgroup's quota."""
     count = os.cpu_count() or 1
     allowed = float(len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else float(count)
-    quota = _cgroup("cpu.max")
-    if quota is not None and not quota.startswith("max"):
-        share, period = quota.split()
-        allowed = min(allowed, int(share) / int(period))
+    for level in _cgroups():
+        quota = _line(level / "cpu.max")
+        if quota and not quota.startswith("max"):
+            share, period = quota.split()
+            allowed = min(allowed, int(share) / int(period))
     return count, allowed
 
 
@@ -89,28 +91,32 @@ def memory() -> tuple[int, int]:
 
     seen = psutil.virtual_memory()
     total, free = int(seen.total), int(seen.available)
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit is not None and limit.isdigit() and int(limit) < total:
-        total = int(limit)
-        free = min(free, total - int(used or 0))
+    for level in _cgroups():
+        limit, used = _line(level / "memory.max"), _line(level / "memory.current")
+        if limit.isdigit() and int(limit) < seen.total:
+            total = min(total, int(limit))
+            free = max(0, min(free, int(limit) - int(used or 0)))
     return total, free
 
 
-def _cgroup(name: str) -> str | None:
-    """The tightest value of a cgroup's file (version 2), its own or one above it; None without one."""
-    try:
-        line = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip().splitlines()[-1]
-    except (OSError, IndexError):
-        return None
+def _cgroups() -> Iterator[Path]:
+    """The folder of this process's cgroup (version 2) and those above it: the limits of each hold."""
+    line = _line(Path("/proc/self/cgroup"), -1)
+    if not line:
+        return
     folder = CGROUP / line.rpartition(":")[2].lstrip("/")
-    for each in (folder, *folder.parents):
-        if (each / name).is_file():
-            text = (each / name).read_text(encoding="utf-8").strip()
-            if not text.startswith("max"):
-                return text
-        if each == CGROUP:
-            break
-    return None
+    for level in (folder, *folder.parents):
+        yield level
+        if level == CGROUP:
+            return
+
+
+def _line(file: Path, index: int = 0) -> str:
+    """A line of a file of the kernel; empty without one."""
+    try:
+        return file.read_text(encoding="utf-8").strip().splitlines()[index]
+    except (OSError, IndexError):
+        return ""
 
 
 def free_disk(folder: Path) -> int:

@@ -102,7 +102,9 @@ def row(key: str, kind: str, default: str, doc: str) -> str:
     """One line of a table."""
     unit = UNITS.get(key, "1" if {"int", "float"} & set(kind.split(" | ")) else "")
     kind = kind.replace("|", "or").replace("None", "null")
-    return f"| `{key}` | {kind} | `{default}` | {unit} | {doc.replace('``', '`')} |"
+    cells = (f"`{key}`", kind, f"`{default}`", unit, doc.replace("``", "`"))
+    escaped = (cell.replace("|", r"\|") for cell in cells)  # GitHub cuts at any other, in code too
+    return f"| {' | '.join(escaped)} |"
 
 
 def table(config: type[Any], prefix: str, skip: tuple[str, ...] = ("name",)) -> str:

@@ -106,7 +106,7 @@ def _of_line(number: int, line: bytes) -> Line:
         return Line(number, {}, f"is no row: {_first_words(error)}", len(line))
     if not isinstance(value, dict):
         return Line(number, {}, f"is not a JSON object: {snippet(text)}", len(line))
-    nested = max(text.count("["), text.count("{")) > DEEPEST
+    nested = text.count("[") + text.count("{") > DEEPEST
     wrong = _fault(value, nested, _HALF_PAIR.search(text) is not None)
     return Line(number, {} if wrong else value, wrong, len(line))
 
@@ -176,7 +176,11 @@ def _depth(value: object) -> int:
 
 
 def read_csv(where: str, path: Path) -> Iterator[Line]:
-    """The rows of a CSV file, every cell text as written. Raises InputError for a header that names none."""
+    """The rows of a CSV file, every cell text as written. Raises InputError for a header that names none.
+
+    And for a malformed row of several lines: what a stray quote took in may be all the rows that follow, so
+    that it is not one row to leave out.
+    """
     csv.field_size_limit(2**31 - 1)  # a row may hold a long document
     with open(path, "rb") as file:
         _check_encoding(where, file)
@@ -189,14 +193,21 @@ def read_csv(where: str, path: Path) -> Iterator[Line]:
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                rows += 1
-                yield Line(number, {}, f"is not CSV: {error}")
-                continue
-            if row is None:
-                break
-            if row:
-                rows += 1
-                yield _of_cells(number, header, row)
+                line = Line(number, {}, f"is not CSV: {error}")
+            else:
+                if row is None:
+                    break
+                if not row:
+                    continue
+                line = _of_cells(number, header, row)
+            if line.fault is not None and reader.line_num > number:
+                raise InputError(
+                    f"{where}: line {number} {line.fault}. Its quotes hold lines {number} to "
+                    f"{reader.line_num} together: close the quote that stays open, or write it twice "
+                    '("") in a cell between quotes.'
+                )
+            rows += 1
+            yield line
     if not rows:
         raise InputError(f"{where} has a header and no rows. Give a file with rows.")
 

@@ -168,11 +168,13 @@ def _run(folder: Path) -> int:
     if not found.damaged:
         print("whole: nothing is missing or changed")
         return 0
-    print(_way_out(found.damaged))
+    print(_way_out(found.damaged, record.status == "done"))
     return 1
 
 
-def _way_out(damaged: Sequence[str]) -> str:
+def _way_out(damaged: Sequence[str], done: bool) -> str:
     if all(line.startswith("checkpoints/") for line in damaged):
+        if done:
+            return "The run is done: its student and its results do not need these checkpoints."
         return "The same command sets damaged checkpoints aside and goes on from the newest that verifies."
     return "Copy what is damaged again from its source, or run the command again with run.rerun=true."

@@ -96,6 +96,8 @@ def test_damage_is_named(name: str, how: str, run: Path, capsys: pytest.CaptureF
     *folder, base = name.split("/")
     lines = [line for line in said.splitlines() if "DAMAGED" in line]
     assert any(base in line and all(part in line for part in folder) for line in lines), said
+    if name.startswith("checkpoints/"):  # of a done run nothing goes on
+        assert said.splitlines()[-1].startswith("The run is done:")
 
 
 def test_a_changed_config_is_not_the_runs_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

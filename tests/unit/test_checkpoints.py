@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import signal
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from distil import checkpoints
 from distil.checkpoints import (
     MANIFEST,
     ensure_space,
@@ -23,6 +26,8 @@ from distil.checkpoints import (
     space_needed,
     verify,
 )
+from distil.files import remove
+from distil.run_check import check_run
 from distil.types import InputError
 
 FILES = {
@@ -105,6 +110,46 @@ def test_unreadable_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: b
     assert verify(folder)
     (folder / MANIFEST).unlink()
     assert verify(folder) == [f"{MANIFEST} is missing"]
+
+
+def test_a_file_that_cannot_be_read_is_a_problem_not_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link to nowhere; a disk that gives a file no more, or the folder: the older checkpoint is used."""
+    older, newer = make(tmp_path, 5), make(tmp_path, 6)
+    (newer / "model.safetensors").unlink()
+    (newer / "model.safetensors").symlink_to(tmp_path / "nowhere")
+    assert verify(newer) == ["model.safetensors is no file"]
+    digest = checkpoints._digest
+
+    def failing(file: Path) -> str:
+        if newer in file.parents:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return digest(file)
+
+    (newer / "model.safetensors").unlink()
+    write(newer)
+    monkeypatch.setattr(checkpoints, "_digest", failing)
+    assert verify(newer) == [f"{name} cannot be read (Input/output error)" for name in sorted(FILES)]
+    newest, notes = newest_valid(tmp_path)
+    assert newest == older
+    assert "model.safetensors cannot be read" in notes[0]
+
+
+def test_a_checkpoint_that_is_removed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run rotates while it is looked at: told, not raised."""
+    folder = make(tmp_path / "checkpoints", 5)
+    (tmp_path / "status.json").write_text('{"status": "running"}', encoding="utf-8")
+    listed = checkpoints._files
+
+    def gone(where: Path) -> list[Path]:
+        found = listed(where)
+        remove(where)
+        return found
+
+    monkeypatch.setattr(checkpoints, "_files", gone)
+    assert not [line for line in check_run(tmp_path).damaged if line.startswith("checkpoints/")]
+    assert not folder.exists()
 
 
 def test_newest_valid_passes_over_damage_and_says_so(tmp_path: Path) -> None:

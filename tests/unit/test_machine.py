@@ -106,3 +106,20 @@ def test_limits_of_a_cgroup_count(
     (tmp_path / "memory.current").write_text("400000000", encoding="utf-8")
     assert machine.cpus()[1] == min(free[0][1], cpus or free[0][1])
     assert machine.memory() == (1_000_000_000, 600_000_000)
+
+
+def test_the_limits_of_every_level_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide cgroup inside a narrow and full one has what the narrow one has left; and the other way."""
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    inner = tmp_path / "narrow" / "wide"
+    inner.mkdir(parents=True)
+    monkeypatch.setattr(machine, "_cgroups", lambda: iter((inner, inner.parent, tmp_path)))
+    for folder, limit, used, quota in ((inner, 8000, 100, "80000"), (inner.parent, 4000, 3900, "40000")):
+        (folder / "memory.max").write_text(f"{limit}\n", encoding="utf-8")
+        (folder / "memory.current").write_text(f"{used}\n", encoding="utf-8")
+        (folder / "cpu.max").write_text(f"{quota} 100000\n", encoding="utf-8")
+    assert machine.memory() == (4000, 100)
+    assert machine.cpus()[1] == 0.4
+    (inner / "memory.max").write_text("1000\n", encoding="utf-8")
+    (inner / "memory.current").write_text("950\n", encoding="utf-8")
+    assert machine.memory() == (1000, 50)

@@ -35,6 +35,10 @@ BAD_LINES = [
     (b'{"prompt": "a", "prompt": "b", "response": "c"}', "the key 'prompt' is there twice"),
     (f'{{"prompt": "a", "response": {DEEP}}}'.encode(), "is nested"),
     (f'{{"prompt": "a", "response": {"[" * 150 + "]" * 150}}}'.encode(), "is nested more than 100 deep"),
+    (
+        b'{"prompt": "a", "response": ' + b'[{"a": ' * 60 + b"1" + b"}]" * 60 + b"}",
+        "is nested more than 100 deep",
+    ),
     (b'{"prompt": "a", "response": ' + b"9" * 5000 + b"}", "Exceeds the limit (4300 digits)"),
     (b'{"prompt": "a", "response": 1e999}', "column response holds inf, not text"),
     (b'{"prompt": {"a": 1}, "response": "b"}', "column prompt holds dict values, not text"),
@@ -278,6 +282,30 @@ def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
     path.write_text('prompt,response\na,b\n"c,d\ne,f\n')
     with pytest.raises(InputError, match=r"line 3 is not CSV: unexpected end of data"):
         load_file("rows", path)
+
+
+@pytest.mark.parametrize(
+    ("stray", "closing", "last", "fault"),
+    [
+        ('"row 9,said', "row 499,said", 1000, "unexpected end of data"),
+        ('"row 9,said', '"row 499",said', 500, "',' expected after '\"'"),
+        ('"row 9,said', 'row 499,said"', 500, "has 1 fields, the header 2"),
+    ],
+)
+def test_a_stray_quote_is_no_row_to_leave_out(
+    stray: str, closing: str, last: int, fault: str, tmp_path: Path
+) -> None:
+    """It takes in the rows that follow, which nobody asked to leave out."""
+    lines = ["prompt,response", *(f"row {number},said" for number in range(1, 1000))]
+    lines[9], lines[499] = stray, closing
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines) + "\n")
+    for how in ("refuse", "skip"):
+        with pytest.raises(InputError) as refused:
+            check_data(JsonlConfig(train_file=str(path), on_bad_row=how))
+        assert f"line 10 {'' if 'fields' in fault else 'is not CSV: '}{fault}" in str(refused.value)
+        assert f"lines 10 to {last} together" in str(refused.value)
+        assert "on_bad_row" not in str(refused.value)
 
 
 def test_a_prompt_template_holds_names_of_columns_only(tmp_path: Path, gpt2: PreTrainedTokenizerBase) -> None:
