@@ -61,10 +61,10 @@ def verify(folder: Path) -> list[str]:
     return changes(folder, others=False)
 
 
-def changes(folder: Path, *, others: bool = True) -> list[str]:
+def changes(folder: Path, *, others: bool = True, hashed: bool = True) -> list[str]:
     """What has become of the files that the manifest of ``folder`` lists, one line each where anything has.
 
-    ``others``: whether there may be files that it does not list.
+    ``others``: whether there may be files that it does not list. ``hashed``: false looks at sizes alone.
     """
     try:
         listed = read_json(folder / MANIFEST)["files"]
@@ -82,19 +82,19 @@ def changes(folder: Path, *, others: bool = True) -> list[str]:
     if not others:
         problems += [f"{name} is not in the manifest" for name in found if name not in expected]
     for name, file in found.items():
-        if name in expected and (problem := _problem(file, *expected[name])):
+        if name in expected and (problem := _problem(file, *expected[name], hashed)):
             problems.append(f"{name} {problem}")
     return problems
 
 
-def _problem(file: Path, size: int, digest: str) -> str | None:
+def _problem(file: Path, size: int, digest: str, hashed: bool) -> str | None:
     """What has become of one file of these bytes and this hash."""
     try:
         if file.is_symlink() or not file.is_file():  # what a link or a pipe gives is not of this folder
             return "is no file"
         if file.stat().st_size != size:
             return f"has {file.stat().st_size} bytes instead of {size}"
-        return "has changed" if _digest(file) != digest else None
+        return "has changed" if hashed and _digest(file) != digest else None
     except OSError as error:
         return f"cannot be read ({_said(error)})"
 

@@ -113,7 +113,7 @@ def _run_first(
         console.print(
             f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
         )
-        for problem in changes(folder):
+        for problem in changes(folder, hashed=False):  # `distil doctor` reads every byte of a large student
             tell(f"warning: {folder}: {problem} since the run was done. run.rerun=true runs it again.")
         print_summary(read_run(folder), console)
         return

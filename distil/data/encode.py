@@ -104,19 +104,20 @@ class Encoder:
         self.chat = chat_of(config, self.codec)
         as_it_is = self.chat is None and shape.prompt == "prompt" and shape.template is None
         self.ending = ending if as_it_is else ""
-        if shape.kind is Kind.MESSAGES and self.chat is None:
-            off = config.chat_template is False
-            raise InputError(
-                f"{where} holds chat messages, which need a chat template, and "
-                f"{'data.chat_template=false turns it off' if off else 'the tokenizer has none'}. "
-                "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
-            )
 
     def encode(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Encoded | Dropped]:
         """One entry a row, in order; ``numbers`` are the rows' own, for error messages.
 
-        Raises MalformedRow for the first whose columns do not hold what they should.
+        Raises MalformedRow for the first whose columns do not hold what they should, InputError for chat
+        messages without a chat template.
         """
+        if self.shape.kind is Kind.MESSAGES and self.chat is None:
+            off = self.config.chat_template is False
+            raise InputError(
+                f"{self.where} holds chat messages, which need a chat template, and "
+                f"{'data.chat_template=false turns it off' if off else 'the tokenizer has none'}. "
+                "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
+            )
         encoders = {
             Kind.PAIR: self._pairs,
             Kind.MESSAGES: self._messages,
@@ -131,10 +132,12 @@ class Encoder:
         return f"{self.where}, {place_of(self.lines[number] if self.lines else 0, number)}"
 
     def check(self, row: Row, number: int) -> None:
-        """Raise MalformedRow where ``encode`` would for this row; nothing is tokenised."""
+        """Raise MalformedRow where ``encode`` would for this row: for its cells, or by the chat template."""
         where = self.place(number)
         if self.shape.kind is Kind.PAIR:
-            self._pair(row, where)
+            prompt, response = self._pair(row, where)
+            if self.chat is not None and _empty(prompt, response) is None:
+                self.chat.prompts([_asked(prompt)], [where])
         elif self.shape.kind is Kind.MESSAGES:
             turns = self._chat_turns(row, where)
             if not isinstance(turns, str) and self.chat is not None:
@@ -170,11 +173,13 @@ class Encoder:
     def _pairs(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
         chat = self.chat
         pairs = [self._pair(row, where) for row, where in zip(rows, wheres, strict=True)]
-        good = [(closed(p, self.ending), response) for p, response in pairs if p.strip() and response.strip()]
+        reasons = [_empty(prompt, response) for prompt, response in pairs]
+        good = [
+            (closed(p, self.ending), r) for (p, r), why in zip(pairs, reasons, strict=True) if why is None
+        ]
         if chat is not None:
-            encoded = self._turns(
-                [([{"role": "user", "content": p}], p, r) for p, r in good], [self.where] * len(good)
-            )
+            kept = [where for where, why in zip(wheres, reasons, strict=True) if why is None]
+            encoded = self._turns([(_asked(p), p, r) for p, r in good], kept)
         else:
             prompts = self.codec.data([prompt for prompt, _ in good])
             responses = self.codec.data([response for _, response in good])
@@ -182,7 +187,7 @@ class Encoder:
                 self._join(self.codec.start_ids + prompt_ids, [*response_ids, self.codec.eos_id], *texts)
                 for prompt_ids, response_ids, texts in zip(prompts, responses, good, strict=True)
             ]
-        return _with_dropped(encoded, [_empty(prompt, response) for prompt, response in pairs])
+        return _with_dropped(encoded, reasons)
 
     def _pair(self, row: Row, where: str) -> tuple[str, str]:
         """Prompt and response of a row as text."""
@@ -325,6 +330,10 @@ def read_messages(value: object, where: str) -> list[Message]:
             content = "".join(as_text(part, "content", where) for part in parts)
         messages.append({"role": turn["role"], "content": as_text(content, "content", where)})
     return messages
+
+
+def _asked(prompt: str) -> list[Message]:
+    return [{"role": "user", "content": prompt}]
 
 
 def _conversation(messages: Sequence[Message]) -> str:

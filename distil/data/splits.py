@@ -116,15 +116,22 @@ def _read(
     ending: str = "",
 ) -> _Source:
     """Finds the columns and, where they are to be skipped, the malformed rows."""
-    shape = detect(config, columns_of(rows), where)
-    encoder = Encoder(config, shape, tokenizer, where, ending, getattr(rows, "lines", ()))
-    if config.on_bad_row != "skip":
-        return _Source(split, rows, encoder, range(len(rows)), [])
-    bad = bad_rows(encoder, rows, _iterate(rows, range(len(rows))))
-    if bad and len(bad) == len(rows):
-        raise InputError(f"{where} holds only malformed rows: {bad[0]}. Give a set with rows.")
-    numbers = {one.row for one in bad}
-    return _Source(split, rows, encoder, [n for n in range(len(rows)) if n not in numbers], bad)
+    columns = columns_of(rows)
+    found: dict[int, BadRow] = {}
+    while True:
+        shape = detect(config, columns, where)
+        encoder = Encoder(config, shape, tokenizer, where, ending, getattr(rows, "lines", ()))
+        if config.on_bad_row != "skip":
+            return _Source(split, rows, encoder, range(len(rows)), [])
+        found = {one.row: one for one in bad_rows(encoder, rows, _iterate(rows, range(len(rows))))} | found
+        if found and len(found) == len(rows):
+            first = found[min(found)]
+            raise InputError(f"{where} holds only malformed rows: {first}. Give a set with rows.")
+        usable = [number for number in range(len(rows)) if number not in found]
+        kept = columns_of(rows, usable)
+        if not found or kept == columns or detect(config, kept, where) == shape:
+            return _Source(split, rows, encoder, usable, [found[number] for number in sorted(found)])
+        columns = kept  # a row that is left out has no say in what the others hold
 
 
 def encode_rows(
@@ -144,12 +151,13 @@ def _advance(report: Report, before: int, total: int, rows: int) -> None:
     report(before + rows, total)
 
 
-def columns_of(rows: RawRows) -> list[str]:
-    """The column names of raw rows."""
+def columns_of(rows: RawRows, numbers: Sequence[int] | None = None) -> list[str]:
+    """The column names of raw rows, or of these among them; rows of a table have all the same."""
     names = getattr(rows, "column_names", None)
-    if names is not None:
+    if names is not None and (numbers is None or hasattr(rows, "select_columns")):
         return list(names)
-    return list(dict.fromkeys(name for row in rows for name in row))
+    each = rows if numbers is None else (rows[number] for number in numbers)
+    return list(dict.fromkeys(name for row in each for name in row))
 
 
 def set_aside(
@@ -213,9 +221,8 @@ def _keys(rows: RawRows, shape: Shape, by_response: bool, numbers: Sequence[int]
     """What must not stand on both sides of a split: the prompt of each of these rows (or prompt and
     response)."""
     if shape.kind is Kind.TOKENS:
-        columns = [
-            "input_ids" if by_response or "prompt_input_ids" not in columns_of(rows) else "prompt_input_ids"
-        ]
+        whole = by_response or "prompt_input_ids" not in columns_of(rows, numbers)
+        columns = ["input_ids" if whole else "prompt_input_ids"]
     elif shape.kind is Kind.MESSAGES:
         columns = [shape.messages or ""]
     elif shape.kind is Kind.TEXT:

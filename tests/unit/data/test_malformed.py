@@ -162,6 +162,41 @@ def test_chats_and_tokens(
             load_splits(config, tokenizer)
 
 
+@pytest.mark.parametrize(
+    "extra", [{"messages": "text"}, {"messages": [1]}, {"input_ids": "text"}, {"input_ids": [-5]}]
+)
+def test_a_row_that_is_left_out_has_no_say_in_the_columns(
+    extra: dict[str, Any], tmp_path: Path, gpt2: PreTrainedTokenizerBase, chatml: PreTrainedTokenizerBase
+) -> None:
+    lines = lines_of(GOOD, ".jsonl")
+    for tokenizer in (gpt2, chatml):
+        alone = load_splits(write(tmp_path / "a.jsonl", lines), tokenizer)
+        config = write(tmp_path / "b.jsonl", [*lines, json.dumps(GOOD[0] | extra).encode()])
+        check_data(config)
+        mixed = load_splits(config, tokenizer)
+        assert content(mixed) == content(alone)
+        assert [row.line for row in mixed.bad_rows] == [41]
+
+
+def test_a_template_that_refuses_a_prompt_names_its_line(tmp_path: Path) -> None:
+    from tests.unit.data.conftest import byte_tokenizer
+
+    strict = byte_tokenizer(
+        "{% for m in messages %}{% if m['content'] == 'refused' %}{{ raise_exception('no') }}{% endif %}"
+        "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    rows = [{"prompt": "", "response": "dropped"}, *GOOD, {"prompt": "refused", "response": "x"}]
+    config = write(tmp_path / "a.jsonl", lines_of(rows, ".jsonl"))
+    config.max_train_rows = None
+    splits = load_splits(config, strict)
+    assert [row.line for row in splits.bad_rows] == [42]
+    assert splits.dropped == {"malformed": 1, "empty prompt": 1}
+    config.on_bad_row = "refuse"
+    with pytest.raises(InputError, match=r"a.jsonl, line 42: the tokenizer's chat template refuses"):
+        load_splits(config, strict)
+
+
 def test_a_template_that_refuses_a_turn_names_its_line(tmp_path: Path) -> None:
     from tests.unit.data.conftest import byte_tokenizer
 
