@@ -18,6 +18,8 @@ PATIENCE = 30.0
 """Seconds for which a server may be out of reach before its tracker is left behind, at the end of a run."""
 LOOK = 5.0
 """Seconds between two looks at whether it answers."""
+LONGEST = 600.0
+"""Seconds that one call may take at the end of a run: what takes connections for a server need not be one."""
 
 
 class Background(Tracker):
@@ -37,6 +39,8 @@ class Background(Tracker):
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failed = False
         self._exit_code: int | None = None
+        self._moved = 0.0
+        """When a call was last through."""
         self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
         self._thread.start()
 
@@ -58,18 +62,21 @@ class Background(Tracker):
         self._calls.put(lambda: self._tracker.files(run_dir))
 
     def finish(self, exit_code: int = 0) -> None:
-        """Close, once all is recorded: waits for a server that answers, and not for one that does not."""
+        """Close, once all is recorded: waits for a server that answers, and not for one that does not, nor for
+        a tracker that has failed."""
         if self._exit_code is not None:
             return
         self._exit_code = exit_code
         self._calls.put(None)
-        heard = looked = time.monotonic()
+        self._moved = heard = looked = time.monotonic()
         try:
-            while self._thread.is_alive() and time.monotonic() - heard < PATIENCE:
+            while self._thread.is_alive() and (now := time.monotonic()) - heard < PATIENCE:
+                if now - self._moved > LONGEST:
+                    break
                 self._thread.join(0.1)
-                if self._thread.is_alive() and time.monotonic() - looked > LOOK:
-                    looked = time.monotonic()
-                    heard = looked if self._answers() else heard
+                if self._thread.is_alive() and not self._failed and now - looked > LOOK:
+                    looked = now
+                    heard = time.monotonic() if self._answers() else heard
         finally:
             if self._thread.is_alive() and not self._failed:  # or Ctrl-C
                 logger.warning("The tracker's server does not answer any more. %s", self._way_out)
@@ -82,6 +89,7 @@ class Background(Tracker):
         while (call := self._calls.get()) is not None:
             if not self._failed:
                 self._attempt(call)
+            self._moved = time.monotonic()
         self._attempt(lambda: self._tracker.finish(self._exit_code or 0))
 
     def _attempt(self, call: Callable[[], None]) -> None:

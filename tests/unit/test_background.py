@@ -102,6 +102,38 @@ def test_nobody_waits_for_a_server_that_does_not_answer(
     assert caplog.messages == ["The tracker's server does not answer any more. Sync it."]
 
 
+def test_what_takes_connections_and_no_call_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A proxy whose server is down answers for good. Calls that get through are waited for, however many."""
+    monkeypatch.setattr(background, "PATIENCE", 0.5)
+    monkeypatch.setattr(background, "LOOK", 0.1)
+    monkeypatch.setattr(background, "LONGEST", 1.0)
+    began = time.monotonic()
+    assert used(Recorder(hangs="finish")) == ["abandoned"]
+    assert 0.9 < time.monotonic() - began < 10
+    assert caplog.messages == ["The tracker's server does not answer any more. Sync it."]
+
+    recorder = Recorder()
+    tracker = Background(recorder, lambda: True, lambda: None, "")
+    for _ in range(5):
+        tracker._calls.put(lambda: time.sleep(0.4))
+    tracker.finish()
+    assert recorder.calls == [("finish", 0)]
+
+
+def test_a_tracker_that_failed_is_not_waited_for_because_its_address_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(background, "PATIENCE", 0.5)
+    monkeypatch.setattr(background, "LOOK", 0.1)
+    began = time.monotonic()
+    assert used(Recorder(fails="log", hangs="finish")) == ["abandoned"]
+    assert 0.4 < time.monotonic() - began < 10
+    (said,) = caplog.messages
+    assert "ConnectionError" in said
+
+
 def test_a_slow_upload_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "PATIENCE", 0.3)
     monkeypatch.setattr(background, "LOOK", 0.1)
