@@ -6,12 +6,21 @@ import unicodedata
 
 
 def printable(text: str) -> str:
-    """``text`` with U+FFFD for control characters (terminal escapes), direction overrides, surrogates."""
+    """``text`` with U+FFFD for control characters (terminal escapes), what turns a direction, surrogates, and
+    line breaks other than \\n.
+    """
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if c in "\n\t" or not _hidden(c) else "\ufffd" for c in text.replace("\r\n", "\n"))
 
 
+TURNS = ("LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI", "FSI", "PDI")
+"""Bidirectional classes of characters that are nothing but a direction (UAX #9)."""
+MARKS = "\u200e\u200f\u061c"
+"""Those whose class is that of letters."""
+
+
 def _hidden(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category in ("Cc", "Cs") or unicodedata.bidirectional(character) in ("LRO", "RLO", "LRE", "RLE")
+    if character in MARKS or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
+        return True
+    return unicodedata.bidirectional(character) in TURNS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -22,11 +23,19 @@ REQUEUE = tuple(getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasa
 """One of them is submitit's (``SUBMITIT_PREEMPT_SIGNAL``)."""
 
 
+AGAIN = 1.0
+"""Seconds in which the same wish may come several times (``timeout`` tells a process, then its group)."""
+
+
 class Stopped(KeyboardInterrupt):
     """One of SIGNALS came; its name is the message."""
 
 
 _asked: str | None = None
+_raised = 0.0
+"""When Stopped was last raised."""
+_ending = False
+"""Whether the end is being written."""
 _deferred = 0
 _theirs: dict[str, Callable[[int, FrameType | None], object]] = {}
 """Handlers that ours stands before."""
@@ -41,19 +50,22 @@ def asked() -> str | None:
 
 def interrupted(what: str) -> RunInterrupted:
     """``what`` happened, as the error of who asked for it: the user, or the machine."""
+    global _ending
+    _ending = True
     return RunPreempted(f"{what} ({_asked}).") if _asked else RunInterrupted(f"{what}.")
 
 
 @contextmanager
 def heard() -> Iterator[None]:
-    """While inside, the first of SIGNALS raises Stopped; those after it change nothing, so that the end is
-    written.
+    """While inside, the first of SIGNALS raises Stopped, and so does a later one where nobody heard the
+    first: Python ignores what is raised in a ``__del__``. While the end is written (``interrupted``) they
+    change nothing.
 
     One that is ignored (nohup), or that somebody else has taken (submitit, a notebook), stays theirs. Of
     several processes each has the handlers that ``ranks`` gives it. Outside the main thread nothing changes.
     """
-    global _asked
-    _asked = None
+    global _asked, _ending
+    _asked, _ending = None, False
     _terminal[:] = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
     taken = []
     if world_size() == 1:
@@ -65,6 +77,7 @@ def heard() -> Iterator[None]:
     try:
         yield
     finally:
+        _ending = True
         for one in taken if _asked is None else ():  # else it may come again while the process ends
             signal.signal(one, signal.SIG_DFL)
 
@@ -97,13 +110,15 @@ def deferred() -> Iterator[None]:
 
 
 def _hear(number: int, _frame: FrameType | None) -> None:
-    global _asked
-    if _asked is not None:
+    global _asked, _raised
+    first = _asked is None
+    if not first and (_ending or _deferred or time.monotonic() - _raised < AGAIN):
         return
-    _asked = signal.Signals(number).name
+    _asked = _asked or signal.Signals(number).name
     if number == getattr(signal, "SIGHUP", None):
         _let_go_of_terminal()
     if not _deferred:
+        _raised = time.monotonic()
         raise Stopped(_asked)
     # Not print(): it may have been interrupted itself.
     with suppress(OSError):
@@ -120,7 +135,7 @@ def _let_go_of_terminal() -> None:
 
 def _as_before() -> None:
     """A forked child (a worker that loads data) ends by signals as any process does."""
-    for one in SIGNALS:
+    for one in {*SIGNALS, *REQUEUE}:
         if signal.getsignal(one) is _hear:
             signal.signal(one, signal.SIG_DFL)
 

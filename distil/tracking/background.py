@@ -62,8 +62,8 @@ class Background(Tracker):
         self._calls.put(lambda: self._tracker.files(run_dir))
 
     def finish(self, exit_code: int = 0) -> None:
-        """Close, once all is recorded: waits for a server that answers, and not for one that does not, nor for
-        a tracker that has failed."""
+        """Close, once all is recorded: waits for a server that answers, not for one that does not, nor for a
+        tracker that has failed."""
         if self._exit_code is not None:
             return
         self._exit_code = exit_code

@@ -16,14 +16,17 @@ from distil.cards.text import code
 from distil.printable import printable
 from distil.run_log import log_file
 
-STEERS = "\x1b[2J\x1b]8;;http://192.0.2.1\x07link\x1b]8;;\x07\x9b31m\r\x00\x7f\u202e"
+STEERS = "\x1b[2J\x1b]8;;http://192.0.2.1\x07link\x1b]8;;\x07\x9b31m\r\x00\x7f\u202e\u2066\u2069\u202c\u200f\u2028\u2029"
 SECRET = "correct-horse-battery-staple"
 
 
 @given(st.text(st.characters() | st.sampled_from(STEERS + "\ud800")))
 def test_no_text_steers_a_terminal(text: str) -> None:
     shown = printable(text)
-    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", shown.replace("\n", ""))
+    assert not re.search(
+        r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+        shown.replace("\n", ""),
+    )
     assert "\r" not in shown
     shown.encode("utf-8")
     if text.isascii() and text.isprintable():
