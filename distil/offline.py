@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -28,6 +28,16 @@ OFFLINE = {
 """What keeps libraries, and processes that they start, from trying."""
 TO_ADDRESS = ("socket.connect", "socket.sendto", "socket.sendmsg")
 TO_NAME = ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr")
+TO_NUMBER = "socket.getnameinfo"
+COPIES: dict[str, dict[str, tuple[str, ...]]] = {
+    "huggingface_hub.constants": {"HF_HUB_OFFLINE": ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")},
+    "datasets.config": {
+        "HF_HUB_OFFLINE": ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+        "HF_DATASETS_OFFLINE": ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"),
+    },
+    "evaluate.config": {"HF_EVALUATE_OFFLINE": ("HF_EVALUATE_OFFLINE",)},
+}
+"""Constants of modules that read the environment once, and the variables, of which the first one wins."""
 
 _closed = 0
 """How many runs of this process want no network now."""
@@ -46,6 +56,7 @@ def network(allowed: bool) -> Iterator[None]:
         return
     _watch()
     wanted = OFFLINE | ({} if os.environ.get("WANDB_MODE") == "disabled" else {"WANDB_MODE": "offline"})
+    present = COPIES.keys() & sys.modules.keys()
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     _closed += 1
@@ -58,6 +69,15 @@ def network(allowed: bool) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        _read_again(COPIES.keys() - present)
+
+
+def _read_again(modules: Set[str]) -> None:
+    """Let ``modules``, imported while the network was closed, say what the environment says now."""
+    for name in modules & sys.modules.keys():
+        for constant, variables in COPIES[name].items():
+            said = next((value for each in variables if (value := os.environ.get(each))), "")
+            setattr(sys.modules[name], constant, said.upper() in ("1", "ON", "YES", "TRUE"))
 
 
 @cache
@@ -71,6 +91,8 @@ def _refuse(event: str, args: tuple[Any, ...]) -> None:
     if event in TO_ADDRESS and not local_address(args[1]):
         raise Refused(f"run.allow_network=false: no connection to {args[1]!r}")
     if event in TO_NAME and not local_host(args[0]):
+        raise Refused(f"run.allow_network=false: {args[0]!r} is not looked up")
+    if event == TO_NUMBER and not local_address(args[0]):
         raise Refused(f"run.allow_network=false: {args[0]!r} is not looked up")
 
 

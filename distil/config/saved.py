@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from distil.config.command_line import PLUGINS_VARIABLE
 from distil.config.schema import ExperimentConfig
 from distil.data.base import DATA
 from distil.methods.base import METHODS
-from distil.registry import Registry, load_plugins
+from distil.registry import Registry, load_plugins, loaded_plugins
 from distil.teacher_cache.formats.base import FORMATS
 from distil.types import InputError
 
@@ -30,16 +32,16 @@ YOUNGER = ("teacher_cache",)
 
 
 def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
-    """``values``, the mapping in ``file`` (a config.yaml), typed; the run's plugins are loaded first.
+    """``values``, the mapping in ``file`` (a config.yaml), typed. Of its plugins none is imported but by
+    the environment variable: the run may be somebody else's.
 
-    A key that is not there has its default. Raises InputError, naming ``file``, for a key that nobody knows
-    and a value that does not fit.
+    A key that is not there has its default. Raises InputError, naming ``file``, for a plugin that is not
+    loaded, a key that nobody knows and a value that does not fit.
     """
     run = values.get("run")
     plugins = run.get("plugins") if isinstance(run, Mapping) else None
     try:
-        _check_outside(plugins or [], file.parent)
-        load_plugins(plugins or [])
+        _check_loaded(plugins or [])
         return _experiment(file, values)
     except (
         TypeError,
@@ -53,15 +55,32 @@ def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
         raise InputError(f"{file}: {error}") from error
 
 
-def _check_outside(plugins: Sequence[str], run: Path) -> None:
-    """Refuse code that came with the run: who opens somebody else's has asked for none."""
-    named = os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep)
-    for path in plugins:
-        if Path(path).resolve().is_relative_to(run.resolve()) and path not in named:
-            raise InputError(
-                f"run.plugins={path} lies in the run's own folder, and would run with all your rights. If "
-                f"you have read it: {PLUGINS_VARIABLE}={path}."
-            )
+def _check_loaded(plugins: Sequence[str]) -> None:
+    """Refuse code that nobody asked for but the run: it may lie anywhere that came with it."""
+    named = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
+    load_plugins(named)
+    absent = [path for path in plugins if not _is_loaded(Path(path))]
+    if absent:
+        told = f"{PLUGINS_VARIABLE}={shlex.quote(os.pathsep.join([*named, *absent]))}"
+        raise InputError(
+            f"run.plugins=[{','.join(absent)}] would run with all your rights, so it is loaded only where "
+            f"you name it yourself (runs may be somebody else's). If you read it:\n  {told} {_command()}"
+        )
+
+
+def _is_loaded(path: Path) -> bool:
+    """Whether all of the plugin was imported; of one that is not here any more, one of its name."""
+    loaded = set(loaded_plugins().values())
+    if not path.exists():
+        return path.name in {name for file in loaded for name in (file.name, file.parent.name)}
+    return {file.resolve() for file in (path.glob("*.py") if path.is_dir() else [path])} <= loaded
+
+
+def _command() -> str:
+    """The command of this process, to be typed again."""
+    program, *words = sys.argv
+    name = Path(program).name
+    return shlex.join(["distil" if name in ("distil", "__main__.py") else name, *words])
 
 
 def _experiment(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:

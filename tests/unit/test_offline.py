@@ -58,6 +58,7 @@ WAYS: list[Callable[[], object]] = [
     over_ipv6,
     lambda: socket.getaddrinfo("no-such-host.invalid", 80),
     lambda: socket.gethostbyname("no-such-host.invalid"),
+    lambda: socket.getnameinfo(FAR, 0),
     lambda: urllib.request.urlopen("http://192.0.2.1/", timeout=0.2),
     by_requests,
     by_httpx,
@@ -138,6 +139,24 @@ def test_it_ends_with_the_run_and_leaves_the_environment(monkeypatch: pytest.Mon
     with pytest.raises(OSError) as caught:
         socket.getaddrinfo("no-such-host.invalid", 80)
     assert not isinstance(caught.value, Refused)
+
+
+def test_libraries_imported_inside_are_not_offline_for_good() -> None:
+    """In a process of its own: they read the environment once."""
+    code = (
+        "from distil.offline import network\n"
+        "with network(False):\n"
+        "    with network(False):\n"
+        "        import huggingface_hub.constants as hub, datasets.config as sets\n"
+        "    print(hub.is_offline_mode(), sets.HF_HUB_OFFLINE)\n"
+        "print(hub.is_offline_mode(), sets.HF_HUB_OFFLINE, sets.HF_DATASETS_OFFLINE)\n"
+    )
+    wanted = {name: value for name, value in os.environ.items() if name not in OFFLINE}
+    for given, after in (({}, "False"), ({"TRANSFORMERS_OFFLINE": "1"}, "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=wanted | given
+        )
+        assert done.stdout.split() == ["True"] * 2 + [after] * 3
 
 
 def test_processes_that_are_started_inside_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_what_was_written_is_read(option: str) -> None:
         ({"method": {"name": "kd", "temperature": -1}}, "method.temperature must be above 0"),
         ({"method": {"name": "kd", "temperature": "hot"}}, "does not fit this version"),
         ({"method": "kd"}, "names no method"),
-        ({"run": {"plugins": ["nowhere.py"]}}, "run.plugins=nowhere.py"),
+        ({"run": {"plugins": ["nowhere.py"]}}, "run.plugins=[nowhere.py]"),
         ({"model": {"name": "x", "teacher": {"pat": "y"}}}, "model.teacher.pat is unknown"),
         ({"model": {"name": "x", "student": {"keep_layers": [2, 1]}}}, "model.student.keep_layers"),
         ({"sed": 1}, "sed is unknown"),
@@ -62,23 +63,54 @@ def test_what_does_not_fit_is_named(values: dict[str, object], words: str) -> No
     assert str(FILE) in str(caught.value)
 
 
-def test_code_that_came_with_a_run_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who opens somebody else's run has asked for none; a path that the environment names was asked for."""
+def test_no_code_is_run_because_a_run_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the run or beside it (both came in one archive); a path that the environment names was asked for."""
     register_schemas()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         values = asdict(typed(compose("config", []), []))
-    plugin, run = tmp_path / "run" / "inner" / "evil.py", tmp_path / "run"
-    plugin.parent.mkdir(parents=True)
-    plugin.write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()", encoding="utf-8")
-    (tmp_path / "beside").symlink_to(run)
-    monkeypatch.delenv("DISTIL_PLUGINS", raising=False)
+    run = tmp_path / "got" / "run1"
+    inside, beside = run / "inner" / "evil.py", tmp_path / "got" / "evil beside.py"
+    inside.parent.mkdir(parents=True)
+    for plugin in (inside, beside):
+        plugin.write_text(f"open({str(tmp_path / 'canary')!r}, 'w').close()", encoding="utf-8")
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "mine.py").write_text("", encoding="utf-8")
+    monkeypatch.setenv("DISTIL_PLUGINS", "mine.py")
+    monkeypatch.setattr("sys.argv", ["/usr/bin/distil", "generate", "got/run1", "--prompt", "a b"])
     monkeypatch.chdir(tmp_path)
-    for path in (str(plugin), "run/inner", "beside/inner/evil.py", "run/../beside/inner"):
-        values["run"]["plugins"] = [path]
-        with pytest.raises(InputError, match=r"lies in the run's own folder"):
+    for path in (
+        str(inside),
+        "got/run1/inner",
+        "link/inner/evil.py",
+        str(beside),
+        "got/evil beside.py",
+        "got",
+    ):
+        values["run"]["plugins"] = ["mine.py", path]
+        with pytest.raises(InputError) as caught:
             saved_config(run / "config.yaml", values)
+        assert f"run.plugins=[{path}]" in str(caught.value)
+        told = shlex.split(str(caught.value).splitlines()[-1])
+        assert told == [f"DISTIL_PLUGINS=mine.py:{path}", "distil", "generate", "got/run1", "--prompt", "a b"]
     assert not (tmp_path / "canary").exists()
-    values["run"]["plugins"] = [str(plugin)]
-    monkeypatch.setenv("DISTIL_PLUGINS", str(plugin))
+    monkeypatch.setenv("DISTIL_PLUGINS", f"mine.py:{path}")
     saved_config(run / "config.yaml", values)
     assert (tmp_path / "canary").exists()
+
+
+def test_a_plugin_that_has_moved_is_named_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register_schemas()
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        values = asdict(typed(compose("config", []), []))
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "apart.py").write_text("", encoding="utf-8")
+    for there, here in (("apart.py", "moved/apart.py"), ("moved", "moved")):
+        values["run"]["plugins"] = [f"/nowhere/{there}"]
+        monkeypatch.delenv("DISTIL_PLUGINS", raising=False)
+        if there == "apart.py":
+            with pytest.raises(InputError, match=r"DISTIL_PLUGINS=/nowhere/apart\.py"):
+                saved_config(FILE, values)
+        monkeypatch.setenv("DISTIL_PLUGINS", str(tmp_path / here))
+        saved_config(FILE, values)
