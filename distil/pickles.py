@@ -18,13 +18,16 @@ SUFFIXES = (".bin", ".pt", ".pth")
 
 @contextmanager
 def only_numbers(checkpoint: str | None) -> Iterator[None]:
-    """Raise RunFailed, naming the file, where what is read of ``checkpoint`` is more than numbers."""
+    """Raise RunFailed, naming the file, where what is read of ``checkpoint`` is more than numbers.
+
+    What anybody else's pickles raise (a plugin's, say) goes by.
+    """
     try:
         yield
     except pickle.UnpicklingError as error:
-        if checkpoint is None:
+        named = "" if checkpoint is None else ", ".join(_refused(Path(checkpoint)))
+        if not named:
             raise
-        named = ", ".join(_refused(Path(checkpoint))) or "one of its files"
         raise RunFailed(
             f"{checkpoint}: {named} holds more than numbers (a pickle that would run code), and none of it "
             "was run. Nothing of ours writes that: remove the checkpoint, and distrust where it came from. "

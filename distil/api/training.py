@@ -29,6 +29,7 @@ from distil.evaluation import score_rows
 from distil.files import check_writable
 from distil.methods.base import Method
 from distil.models.load import quiet
+from distil.pickles import only_numbers
 from distil.saving import noted
 from distil.trainer import DistillationTrainer, Evaluate
 from distil.training import training_arguments
@@ -77,9 +78,10 @@ def train(
         bar = ProgressBar(Console(stderr=True), trainer.tokens_seen)
         if arguments.disable_tqdm:
             trainer.add_callback(bar)
+        going_on = None if checkpoint is None else str(checkpoint)
         try:
-            with bar, quiet():
-                output = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with bar, quiet(), only_numbers(going_on):
+                output = trainer.train(resume_from_checkpoint=going_on)
         except RunFailed as error:
             began = {} if trainer.state.global_step else {"student_model": job.student}
             raise RunFailed(

@@ -8,6 +8,7 @@
     python -m scripts.chaos races --count 50      the same command twice and another run, one teacher cache
     python -m scripts.chaos damages --count 300   files of a checkpoint removed, cut, flipped
     python -m scripts.chaos judge --count 120     ckpt-chaos, from outside
+    python -m scripts.chaos soak --minutes 120    sweeps for hours, stopped and killed; what they leave
 
 Prints a row of docs/reliability.md; ends with 1 where anything was lost.
 """
@@ -52,14 +53,16 @@ def main() -> int:
         if asked.what == "judge":
             return judge(root, make_pair(root / "pair"), asked.count or 120)
         done: list[Trial] = []
-        for trial in _tried(asked, root):
-            done.append(trial)
-            if trial.lost:
-                print(f"LOST {trial.what}: {trial.lost}", file=sys.stderr)
-            if len(done) % 10 == 0:
-                print(f"{len(done)} tried", file=sys.stderr, flush=True)
-    if asked.json is not None:
-        save(done, asked.json)
+        try:
+            for trial in _tried(asked, root):
+                done.append(trial)
+                if trial.lost:
+                    print(f"LOST {trial.what}: {trial.lost}", file=sys.stderr)
+                if len(done) % 10 == 0:
+                    print(f"{len(done)} tried", file=sys.stderr, flush=True)
+        finally:
+            if asked.json is not None:
+                save(done, asked.json)
     silent = sum(trial.silent for trial in done)
     failed = sum(bool(trial.lost) for trial in done) - silent
     print(f"{asked.what}: {len(done)} tried, {failed} failed hard, {silent} diverged silently")

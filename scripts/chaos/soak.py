@@ -43,10 +43,17 @@ def soak(root: Path, base: list[str], *, minutes: float, seed: int) -> Iterator[
         folder = root / f"sweep-{number}"
         times = yield from _disturbed(folder, base, chance)
         what = f"sweep {number} after {times} disturbances"
-        same = (folder / "default" / "comparison.json").read_bytes() == expected
-        yield Trial(what, "" if same else "differs: comparison.json")
+        yield Trial(what, _differs(folder / "default" / "comparison.json", expected))
         yield from _left(root, folder, f"sweep {number}")
         shutil.rmtree(folder)
+
+
+def _differs(file: Path, expected: bytes) -> str:
+    """What went wrong with ``file``; empty where it holds ``expected``."""
+    try:
+        return "" if file.read_bytes() == expected else f"differs: {file.name}"
+    except OSError as error:  # the sweep failed before
+        return f"failed: {error}"
 
 
 def _watched(folder: Path, base: list[str]) -> Iterator[Trial]:

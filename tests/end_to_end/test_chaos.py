@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import scripts.chaos.__main__ as chaos
+from scripts.chaos.soak import _differs
+from scripts.chaos.trials import Trial
 from tests.end_to_end.conftest import ROOT, environment
 
 WRITES = """
@@ -51,6 +55,34 @@ def after_power_cut(folder: Path, *words: str) -> dict[str, str]:
 def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path) -> None:
     assert after_power_cut(tmp_path / "a") == {"loose": "", "safe": "y" * 100, "replaced": "old"}
     assert after_power_cut(tmp_path / "b", "sync") == {"loose": "", "replaced": "y" * 100}
+
+
+def test_trials_are_kept_where_one_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(*_: object) -> Iterator[Trial]:
+        yield Trial("first", "")
+        raise RuntimeError("second")
+
+    monkeypatch.setattr(chaos, "_tried", tried)
+    monkeypatch.setattr(chaos, "import_everything", lambda: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr("sys.argv", ["chaos", "soak", "--json", str(tmp_path / "trials.json")])
+    with pytest.raises(RuntimeError, match="second"):
+        chaos.main()
+    assert json.loads((tmp_path / "trials.json").read_text(encoding="utf-8")) == [
+        {"what": "first", "lost": ""}
+    ]
+
+
+def test_a_sweep_that_left_no_comparison_has_failed(tmp_path: Path) -> None:
+    file = tmp_path / "comparison.json"
+    assert _differs(file, b"1").startswith("failed: ")
+    file.write_bytes(b"1")
+    assert _differs(file, b"1") == ""
+    assert _differs(file, b"2") == "differs: comparison.json"
+
+
+def test_help_names_every_trial() -> None:
+    assert all(f"scripts.chaos {what} " in (chaos.__doc__ or "") for what in chaos.WHAT)
 
 
 @pytest.mark.slow

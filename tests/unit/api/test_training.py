@@ -20,6 +20,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from distil.checkpoints import MANIFEST, _describe, _files
 from llm_distil import (
     ArgumentError,
     BaseDistillation,
@@ -349,6 +350,22 @@ def test_resuming_is_exact_and_an_unfinished_training_is_set_aside(
     again = KnowledgeDistillation(teacher, load("gpt2"), config)
     again.train(rows, resume_from_checkpoint=aside)
     assert same(weights(again.student), expected)
+
+
+def test_a_checkpoint_that_holds_code_is_named(
+    teacher: PreTrainedModel, load: Load, make: Make, rows: Dataset
+) -> None:
+    config = make(save_steps=2)
+    KnowledgeDistillation(teacher, load("gpt2"), config).train(rows)
+    folder = Path(config.output_dir) / "kd" / "checkpoints"
+    shutil.rmtree(folder / "checkpoint-4")
+    newest = folder / "checkpoint-2"
+    torch.save({"state": Path("/x")}, newest / "scheduler.pt")
+    files = [_describe(file, newest) for file in _files(newest) if file.name != MANIFEST]
+    (newest / MANIFEST).write_text(json.dumps({"files": files}), encoding="utf-8")
+    with pytest.raises(RunFailed, match=r"scheduler\.pt holds more than numbers") as caught:
+        KnowledgeDistillation(teacher, load("gpt2"), config).train(rows, resume_from_checkpoint=True)
+    assert "run.resume" not in str(caught.value)
 
 
 # ---- the same as the runner

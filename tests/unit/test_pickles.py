@@ -1,0 +1,26 @@
+"""A pickle that would run code is told from one that somebody else could not read."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from distil.pickles import only_numbers
+from distil.types import RunFailed
+
+
+def test_only_what_the_checkpoint_holds_is_blamed_on_it(tmp_path: Path) -> None:
+    torch.save({"step": torch.ones(2)}, tmp_path / "optimizer.pt")
+    with pytest.raises(pickle.UnpicklingError, match="a plugin's"), only_numbers(str(tmp_path)):
+        raise pickle.UnpicklingError("a plugin's")
+    with pytest.raises(pickle.UnpicklingError), only_numbers(None):
+        raise pickle.UnpicklingError
+    torch.save({"step": Path("/x")}, tmp_path / "scheduler.pt")
+    with (
+        pytest.raises(RunFailed, match=r"scheduler\.pt holds more than numbers"),
+        only_numbers(str(tmp_path)),
+    ):
+        torch.load(tmp_path / "scheduler.pt", weights_only=True)
