@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,26 @@ logger = logging.getLogger(__name__)
 
 FILE = "broken_steps.jsonl"
 """In the run directory: one line for each such step, with what it was trained on."""
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What one process knows of a broken step."""
+
+    what: str
+    """``loss`` or ``gradient``."""
+    value: float
+    indices: list[int]
+    """Training rows, as the trainer numbers them."""
+    rollouts: list[list[int]]
+    """Prompt and rollout of each, without padding."""
+
+    @classmethod
+    def of(cls, broken: tuple[str, float], window: Sequence[dict[str, Any]]) -> Broken:
+        """Of micro-batches."""
+        indices = [int(i) for batch in window for i in batch["index"]]
+        rollouts = [ids for batch in window if "rollout" in batch for ids in _rows_of(batch["rollout"])]
+        return cls(*broken, indices, rollouts)
 
 
 class BrokenSteps(TrainerCallback):
@@ -48,18 +69,18 @@ class BrokenSteps(TrainerCallback):
         else:
             self.path.unlink()
 
-    def meet(self, step: int, what: str, value: float, window: Sequence[dict[str, Any]]) -> None:
-        """Note that ``what`` (loss or gradient) of ``step`` is ``value``; count the step as left out.
+    def meet(self, step: int, found: Sequence[Broken]) -> None:
+        """Note what is broken in ``step``, in each process that knows of something; count it as left out.
 
-        ``window``: the micro-batches of the step in this process. Raises RunFailed where no more may be left
-        out.
+        Raises RunFailed where no more may be left out.
         """
-        indices = [int(i) for batch in window for i in batch["index"]]
-        rows = indices if self.rows is None else [self.rows[i] for i in indices]
-        self._keep(step, what, value, rows, window)
+        # A loss tells which rows; the gradient of all of them is the same.
+        found = [each for each in found if each.what == "loss"] or found
+        rows = [i if self.rows is None else self.rows[i] for each in found for i in each.indices]
+        self._keep(step, found, rows)
         self.skipped += 1
         where = "" if self.path is None else f" ({self.path.name} keeps them)"
-        told = f"The {what} of step {step} is {value}; training rows {shown(rows)}{where}."
+        told = f"The {found[0].what} of step {step} is {found[0].value}; training rows {shown(rows)}{where}."
         if self.skipped <= self.most:
             logger.warning(
                 "%s The step is left out: %d of at most %d (run.max_skipped_steps).",
@@ -68,20 +89,26 @@ class BrokenSteps(TrainerCallback):
             return
         before = f" Left out before: {self.most}." if self.most else ""
         more = f"; run.max_skipped_steps={max(10, 2 * self.most)} goes on without so many such steps"
+        of_a_run = self.path is not None and not ranks.zero()  # DeepSpeed steps before we see the gradient
         raise RunFailed(
             f"{told}{before} A lower trainer.learning_rate, or trainer.max_grad_norm=1, may help"
-            f"{'' if ranks.zero() else more}."  # DeepSpeed leaves out none
+            f"{more if of_a_run else ''}."
         )
 
-    def _keep(
-        self, step: int, what: str, value: float, rows: Sequence[int], window: Sequence[dict[str, Any]]
-    ) -> None:
-        if self.path is None:
+    def _keep(self, step: int, found: Sequence[Broken], rows: Sequence[int]) -> None:
+        if self.path is None or not found:
             return
-        record: dict[str, Any] = {"step": step, "what": what, "value": str(value), "rows": list(rows)}
-        rollouts = [_rows_of(batch["rollout"]) for batch in window if "rollout" in batch]
-        if rollouts:
-            record["rollouts"] = [ids for batch in rollouts for ids in batch]
+        first = found[0]
+        record: dict[str, Any] = {
+            "step": step,
+            "what": first.what,
+            "value": str(first.value),
+            "rows": list(rows),
+        }
+        if rollouts := [ids for each in found for ids in each.rollouts]:
+            record["rollouts"] = rollouts
+        if self.most and not ranks.is_main():
+            return  # the first writes for all; a loss that stops the run is known to one alone
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 

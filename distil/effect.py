@@ -20,6 +20,8 @@ WITHOUT_EFFECT = (
     "run.allow_network",
     "run.plugins",
     "run.detect_anomaly",
+    # a run that is done needed no more of them, and its results say how many
+    "run.max_skipped_steps",
     # how much of it is shown
     "eval.samples",
     "trainer.log_*",

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.types import DistilError, InputError, RunFailed
 
@@ -191,6 +191,17 @@ def from_main(work: Callable[[], Result]) -> Result:
         time.sleep(POLL)
     told: Result = json.loads(_store.get(key))
     return told
+
+
+def gathered(own: Result) -> list[Result]:
+    """What each process has, in their order, in all of them; all must ask."""
+    if world_size() == 1 or _store is None:
+        return [own]
+    import torch.distributed as dist
+
+    found: list[Any] = [None] * world_size()
+    dist.all_gather_object(found, own)
+    return found
 
 
 def any_of(flag: bool) -> bool:

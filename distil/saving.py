@@ -110,10 +110,11 @@ class CheckpointedTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             best = self._place_of_best(root)
             self.accelerator.wait_for_everyone()  # each process has its random state to write
+            beside = {each: kept.state_dict() for each, kept in self.kept.items()}
+            own = self.own_state()  # asked in all processes: some of it is a sum over them
             if self.args.should_save:
                 self.state.save_to_json(str(partial / name / TRAINER_STATE_NAME))
-                beside = {each: kept.state_dict() for each, kept in self.kept.items()}
-                write_json(partial / name / OWN_STATE, self.own_state() | beside | {"purpose": self.purpose})
+                write_json(partial / name / OWN_STATE, own | beside | {"purpose": self.purpose})
                 checkpoints.publish(partial / name, root / name)
                 checkpoints.rotate(root, self.checkpoints_kept, best)
             self.accelerator.wait_for_everyone()

@@ -1,20 +1,27 @@
-"""What was trained on: tokens, rollouts, and the mean of each term."""
+"""What was trained on: tokens, rollouts, and the means of loss and terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+OverRanks = Callable[[Tensor], Tensor]
+"""Sums a tensor over all processes."""
+
 
 @dataclass
 class Tally:
-    """What was trained on: running sums of each term since the last log, and totals over the run."""
+    """Running sums since the last log, and totals over the run; without the steps that were left out."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
+    loss: Tensor | None = None
+    """Sum of the losses of ``steps`` steps: this process's share of them."""
+    steps: int = 0
     scored_tokens: int = 0
     rollout_tokens: int = 0
     rollouts: int = 0
@@ -25,18 +32,56 @@ class Tally:
             self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
             self.tokens[name] = self.tokens.get(name, 0) + tokens
 
-    def means(self, over_ranks: Callable[[Tensor], Tensor] = lambda own: own) -> dict[str, float]:
-        """Mean of each term per scored token since the last call (nats); starts afresh.
+    def add_step(self, loss: Tensor) -> None:
+        """Add the loss of a step."""
+        self.loss = loss if self.loss is None else self.loss + loss
+        self.steps += 1
 
-        ``over_ranks`` sums a tensor over all processes.
-        """
+    def add_counts(self, counts_3: Sequence[int], sign: int = 1) -> None:
+        """Add scored tokens, tokens of rollouts, rollouts of a step; ``sign`` -1 takes them back."""
+        self.scored_tokens += sign * counts_3[0]
+        self.rollout_tokens += sign * counts_3[1]
+        self.rollouts += sign * counts_3[2]
+
+    def since_log(self, over_ranks: OverRanks) -> dict[str, Any]:
+        """The sums since the last log, over all processes: what a checkpoint keeps of them. JSON."""
         if not self.sums:
             return {}
-        sums_K = over_ranks(torch.stack(list(self.sums.values())))
-        tokens_K = over_ranks(torch.tensor(list(self.tokens.values()), device=sums_K.device))
-        names = [f"{name}_per_token" for name in self.sums]
-        self.sums, self.tokens = {}, {}
-        return dict(zip(names, (sums_K / tokens_K.clamp(min=1)).tolist(), strict=True))
+        sums = list(self.sums.values())
+        loss = torch.zeros_like(sums[0]) if self.loss is None else self.loss.to(sums[0])
+        values = over_ranks(torch.stack([loss, *sums])).tolist()
+        tokens = over_ranks(torch.tensor(list(self.tokens.values()), device=sums[0].device)).tolist()
+        return {
+            "loss": values[0],
+            "steps": self.steps,
+            "sums": dict(zip(self.sums, values[1:], strict=True)),
+            "tokens": dict(zip(self.tokens, tokens, strict=True)),
+        }
+
+    def means(self, over_ranks: OverRanks = lambda own: own) -> dict[str, float]:
+        """Since the last call: the mean loss of a step (none where all were left out), and the mean of each
+        term per scored token (nats). Starts afresh."""
+        state = self.since_log(over_ranks)
+        if not state:
+            return {}
+        self.sums, self.tokens, self.loss, self.steps = {}, {}, None, 0
+        terms = {
+            f"{name}_per_token": value / max(state["tokens"][name], 1)
+            for name, value in state["sums"].items()
+        }
+        return ({"loss": state["loss"] / state["steps"]} if state["steps"] else {}) | terms
+
+    def go_on(self, since_log: Mapping[str, Any], device: torch.device, mine: bool) -> None:
+        """Take back what ``since_log`` gave. ``mine``: true in one process alone, which brings the sums."""
+        if not since_log:
+            return
+
+        def kept(value: float) -> Tensor:
+            return torch.tensor(value if mine else 0.0, dtype=torch.float32, device=device)
+
+        self.loss, self.steps = kept(since_log["loss"]), since_log["steps"]
+        self.sums = {name: kept(value) for name, value in since_log["sums"].items()}
+        self.tokens = {name: count if mine else 0 for name, count in since_log["tokens"].items()}
 
     def totals(self) -> dict[str, int]:
         """Totals over the run, which a checkpoint keeps."""

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from distil import ranks
-from distil.broken_steps import BrokenSteps
+from distil.broken_steps import Broken, BrokenSteps
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
@@ -98,8 +98,8 @@ class DistillationTrainer(WindowedTrainer):
         self.evaluate_student = evaluate_student
         self.cached = cached
         self.tally = Tally()
-        self.watch = Watch()
-        self.kept["watch"] = self.watch
+        self.watch = Watch(rollouts.max_new_tokens)
+        self._step_loss: Tensor | None = None
         self.set_broken_steps(BrokenSteps())
         self._broken: tuple[str, float] | None = None
         self._student_forward: Forward | None = None
@@ -156,14 +156,17 @@ class DistillationTrainer(WindowedTrainer):
                 part, sums_K, tokens = self._score(mine, sequences, batch)
                 loss = loss + part / inputs["counts"][sequences.value].clamp(min=1)
                 scored.append((mine, sums_K, tokens))
-        if torch.isfinite(loss):
-            for mine, sums_K, tokens in scored:
-                self.tally.add_terms([term.name for term in mine], sums_K, tokens)
-        else:
+        sound = bool(torch.isfinite(loss))
+        for mine, sums_K, tokens in scored:  # of all processes the same ones, to be summed over them
+            values_K = sums_K if sound else torch.zeros_like(sums_K)
+            self.tally.add_terms([term.name for term in mine], values_K, tokens if sound else 0)
+        if not sound:
             self._broken = "loss", loss.item()
             if not self.broken_steps.most:  # at once: the micro-batch is known
-                self._meet_broken([inputs])
-            loss = torch.nan_to_num(loss, 0.0, 0.0, 0.0)  # out of the mean that is logged
+                self.broken_steps.meet(self.state.global_step + 1, [Broken.of(self._broken, [inputs])])
+            loss = torch.nan_to_num(loss, 0.0, 0.0, 0.0)
+        share = loss.detach()
+        self._step_loss = share if self._step_loss is None else self._step_loss + share
         # Data parallelism averages gradients over ranks; the count was over all of them.
         scaled: Tensor = loss * self.args.world_size
         return scaled
@@ -211,21 +214,28 @@ class DistillationTrainer(WindowedTrainer):
         # fp16's scaler meets infinities by design.
         if self._broken is None and not math.isfinite(value) and not self.args.fp16:
             self._broken = "gradient", value
-        if self.broken_steps.most:  # a loss is that of one process, the step is everybody's
-            broken = ranks.any_of(self._broken is not None)
-        else:
-            broken = self._broken is not None
-        if not broken:
-            return norm
-        self._meet_broken(self.window)
-        model.zero_grad()  # the optimizer has nothing to do
-        return 0.0
+        # A gradient is everybody's; a loss, where it may be left out, that of one process.
+        broken = self._broken is not None
+        if ranks.any_of(broken) if self.broken_steps.most else broken:
+            self._leave_out(model)
+            return 0.0
+        self._count_step()
+        return norm
 
-    def _meet_broken(self, window: Sequence[dict[str, Any]]) -> None:
-        """Leave the step out, or raise RunFailed."""
-        what, value = self._broken or ("gradient", math.nan)
-        self._broken = None
-        self.broken_steps.meet(self.state.global_step + 1, what, value, window)
+    def _leave_out(self, model: nn.Module) -> None:
+        """Leave the step at hand out, as if it had not been; or raise RunFailed."""
+        mine = None if self._broken is None else Broken.of(self._broken, self.window)
+        found = [each for each in ranks.gathered(mine) if each is not None]
+        self._broken = self._step_loss = None
+        self.tally.add_counts(self.counted, sign=-1)
+        self.broken_steps.meet(self.state.global_step + 1, found)
+        model.zero_grad()  # the optimizer has nothing to do
+
+    def _count_step(self) -> None:
+        assert self._step_loss is not None, "a step without a micro-batch"
+        self.tally.add_step(self._step_loss)
+        self.watch.step(self.state.global_step + 1, float(self._step_loss), ranks.gathered)
+        self._step_loss = None
 
     # ---- evaluation during training
 
@@ -250,18 +260,25 @@ class DistillationTrainer(WindowedTrainer):
         """Add to what Trainer logs: each term's mean since the last log (nats per scored token), and what
         rollouts are like."""
         if "loss" in logs:
-            logs |= self.tally.means(self._over_ranks)
-            limit = self.rollouts.max_new_tokens
-            logs |= self.watch.look(self.state.global_step, logs["loss"], limit, self._over_ranks)
+            del logs["loss"]  # Trainer's divides by the steps that were left out, too
+            logs |= self.tally.means(self._over_ranks) | self.watch.news()
         super().log(logs, start_time)
 
     # ---- what a checkpoint holds besides Trainer's own state
 
     def own_state(self) -> dict[str, Any]:
         """What method and tally have observed."""
-        return {"method": self.method.state_dict(), "tally": self.tally.totals()}
+        return {
+            "method": self.method.state_dict(),
+            "tally": self.tally.totals(),
+            "since_log": self.tally.since_log(self._over_ranks),
+            "watch": self.watch.state_dict(ranks.gathered),
+        }
 
     def load_own_state(self, state: dict[str, Any]) -> None:
         """Take back what ``own_state`` gave."""
         self.method.load_state_dict(state["method"])
         self.tally = Tally(**state["tally"])
+        self.tally.go_on(state.get("since_log", {}), self.args.device, ranks.is_main())
+        if "watch" in state:
+            self.watch.load_state_dict(state["watch"], ranks.is_main())

@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from distil.rollouts import Generated
 
 logger = logging.getLogger(__name__)
 
+INTERVAL = 10
+"""Steps between two looks."""
 ENOUGH = 16
-"""Rollouts between two logs below which nothing is said about them."""
+"""Rollouts between two looks below which nothing is said about them."""
 EMPTY = 0.5
 """Share of rollouts without a token before their EOS."""
 UNENDED = 0.95
@@ -29,16 +28,19 @@ SHORT = 0.2
 POOR = 0.5
 """Entropy of the tokens that are written, of that of the references'."""
 SPIKE = 3.0
-"""Loss, of the median of those logged before."""
+"""Mean loss since the last look, of the median of those before."""
 SPIKE_NATS = 0.5
 """And above it by this: losses near 0 jump by nothing."""
 REMEMBERED = 20
-"""Logged losses that a new one is held against; from a quarter of them on."""
+"""Looks whose losses a new one is held against; from a quarter of them on."""
 GRAM = 4
+
+Gathered = Callable[[dict[str, Any]], list[dict[str, Any]]]
+"""Gives what each process has."""
 
 
 class Written:
-    """Token sequences that were written between two logs: their lengths, repetitions and entropy."""
+    """Token sequences that were written between two looks: their lengths, repetitions and entropy."""
 
     def __init__(self) -> None:
         self.sequences = self.unended = self.empty = self.grams = self.repeated = 0
@@ -54,23 +56,32 @@ class Written:
         self.repeated += len(grams) - len(set(grams))
         self.tokens.update(ids)
 
-    def sums(self) -> list[float]:
-        """Numbers that add up over processes."""
-        written = self.tokens.total()
-        return [
-            self.sequences, self.unended, self.empty, self.grams, self.repeated, written,
-            written * entropy(self.tokens.values()),
-        ]  # fmt: skip
+    def scalars(self) -> dict[str, float]:
+        """Means and shares."""
+        each = max(self.sequences, 1)
+        return {
+            "sequences": self.sequences,
+            "length": self.tokens.total() / each,
+            "unended": self.unended / each,
+            "empty": self.empty / each,
+            "repetition": self.repeated / max(self.grams, 1),
+            "entropy": entropy(self.tokens.values()),
+        }
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        counted = (self.sequences, self.unended, self.empty, self.grams, self.repeated)
+        """All of it, as JSON."""
+        counted = [self.sequences, self.unended, self.empty, self.grams, self.repeated]
         return {"counts": counted, "tokens": sorted(self.tokens.items())}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
-        self.sequences, self.unended, self.empty, self.grams, self.repeated = state["counts"]
-        self.tokens = Counter(dict(state["tokens"]))
+    def add_state(self, state: Mapping[str, Any]) -> None:
+        """Add what ``state_dict`` gave."""
+        sequences, unended, empty, grams, repeated = state["counts"]
+        self.sequences += sequences
+        self.unended += unended
+        self.empty += empty
+        self.grams += grams
+        self.repeated += repeated
+        self.tokens.update(dict(state["tokens"]))
 
 
 def entropy(counts: Iterable[int]) -> float:
@@ -81,12 +92,20 @@ def entropy(counts: Iterable[int]) -> float:
 
 
 class Watch:
-    """Looks at each log of the training. ``said`` holds its warnings, one of a kind in a run."""
+    """Looks at the training every ``INTERVAL`` steps, whatever is logged. ``said``: its warnings, one of a
+    kind in a run.
 
-    def __init__(self) -> None:
+    Args:
+        limit: tokens of a rollout at most.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
         self.rollouts, self.references = Written(), Written()
+        self.loss, self.steps = 0.0, 0
         self.losses: deque[float] = deque(maxlen=REMEMBERED)
         self.said: dict[str, str] = {}
+        self._news: dict[str, float] = {}
 
     def see(self, rollouts: Sequence[Generated], references: Sequence[Sequence[int]]) -> None:
         """Take in what the student wrote, and what the data set has in its place."""
@@ -95,37 +114,40 @@ class Watch:
         for ids in references:
             self.references.add(ids)
 
-    def look(
-        self, step: int, loss: float, limit: int, over_ranks: Callable[[Tensor], Tensor]
-    ) -> dict[str, float]:
-        """Warn of what is odd since the last look, and give what it saw of rollouts as scalars.
+    def step(self, step: int, loss: float, gathered: Gathered = lambda own: [own]) -> None:
+        """Take in a step and this process's share of its loss; warn of what is odd, every so many steps."""
+        self.loss += loss
+        self.steps += 1
+        if step % INTERVAL == 0:
+            self._take(_merged(gathered(self._own())))
+            self._look(step)
+            self._take(NOTHING)
 
-        Args:
-            step: the one just taken.
-            loss: mean since the last log.
-            limit: tokens of a rollout at most.
-            over_ranks: sums a tensor over all processes.
-        """
-        self._look_at_loss(step, loss)
+    def news(self) -> dict[str, float]:
+        """What rollouts were like at the last look, as scalars; once."""
+        news, self._news = self._news, {}
+        return news
+
+    def _look(self, step: int) -> None:
+        if self.steps:
+            self._look_at_loss(step, self.loss / self.steps)
         if not self.rollouts.sequences:
-            return {}
-        sums_2K = torch.tensor([self.rollouts.sums(), self.references.sums()], dtype=torch.float64)
-        theirs, references = (_scalars(sums_K) for sums_K in over_ranks(sums_2K).tolist())
-        self.rollouts, self.references = Written(), Written()
+            return
+        theirs, references = self.rollouts.scalars(), self.references.scalars()
         if theirs["sequences"] >= ENOUGH:
-            self._look_at_rollouts(step, theirs, references, limit)
+            self._look_at_rollouts(step, theirs, references, self.limit)
         names = ("length", "unended", "empty", "repetition", "entropy")
-        return {f"rollout_{name}": theirs[name] for name in names}
+        self._news = {f"rollout_{name}": theirs[name] for name in names}
 
     def _look_at_loss(self, step: int, loss: float) -> None:
-        if len(self.losses) >= REMEMBERED // 4 and math.isfinite(loss):
+        if len(self.losses) >= REMEMBERED // 4:
             usual = median(self.losses)
             if loss > SPIKE * usual and loss > usual + SPIKE_NATS:
+                times = f", {loss / usual:.1f} times what it was before ({usual:.3g})" if usual > 0 else ""
                 self._say(
                     "loss",
-                    f"Step {step}: the loss is {loss:.3g}, {loss / usual:.1f} times what it was before "
-                    f"({usual:.3g}). A lower trainer.learning_rate, more trainer.warmup_steps or a lower "
-                    "trainer.max_grad_norm may help.",
+                    f"Step {step}: the loss is {loss:.3g}{times}. A lower trainer.learning_rate, more "
+                    "trainer.warmup_steps or a lower trainer.max_grad_norm may help.",
                 )
         self.losses.append(loss)
 
@@ -169,32 +191,46 @@ class Watch:
             self.said[kind] = line
             logger.warning(line)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps: a resumed run says the same."""
+    def _own(self) -> dict[str, Any]:
+        """What this process has seen since the last look."""
         return {
             "rollouts": self.rollouts.state_dict(),
             "references": self.references.state_dict(),
-            "losses": list(self.losses),
-            "said": dict(self.said),
+            "loss": self.loss,
+            "steps": self.steps,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what ``state_dict`` gave."""
-        self.rollouts.load_state_dict(state["rollouts"])
-        self.references.load_state_dict(state["references"])
+    def _take(self, seen: Mapping[str, Any]) -> None:
+        self.rollouts, self.references = Written(), Written()
+        self.rollouts.add_state(seen["rollouts"])
+        self.references.add_state(seen["references"])
+        self.loss, self.steps = seen["loss"], seen["steps"]
+
+    def state_dict(self, gathered: Gathered = lambda own: [own]) -> dict[str, Any]:
+        """What a checkpoint keeps, of all processes: a resumed run says the same."""
+        of_all = {"losses": list(self.losses), "said": dict(self.said), "news": dict(self._news)}
+        return _merged(gathered(self._own())) | of_all
+
+    def load_state_dict(self, state: Mapping[str, Any], mine: bool = True) -> None:
+        """Take back what ``state_dict`` gave. ``mine``: true in the process that brings the counts."""
+        self._take(state if mine else NOTHING | {"steps": state["steps"]})
         self.losses = deque(state["losses"], maxlen=REMEMBERED)
-        self.said = dict(state["said"])
+        self.said, self._news = dict(state["said"]), dict(state["news"])
 
 
-def _scalars(sums: Sequence[float]) -> dict[str, float]:
-    """Means and shares from the sums of ``Written``."""
-    sequences, unended, empty, grams, repeated, tokens, nats = sums
-    each = max(sequences, 1)
-    return {
-        "sequences": sequences,
-        "length": tokens / each,
-        "unended": unended / each,
-        "empty": empty / each,
-        "repetition": repeated / max(grams, 1),
-        "entropy": nats / max(tokens, 1),
-    }
+NOTHING: dict[str, Any] = {
+    "rollouts": Written().state_dict(),
+    "references": Written().state_dict(),
+    "loss": 0.0,
+    "steps": 0,
+}
+
+
+def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What several processes saw of the same steps."""
+    whole = Watch(0)
+    for part in parts:
+        whole.rollouts.add_state(part["rollouts"])
+        whole.references.add_state(part["references"])
+    whole.loss, whole.steps = sum(part["loss"] for part in parts), parts[0]["steps"]
+    return whole._own()

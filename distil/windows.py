@@ -61,6 +61,8 @@ class WindowedTrainer(CheckpointedTrainer):
     watch: Watch
     window: Sequence[dict[str, Any]] = ()
     """The micro-batches of the step at hand."""
+    counted: tuple[int, int, int] = (0, 0, 0)
+    """Its scored tokens, tokens of rollouts, and rollouts, over all processes."""
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Trainer's own; what a terminal or Slurm sends to all processes of a group misses its workers."""
@@ -168,10 +170,9 @@ class WindowedTrainer(CheckpointedTrainer):
                 counts[1] += scored_and_targets(batch["rollout"]["labels"])[1].numel()
                 counts[2] += rows
         counts = self._over_ranks(counts)
-        if any(term.sequences is REFERENCE for term in self.terms()):
-            self.tally.scored_tokens += int(counts[0])
-        self.tally.rollout_tokens += int(counts[1])
-        self.tally.rollouts += int(counts[2])
+        scores_references = any(term.sequences is REFERENCE for term in self.terms())
+        self.counted = (int(counts[0]) if scores_references else 0, int(counts[1]), int(counts[2]))
+        self.tally.add_counts(self.counted)
         return {REFERENCE.value: counts[0], ROLLOUT.value: counts[1]}
 
     def _over_ranks(self, own: Tensor) -> Tensor:

@@ -24,6 +24,11 @@ def validate(config: ExperimentConfig) -> None:
         METRICS.get(metric)
     _check_teacher_cache(config, method.factory(config.method))
     check(
+        not (config.run.max_skipped_steps and config.run.detect_anomaly),
+        f"run.max_skipped_steps={config.run.max_skipped_steps} with run.detect_anomaly=true, which stops at "
+        "the first nan: set one of them.",
+    )
+    check(
         not (config.run.max_skipped_steps and config.trainer.fp16),
         f"run.max_skipped_steps={config.run.max_skipped_steps} with trainer.fp16=true: its scaler leaves out "
         "steps by itself, and a loss that is no number stops the run. Take trainer.bf16=true, or "

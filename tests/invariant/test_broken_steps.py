@@ -90,7 +90,24 @@ def test_a_step_that_is_left_out_changes_nothing(
     terms = [value for line in trainer.state.log_history for key, value in line.items() if "per_token" in key]
     assert terms
     assert all(value == value for value in terms)
+    good = 6 - len(broken)
+    assert len(losses(trainer)) == good, "a step that is left out has no loss to log"
     assert [f"{len(broken)} step" in note for note in trainer.broken_steps.notes()] == [True]
+
+
+def test_what_is_logged_is_of_the_steps_that_were_taken(tmp_path: Path) -> None:
+    """Without moving weights: two logs of three steps against six of one; loss, terms and tokens."""
+    still = {"learning_rate": 0.0}
+    one, _ = trained(tmp_path / "one", 2, arguments=still)
+    three, _ = trained(tmp_path / "three", 2, arguments=still | {"logging_steps": 3})
+    broken = {record["step"] for record in kept(tmp_path / "one")}
+    by_step = {record["step"]: record for record in one.state.log_history if "grad_norm" in record}
+    for record in (record for record in three.state.log_history if "grad_norm" in record):
+        steps = [step for step in range(record["step"] - 2, record["step"] + 1) if step not in broken]
+        assert record["loss"] == pytest.approx(sum(by_step[step]["loss"] for step in steps) / len(steps))
+    counted = [len(row["labels"]) - sum(label == -100 for label in row["labels"]) for row in rows()]
+    left_out = {row - 100 for record in kept(tmp_path / "one") for row in record["rows"]}
+    assert one.tally.scored_tokens == sum(count for i, count in enumerate(counted) if i not in left_out)
 
 
 def test_at_most_so_many(tmp_path: Path) -> None:
