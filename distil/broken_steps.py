@@ -91,7 +91,7 @@ class BrokenSteps(TrainerCallback):
         more = f"; run.max_skipped_steps={max(10, 2 * self.most)} goes on without so many such steps"
         of_a_run = self.path is not None and not ranks.zero()  # DeepSpeed steps before we see the gradient
         raise RunFailed(
-            f"{told}{before} A lower trainer.learning_rate, or trainer.max_grad_norm=1, may help"
+            f"{told}{before} A lower trainer.learning_rate, or a lower trainer.max_grad_norm, may help"
             f"{more if of_a_run else ''}."
         )
 

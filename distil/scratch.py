@@ -32,14 +32,18 @@ def scratch(kind: str) -> Iterator[Path]:
 
 
 def _made(kind: str) -> tuple[Path, int | None]:
-    """A new folder and its lock. Before it is locked another process may take it for one left behind."""
-    for _ in range(10):
+    """A new folder and its lock; None where the file system has none."""
+    while True:
         folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{kind}-"))
-        held = _lock(folder)
-        if held is None or folder.is_dir():
-            break
+        try:
+            held = _lock(folder)
+        except (BlockingIOError, FileNotFoundError):  # another process took it for one left behind
+            continue
+        except OSError:
+            return folder, None
+        if folder.is_dir():
+            return folder, held
         os.close(held)
-    return folder, held
 
 
 def _remove_left_behind() -> None:
@@ -48,20 +52,16 @@ def _remove_left_behind() -> None:
             if folder.is_symlink() or folder.lstat().st_uid != os.getuid():
                 continue
             held = _lock(folder)
-            if held is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-                os.close(held)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
 
-def _lock(folder: Path) -> int | None:
-    """A lock on ``folder`` itself; None where another process has it, or there are no locks."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError:
-        return None
+def _lock(folder: Path) -> int:
+    """A lock on ``folder`` itself. Raises BlockingIOError where another process has it, else OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        return None
+        raise
     return descriptor

@@ -198,7 +198,11 @@ def _judge_before(
     """Teacher and untouched student; kept on disk, so that nobody judges them again."""
     kept = folder / BEFORE
     if kept.exists():
-        return
+        try:
+            _judged_before(folder)
+            return
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            logger.warning("%s is damaged (%s): judged again.", kept.name, type(error).__name__)
     judged = Judged(config, parts, progress.say)
 
     def judge_teacher() -> Judgement:

@@ -16,6 +16,10 @@ FLOOR = "floor: the entropy of the source on these rows; nobody beats it but by 
 """What the word means, where a table has one."""
 
 
+HUGE = 1e7
+"""From here on a score is written with its exponent."""
+
+
 @dataclass(frozen=True)
 class Change:
     """After less before: the signed number, and ``better``, ``worse``, or empty where neither is meant."""
@@ -28,6 +32,8 @@ def score(value: float | None, metric: Metric) -> str:
     """``value`` in the metric's own format."""
     if value is None:
         return NOTHING
+    if abs(value) >= HUGE:  # the perplexity of a collapsed student has hundreds of digits
+        return f"{value:.3g}"
     try:
         return format(value, metric.format)
     except ValueError:  # The format of somebody else's metric; the number still counts.

@@ -358,3 +358,21 @@ def test_packing_ends_in_the_same_scores(
     assert packed["kl_to_teacher"] == pytest.approx(padded["kl_to_teacher"], rel=1e-3)
     assert weights(runs[0]) != weights(runs[1]), "nothing was packed"
     assert read(runs[0], "cost.json")["rollout_tokens"] == read(runs[1], "cost.json")["rollout_tokens"] > 0
+
+
+def test_judgements_of_before_that_were_damaged_are_made_again(
+    uninterrupted: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    """What teacher and untouched student came to is a file like any other: cut, it costs seconds."""
+    shutil.copytree(uninterrupted.parents[1], tmp_path / "o")
+    folder = only_run(tmp_path / "o")
+    (folder / "status.json").write_text(
+        (folder / "status.json").read_text(encoding="utf-8").replace('"done"', '"interrupted"')
+    )
+    before = (folder / "before.json").read_bytes()
+    (folder / "before.json").write_bytes(before[:50])
+    again = run_command("method=gkd", *small_arguments, *LONG, f"output_dir={tmp_path / 'o'}")
+    assert again.returncode == 0, again.stderr
+    assert "before.json is damaged" in again.stderr
+    assert (folder / "before.json").read_bytes() == before
+    assert (folder / "results.json").read_bytes() == (uninterrupted / "results.json").read_bytes()

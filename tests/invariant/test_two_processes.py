@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from distil import checkpoints
+from distil.broken_steps import FILE
+from tests.invariant.test_broken_steps import POISONED
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "tests" / "invariant" / "two_processes.py")
@@ -56,13 +59,42 @@ def outcome(
 ) -> dict[str, Any]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment |= way or {}
-    command = [sys.executable, *launcher, SCRIPT, name, family, str(folder), *map(str, checkpoint)]
+    return ran([*launcher, SCRIPT, name, family, str(folder), *map(str, checkpoint)], folder, environment)
+
+
+def ran(words: list[str], folder: Path, environment: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, *words]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=600, env=environment, cwd=ROOT
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = torch.load(folder / "outcome.pt")
     return found
+
+
+@pytest.mark.timeout(600)
+def test_a_step_that_is_broken_in_one_process_is_left_out_in_both(tmp_path: Path) -> None:
+    """The rows that are named are those of the process that met it; nobody waits for anybody."""
+    if not torch.distributed.is_gloo_available():
+        pytest.skip("torch without gloo")
+    script = str(ROOT / "tests" / "invariant" / "broken_in_one.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = ran([script, str(tmp_path / "one")], tmp_path / "one", environment)
+    two = ran([*TORCHRUN, script, str(tmp_path / "two")], tmp_path / "two", environment)
+    assert two["skipped"] == one["skipped"] > 0
+    assert two["totals"] == one["totals"]
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert torch.allclose(two["weights"], one["weights"], atol=2e-4)
+    lines = {
+        who: [json.loads(line) for line in (tmp_path / who / FILE).read_text(encoding="utf-8").splitlines()]
+        for who in ("one", "two")
+    }
+    for whole, half in zip(lines["one"], lines["two"], strict=True):
+        assert (whole["step"], whole["what"], whole["value"]) == (half["step"], half["what"], half["value"])
+        assert set(half["rows"]) < set(whole["rows"])
+        assert set(half["rows"]) & set(POISONED) == set(whole["rows"]) & set(POISONED) != set()
 
 
 @pytest.mark.timeout(1300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -74,3 +75,26 @@ def test_what_is_not_ours_stays(place: Path, tmp_path_factory: pytest.TempPathFa
         pass
     assert (elsewhere / "kept").exists()
     assert {path.name for path in place.iterdir()} == {f"{PREFIX}link", "distil-notes"}
+
+
+def test_one_that_is_taken_before_it_is_locked_is_not_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may remove a folder between its making and its lock."""
+    make, taken = tempfile.mkdtemp, []
+
+    def make_and_lose(*arguments: str, **keywords: str) -> str:
+        name = make(*arguments, **keywords)
+        if len(taken) < 2:
+            descriptor = os.open(name, os.O_RDONLY)
+            taken.append(descriptor)
+            if len(taken) == 1:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # it is at it
+            else:
+                Path(name).rmdir()  # it was
+        return name
+
+    monkeypatch.setattr(tempfile, "mkdtemp", make_and_lose)
+    with scratch("any") as folder:
+        assert folder.is_dir()
+        assert len(taken) == 2
+    for descriptor in taken:
+        os.close(descriptor)

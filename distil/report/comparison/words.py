@@ -51,7 +51,7 @@ def amount(value: float, metric: Metric, digits: int | None = None) -> str:
     if metric.name in ("trainable_parameters", "tokens", "sampled_tokens"):
         return words.parameters(value) if value >= 0 else f"-{words.parameters(-value)}"
     fixed = re.fullmatch(r"\.(\d+)f", metric.format)
-    if fixed and digits is not None:
+    if fixed and abs(value) < words.HUGE and digits is not None:
         return f"{value:.{max(int(fixed[1]), digits)}f}"
     return words.score(value, metric)
 

@@ -35,6 +35,13 @@ def test_change(metric: Metric, before: float | None, after: float | None, text:
     assert words.change(results(before, after), metric) == words.Change(text, verdict)
 
 
+@pytest.mark.parametrize("name", [".1f", ".3f", ".1%"])
+def test_a_collapsed_students_perplexity_fits_its_column(name: str) -> None:
+    assert words.score(6.43e263, Metric("perplexity", format=name)) == "6.43e+263"
+    assert words.score(-1e7, Metric("perplexity", format=name)) == "-1e+07"
+    assert words.score(9_999_999.0, Metric("perplexity", format=".1f")) == "9999999.0"
+
+
 def test_a_format_that_python_does_not_know_still_shows_the_number() -> None:
     assert words.score(1.5, Metric("mine", format="nonsense")) == "1.5"
 
