@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from scripts.chaos.hook import Boundaries, Strike
 from scripts.chaos.runs import LOG, ended, forked
-from scripts.chaos.trials import BRIEF, Trial, held, operations_of, peaceful
+from scripts.chaos.trials import BRIEF, Trial, held, operations_of, peaceful, points
 
 SIZE = "32m"
 """Of the file system of a run whose disk fills up."""
@@ -30,10 +29,7 @@ def scarce(root: Path, base: list[str], how: str, *, sample: int | None, seed: i
     overrides = [*base, *BRIEF]
     expected, _ = peaceful(root / "peace", overrides)
     operations = operations_of(root, overrides)
-    points = list(range(1, len(operations) + 1))
-    if sample is not None and sample < len(points):
-        points = sorted(random.Random(seed).sample(points, sample))
-    for at in points:
+    for at in points(operations, sample, seed):
         folder = root / f"at-{at}"
         with _disk(folder / "outputs") if how == "full" else _folder(folder / "outputs"):
             strike = _filler(folder / "outputs") if how == "full" else _failure

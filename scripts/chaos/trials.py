@@ -74,10 +74,7 @@ def boundaries(root: Path, base: list[str], *, power: bool, sample: int | None, 
     overrides = [*base, *BRIEF]
     expected, _ = peaceful(root / "peace", overrides)
     operations = operations_of(root, overrides)
-    points = list(range(1, len(operations) + 1))
-    if sample is not None and sample < len(points):
-        points = sorted(random.Random(seed).sample(points, sample))
-    for at in points:
+    for at in points(operations, sample, seed):
         folder = root / f"at-{at}"
         what = f"{'power cut' if power else 'kill'} before {operations[at - 1]}"
         code = ended(forked(folder, overrides, _hooked(folder, at, power)))
@@ -85,6 +82,14 @@ def boundaries(root: Path, base: list[str], *, power: bool, sample: int | None, 
             yield Trial(what, f"failed: not killed, exit {code}")
             continue
         yield held(what, folder, overrides, expected)
+
+
+def points(operations: list[str], sample: int | None, seed: int) -> list[int]:
+    """The numbers of all operations, from 1 on, or of ``sample`` of them."""
+    numbers = list(range(1, len(operations) + 1))
+    if sample is None or sample >= len(numbers):
+        return numbers
+    return sorted(random.Random(seed).sample(numbers, sample))
 
 
 def operations_of(root: Path, overrides: list[str]) -> list[str]:
