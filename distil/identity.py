@@ -48,7 +48,7 @@ def run_identity(
     }
     whole = {"config": kept, "files": dict(fingerprints), "code": code}
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:LENGTH]
 
 
 def fingerprint_path(path: str | Path) -> str:

@@ -69,7 +69,7 @@ def _other_config(record: RunRecord, folder: Path) -> Iterator[str]:
         known = dict(told["fingerprints"])
         if "processes" in told:
             known["processes"] = str(told["processes"])
-        code, ignored = str(told["code"]), list(told["ignored"])
+        code, ignored = str(told["code"]), [str(key) for key in told["ignored"]]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if not record.config or HIDDEN in record.config_text:

@@ -132,9 +132,9 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
     """The line under the title: what all runs share."""
     runs = [run for group in comparison.groups for run in group.runs]
     for group in ("method", "model", "peft", "data"):
-        names = {mapping(run.config.get(group)).get("name") for run in runs}
+        names = {str(mapping(run.config.get(group)).get("name") or "") for run in runs}
         if len(names) == 1 and (name := names.pop()):
-            yield group, str(name)
+            yield group, name
     first = runs[0].results
     if first is not None and not comparison.unranked and (judged := run_words.judged_on(first)):
         yield "", judged

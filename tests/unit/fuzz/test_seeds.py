@@ -22,7 +22,10 @@ from distil.data.splits import encode_rows
 from distil.files import read_json, write_json
 from distil.going_on import going_on_from
 from distil.models import load_tokenizer
+from distil.report.comparison.compare import compare
+from distil.report.comparison.files import write_comparison
 from distil.report.run_directory import read_run
+from distil.run_check import check_run
 from distil.teacher_cache.answers import CachedTeacher, read_head
 from distil.teacher_cache.formats.topk import TopK, TopKConfig
 from distil.teacher_cache.manifest import MANIFEST, Manifest, Shard, caches, damage, whole
@@ -227,3 +230,27 @@ def test_a_shard_says_all_that_it_is() -> None:
 def test_half_a_surrogate_pair_is_written_as_json_spells_it(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"a": "\ud800", "b": "é"})
     assert read_json(tmp_path / "a.json") == {"a": "\ud800", "b": "é"}
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"ignored": [{"no": "key"}], "fingerprints": {}, "code": "c"},
+        {"ignored": [], "fingerprints": {"data.path": "\ud800"}, "code": "c"},
+    ],
+    ids=["keys", "surrogate"],
+)
+def test_what_a_run_says_of_itself_in_another_form(told: dict[str, Any], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    write_json(run / "environment.json", read_json(run / "environment.json") | told)
+    write_json(run / "status.json", read_json(run / "status.json") | {"identity": "0123456789"})
+    assert any("not the run's own" in line for line in check_run(run).damaged)
+
+
+def test_a_method_whose_name_is_no_text_is_compared(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "runs" / "one")
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["method"]["name"] = {"no": "name"}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    page = write_comparison(compare([run]), tmp_path / "comparison")
+    assert page.is_file()
