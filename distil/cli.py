@@ -33,7 +33,6 @@ from distil.printable import printable
 from distil.ranks import is_main, sharded, world_size
 from distil.redact import redact
 from distil.registry import unknown_name
-from distil.status import known_failure
 from distil.types import DistilError, InputError
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        from distil.status import known_failure
+
         if (failure := known_failure(error)) is not None:  # of the machine, outside a run
             print(f"error: {_safe(str(failure))}", file=sys.stderr)
             return failure.exit_code

@@ -30,7 +30,13 @@ def started(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
             cwd=ROOT,
             env=environment(),
             start_new_session=True,
+            preexec_fn=heard,
         )
+
+
+def heard() -> None:
+    """SIGHUP as a shell leaves it, also where these tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_for(there: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
@@ -156,6 +162,7 @@ def test_a_terminal_that_closes_takes_no_run_along(small_arguments: list[str], t
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
+        heard()
         os.execve(sys.executable, [sys.executable, str(ROOT / "run.py"), *arguments], environment())
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("*/*/checkpoints/checkpoint-20")):

@@ -27,7 +27,8 @@ def served(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         time.sleep(0.05)
     monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port.read_text()}")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("WANDB_MODE", "_WANDB_SERVICE", "WANDB_SERVICE"):  # no writer of another test
+        monkeypatch.delenv(name, raising=False)
     yield request.param
     server.kill()
     server.wait()
