@@ -103,7 +103,7 @@ class InterruptGuard(TrainerCallback):
     @property
     def asked(self) -> bool:
         """Whether training is to stop."""
-        return self._asked or stopping.asked() is not None
+        return self._asked or stopping.wanted()
 
     def __enter__(self) -> InterruptGuard:
         heard = (signal.SIGINT,) if world_size() == 1 else (signal.SIGINT, signal.SIGTERM)

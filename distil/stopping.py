@@ -1,7 +1,9 @@
-"""Signals by which a machine asks for its place back: SIGTERM, SIGUSR1 (Slurm), SIGHUP (a closed terminal).
+"""Ctrl-C, and signals by which a machine asks for its place back: SIGTERM, SIGUSR1 (Slurm), SIGHUP (a closed
+terminal).
 
 The first of them stops a run as Ctrl-C does, and ends it with an exit code of its own. Training puts it off
-until the step is done and saved; elsewhere a run stops at once.
+until the step is done and saved; elsewhere a run stops at once. Where Python or a library ignores what is
+raised (a ``__del__``, a bare ``except``), the wish is remembered: the next step, and the next job, see it.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class Stopped(KeyboardInterrupt):
 
 
 _asked: str | None = None
+_interrupted = False
+"""Whether Ctrl-C was heard outside training, which has a guard of its own."""
 _raised = 0.0
 """When Stopped was last raised."""
 _ending = False
@@ -46,6 +50,17 @@ _terminal: list[int] = []
 def asked() -> str | None:
     """The signal that asked this process to stop, if one did."""
     return _asked
+
+
+def wanted() -> bool:
+    """Whether anybody asked this process to stop."""
+    return _interrupted or _asked is not None
+
+
+def check() -> None:
+    """Raises KeyboardInterrupt where it was asked to stop and what was raised then got lost."""
+    if wanted():
+        raise Stopped(_asked) if _asked else KeyboardInterrupt
 
 
 def interrupted(what: str) -> RunInterrupted:
@@ -64,8 +79,8 @@ def heard() -> Iterator[None]:
     One that is ignored (nohup), or that somebody else has taken (submitit, a notebook), stays theirs. Of
     several processes each has the handlers that ``ranks`` gives it. Outside the main thread nothing changes.
     """
-    global _asked, _ending
-    _asked, _ending = None, False
+    global _asked, _interrupted, _ending
+    _asked, _interrupted, _ending = None, False, False
     _terminal[:] = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
     taken = []
     if world_size() == 1:
@@ -74,10 +89,15 @@ def heard() -> Iterator[None]:
                 if signal.getsignal(one) is signal.SIG_DFL:
                     signal.signal(one, _hear)
                     taken.append(one)
+        with suppress(ValueError):
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, _hear_interrupt)
     try:
         yield
     finally:
         _ending = True
+        if signal.getsignal(signal.SIGINT) is _hear_interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         for one in taken if _asked is None else ():  # else it may come again while the process ends
             signal.signal(one, signal.SIG_DFL)
 
@@ -125,6 +145,12 @@ def _hear(number: int, _frame: FrameType | None) -> None:
         os.write(2, f"\n{_asked}: stopping after this step, with a checkpoint.\n".encode())
 
 
+def _hear_interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
+    signal.default_int_handler(number, frame)
+
+
 def _let_go_of_terminal() -> None:
     """It is gone: what is written there fails, and so would the run."""
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -138,6 +164,8 @@ def _as_before() -> None:
     for one in {*SIGNALS, *REQUEUE}:
         if signal.getsignal(one) is _hear:
             signal.signal(one, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is _hear_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 os.register_at_fork(after_in_child=_as_before)

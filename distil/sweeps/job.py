@@ -21,7 +21,7 @@ from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.terminal import cut
 from distil.report.words import duration, score
-from distil.stopping import asked, pass_on
+from distil.stopping import asked, check, pass_on
 from distil.sweeps.plan import seconds_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
 from distil.types import DistilError, RunInterrupted
@@ -48,6 +48,7 @@ def run_job(
         say: takes the lines for the terminal; None prints them.
         tuned: the files of tuned keys that the config was composed with.
     """
+    check()
     say = say or tell
     jobs = record.jobs()
     number = next((i for i, job in enumerate(jobs, 1) if job.overrides == list(overrides)), None)

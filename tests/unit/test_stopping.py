@@ -10,24 +10,29 @@ from collections.abc import Iterator
 import pytest
 
 from distil import stopping
+from distil.callbacks import InterruptGuard
 from distil.types import RunPreempted
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    before = {one: signal.getsignal(one) for one in {*stopping.SIGNALS, *stopping.REQUEUE}}
+    before = {one: signal.getsignal(one) for one in {*stopping.SIGNALS, *stopping.REQUEUE, signal.SIGINT}}
     yield
     for one, handler in before.items():
         signal.signal(one, handler)
     stopping._asked = None
+    stopping._interrupted = False
     stopping._theirs.clear()
 
 
 class Kills:
     """Gets a signal where Python ignores whatever is raised."""
 
+    def __init__(self, one: signal.Signals = signal.SIGTERM) -> None:
+        self.one = one
+
     def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), self.one)
         time.sleep(0)
 
 
@@ -47,6 +52,26 @@ def test_a_swallowed_signal_is_heard_when_it_comes_again(monkeypatch: pytest.Mon
     time.sleep(0.1)
     os.kill(os.getpid(), signal.SIGTERM)  # the process is ending
     time.sleep(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(
+    ("one", "error"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, stopping.Stopped)]
+)
+def test_a_swallowed_wish_is_seen_by_the_next_step_and_the_next_job(
+    one: signal.Signals, error: type[KeyboardInterrupt]
+) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stopping.check()
+    with stopping.heard():
+        assert not InterruptGuard().asked
+        Kills(one)
+        assert InterruptGuard().asked
+        with pytest.raises(error):
+            stopping.check()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with stopping.heard():
+        stopping.check()
 
 
 def test_a_wish_that_comes_twice_at_once_is_one() -> None:
