@@ -23,7 +23,7 @@ from distil.checkpoints import changes
 from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig
 from distil.config.tuned import Tuned
-from distil.files import sync_folder, write_json, write_text
+from distil.files import sync_folder, unwritable, write_json, write_text
 from distil.locks import alone
 from distil.methods.base import METHODS
 from distil.offline import network
@@ -34,9 +34,8 @@ from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.terminal import print_summary
 from distil.run_log import log_file
-from distil.status import kept_status, status_of
+from distil.status import STATUS, kept_status, status_of
 from distil.tracking import NoTracker, Tracker, how_to_see, start_tracker
-from distil.types import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +88,7 @@ def _located(config: ExperimentConfig, held: ExitStack, say: Callable[[str], Non
         try:
             held.enter_context(alone(folder, say))
         except OSError as error:
-            raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error
+            raise unwritable("output_dir", config.output_dir, error, (folder / STATUS).exists()) from error
     return name, str(folder), status_of(folder) == "done"
 
 
@@ -180,7 +179,7 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str, tuned: Se
             known["processes"] = ranks.world_size()
         write_json(folder / "environment.json", environment.describe_environment(command) | known)
     except OSError as error:
-        raise InputError(f"output_dir={config.output_dir}: {error}. Give another output_dir=.") from error
+        raise unwritable("output_dir", config.output_dir, error, (folder / STATUS).exists()) from error
 
 
 @contextmanager

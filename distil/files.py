@@ -11,6 +11,9 @@ from typing import Any
 
 from distil.types import InputError
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+"""What systems say of a disk that is full, or of one's share of it."""
+
 
 def check_writable(output_dir: str) -> None:
     """Raise InputError where no folder of that name is or can be made. Makes none."""
@@ -20,6 +23,20 @@ def check_writable(output_dir: str) -> None:
         raise InputError(
             f"output_dir={output_dir}: {existing} cannot be written to. Give another output_dir=."
         )
+
+
+def unwritable(key: str, value: object, error: OSError, begun: bool = False) -> InputError:
+    """The message about a folder that the config names by ``key`` and that takes no files.
+
+    ``begun``: what lies there is to go on; in another folder it would begin anew.
+    """
+    full = error.errno in NO_ROOM
+    if begun:
+        mended = "Free some space" if full else "Mend that"
+        way_out = f"{mended}: what was written before is kept, and the same command goes on."
+    else:
+        way_out = f"Free some space, or give another {key}=." if full else f"Give another {key}=."
+    return InputError(f"{key}={value}: {error}. {way_out}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -42,9 +42,12 @@ def log_file(path: Path) -> Iterator[None]:
     root.addHandler(handler)
     ours.addHandler(shown)
     ours.setLevel(logging.INFO)
+    # Trackers keep logs of their own in the run directory: on a full disk each line would print a traceback.
+    raises, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     finally:
+        logging.raiseExceptions = raises
         ours.setLevel(level)
         ours.removeHandler(shown)
         root.removeHandler(handler)

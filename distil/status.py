@@ -12,7 +12,7 @@ from pathlib import Path
 
 from distil.checkpoints import published
 from distil.effect import going_on
-from distil.files import read_json, write_json
+from distil.files import NO_ROOM, read_json, write_json
 from distil.redact import redact
 from distil.stopping import interrupted
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
@@ -129,7 +129,7 @@ def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
 
 def _is_disk_full(error: BaseException) -> bool:
     """Libraries say it each in their way: safetensors in words, torch only in what its error came from."""
-    told = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    told = isinstance(error, OSError) and error.errno in NO_ROOM
     words = any(word in str(error) for word in ("No space left on device", "Disk quota exceeded"))
     before = error.__cause__ or error.__context__
     return told or words or (before is not None and _is_disk_full(before))

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
+from distil.files import unwritable
 from distil.locks import alone
-from distil.types import InputError
 
 T = TypeVar("T")
 
@@ -35,6 +35,6 @@ def once(
             held.enter_context(alone(folder, say))
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise InputError(f"{key}={folder.parent}: {error}. Give another {key}=.") from error
+            raise unwritable(key, folder.parent, error) from error
         found = there()  # made by whoever was waited for
         return make() if found is None else found

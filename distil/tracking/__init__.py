@@ -66,5 +66,6 @@ def start_tracker(
         later = f"wandb sync {shlex.quote(str(tracker.folder))} uploads what was recorded."
         return Background(tracker, tracker.answers, tracker.abandon, later)
     if config.name == "tensorboard":
-        return TensorBoardTracker(run_dir, run_config)
+        shown = f"tensorboard --logdir {shlex.quote(str(run_dir / 'tensorboard'))} shows what was recorded."
+        return Background(TensorBoardTracker(run_dir, run_config), lambda: True, lambda: None, shown)
     return NoTracker()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ class TensorBoardTracker(Tracker):
 
         folder = run_dir / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
+        self._hook, threading.excepthook = threading.excepthook, self._died
         plain = redact(dict(run_config))
         self._writer = SummaryWriter(str(folder))
         self._writer.add_text("config", f"```yaml\n{yaml.safe_dump(plain, sort_keys=False)}```")
@@ -65,8 +67,17 @@ class TensorBoardTracker(Tracker):
         """Record the exit code and close the files."""
         if self._open:
             self._open = False
-            self._writer.add_scalar("run/exit_code", exit_code, self._step)
-            self._writer.close()
+            try:
+                self._writer.add_scalar("run/exit_code", exit_code, self._step)
+                self._writer.close()
+            finally:
+                if threading.excepthook == self._died:
+                    threading.excepthook = self._hook
+
+    def _died(self, told: threading.ExceptHookArgs) -> None:
+        """A full disk ends TensorBoard's thread; the next call raises what it died of, so no traceback."""
+        if not type(told.thread).__module__.startswith("tensorboard."):
+            self._hook(told)
 
     def _table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]

@@ -19,6 +19,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def main() -> int:
                 save(done, asked.json)
     silent = sum(trial.silent for trial in done)
     failed = sum(bool(trial.lost) for trial in done) - silent
-    print(f"{asked.what}: {len(done)} tried, {failed} failed hard, {silent} diverged silently")
+    kinds = Counter(trial.kind for trial in done if trial.kind)
+    counts = f" ({', '.join(f'{kind} {count}' for kind, count in sorted(kinds.items()))})" if kinds else ""
+    print(f"{asked.what}: {len(done)} tried{counts}, {failed} failed hard, {silent} diverged silently")
     return int(bool(failed or silent or not done))
 
 

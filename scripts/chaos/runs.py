@@ -5,6 +5,7 @@ Imports cost ten seconds a process and change nothing. So they are done once, an
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -155,6 +156,7 @@ def forked(
     if child:
         return child
     code = 70
+    atexit._clear()  # what the parent does at its end
     try:
         os.chdir(folder)
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -169,6 +171,7 @@ def forked(
     except BaseException:
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

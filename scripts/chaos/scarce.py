@@ -4,46 +4,103 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.chaos.hook import Boundaries, Strike
 from scripts.chaos.runs import LOG, ended, forked
-from scripts.chaos.trials import BRIEF, Trial, held, operations_of, peaceful, points
+from scripts.chaos.trials import BRIEF, Trial, held, operations_of, peaceful
 
 SIZE = "32m"
 """Of the file system of a run whose disk fills up."""
 BALLAST = "ballast"
-WORDS = {
-    "full": ("disk is full", "No space left", "is the disk full"),
-    "failing": ("Input/output error", "is the disk full"),
+CASES = (
+    BRIEF,
+    [*BRIEF[1:], "method=kd", "teacher_cache=topk", "teacher_cache.k=8", "tracker=tensorboard"],
+    [*BRIEF[1:], "method=kd", "teacher_cache=hidden", "tracker=wandb", "tracker.log_report=true"],
+)
+"""Runs that differ in what they write; W&B's offline."""
+STAGES = {
+    "cache": re.compile(r"\.(teacher_cache|judged)\b"),
+    "checkpoint": re.compile(r"/checkpoints\b"),
+    "tracker": re.compile(r"/(tensorboard|wandb)\b"),
+    "report": re.compile(r"report\.html"),
+    "run": re.compile(""),
 }
-"""What the run must say."""
+"""What an operation is of, by its path; the first that is found."""
+WAYS_OUT = {
+    "full": ("free some space", "is the disk full, or does it fail?"),
+    "failing": ("Input/output error",),
+}
+"""What a run must say, one of them, that did not end well."""
+ELSEWHERE = "Give another output_dir="
+"""No way out of a run that is there: it would begin anew."""
 
 
 def scarce(root: Path, base: list[str], how: str, *, sample: int | None, seed: int) -> Iterator[Trial]:
-    """Fill the disk (``full``), or fail every file operation (``failing``), from the n-th on; mend; go on."""
-    overrides = [*base, *BRIEF]
-    expected, _ = peaceful(root / "peace", overrides)
-    operations = operations_of(root, overrides)
-    for at in points(operations, sample, seed):
-        folder = root / f"at-{at}"
+    """Fill the disk (``full``), or fail every file operation (``failing``), from the n-th on; ask again while
+    it is so; mend; go on. ``sample`` points are spread evenly over STAGES."""
+    import wandb  # noqa: F401  # once for all forks
+    from torch.utils import tensorboard  # noqa: F401
+
+    os.environ["WANDB_MODE"] = "offline"
+    runs = [[*base, *case] for case in CASES]
+    operations, expected = [], []
+    for number, overrides in enumerate(runs):
+        expected.append(peaceful(root / f"peace-{number}", overrides)[0])
+        operations.append(operations_of(root / f"operations-{number}", overrides))
+    for stage, number, at in _spread(operations, sample, seed):
+        folder = root / f"case-{number}-at-{at}"
         with _disk(folder / "outputs") if how == "full" else _folder(folder / "outputs"):
-            strike = _filler(folder / "outputs") if how == "full" else _failure
-            code = ended(forked(folder, overrides, _struck(folder, at, strike)))
+            wrong, codes = _struck(folder, runs[number], at, how)
             (folder / "outputs" / BALLAST).unlink(missing_ok=True)
-            what = f"{how} from {operations[at - 1]} on (exit {code})"
-            wrong = _ended_badly(folder, code, WORDS[how])
-            trial = Trial(what, wrong) if wrong else held(what, folder, overrides, expected)
+            what = f"{how} from {operations[number][at - 1]} on (exits {codes})"
+            trial = Trial(what, wrong) if wrong else held(what, folder, runs[number], expected[number])
         if not trial.lost:  # else its log is there to read
             shutil.rmtree(folder, ignore_errors=True)
-        yield trial
+        yield Trial(trial.what, trial.lost, stage)
 
 
-def _struck(folder: Path, at: int, strike: Strike) -> Callable[[], None]:
+def _spread(operations: list[list[str]], sample: int | None, seed: int) -> list[tuple[str, int, int]]:
+    """Stage, case and number of each operation, or of ``sample`` of them: of each stage in turn."""
+    found: dict[str, list[tuple[str, int, int]]] = {stage: [] for stage in STAGES}
+    for number, lines in enumerate(operations):
+        for at, line in enumerate(lines, start=1):
+            stage = next(stage for stage, pattern in STAGES.items() if pattern.search(line))
+            found[stage].append((stage, number, at))
+    chance, chosen = random.Random(seed), list[tuple[str, int, int]]()
+    for points in found.values():
+        chance.shuffle(points)
+    while any(found.values()) and (sample is None or len(chosen) < sample):
+        chosen += [points.pop() for points in found.values() if points]
+    return sorted(chosen[:sample], key=lambda point: point[1:])
+
+
+def _struck(folder: Path, overrides: list[str], at: int, how: str) -> tuple[str, list[int]]:
+    """What is wrong with how the run ended, and the same command given at once again; their exit codes."""
+    codes = list[int]()
+    for first in (at, 1):
+        begun = any((folder / "outputs").glob("*/*/status.json"))
+        strike = _filler(folder / "outputs") if how == "full" else _failure
+        log = f"{LOG}-{len(codes)}"
+        try:
+            codes.append(ended(forked(folder, overrides, _hooked(folder, first, strike), log=log)))
+        except TimeoutError as error:
+            return f"failed: {error}", codes
+        said = " ".join((folder / log).read_text(encoding="utf-8", errors="replace").split())
+        if wrong := _ended_badly(said, codes[-1], WAYS_OUT[how]):
+            return wrong, codes
+        if begun and ELSEWHERE in said:
+            return f"failed: it says {ELSEWHERE!r} of a run that is there", codes
+    return "", codes
+
+
+def _hooked(folder: Path, at: int, strike: Strike) -> Callable[[], None]:
     return lambda: Boundaries(folder / "outputs", at, power=False, strike=strike).install()
 
 
@@ -60,7 +117,7 @@ def _filler(outputs: Path) -> Strike:
         if full:
             return
         full = True
-        descriptor = os.open(outputs / BALLAST, os.O_WRONLY | os.O_CREAT)
+        descriptor = os.open(outputs / BALLAST, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for size in (2**20, 2**12, 1):
             try:
                 while True:
@@ -72,15 +129,14 @@ def _filler(outputs: Path) -> Strike:
     return fill
 
 
-def _ended_badly(folder: Path, code: int, words: Sequence[str]) -> str:
+def _ended_badly(said: str, code: int, ways_out: tuple[str, ...]) -> str:
     """What is wrong with how the struck run ended: it says what happened, in words, and nothing hangs."""
-    said = (folder / LOG).read_text(encoding="utf-8", errors="replace")
     if "Traceback" in said:
-        return f"failed: a traceback: {said.strip().splitlines()[-1]}"
+        return f"failed: a traceback: {said[-300:]}"
     if code not in (0, 1, 2):
-        return f"failed: exit {code}"
-    if code and not any(word in " ".join(said.split()) for word in words):
-        return f"failed: exit {code} without a word of it: {' '.join(said.split())[-200:]}"
+        return f"failed: exit {code}: {said[-300:]}"
+    if code and not any(words.lower() in said.lower() for words in ways_out):
+        return f"failed: exit {code} without a way out: {said[-300:]}"
     return ""
 
 

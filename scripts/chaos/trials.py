@@ -32,6 +32,8 @@ class Trial:
     what: str
     lost: str
     """Empty: it ended bit-equal. Else what went wrong."""
+    kind: str = ""
+    """What of the run was hit, or how it ended."""
 
     @property
     def silent(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import scripts.chaos.__main__ as chaos
+from scripts.chaos.scarce import STAGES
 from scripts.chaos.soak import _differs
 from scripts.chaos.trials import Trial
 from tests.end_to_end.conftest import ROOT, environment
@@ -69,7 +71,7 @@ def test_trials_are_kept_where_one_raises(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(RuntimeError, match="second"):
         chaos.main()
     assert json.loads((tmp_path / "trials.json").read_text(encoding="utf-8")) == [
-        {"what": "first", "lost": ""}
+        {"what": "first", "lost": "", "kind": ""}
     ]
 
 
@@ -111,4 +113,6 @@ def test_a_sample_loses_nothing(what: str, count: int, tried: int, tmp_path: Pat
     trials = json.loads(report.read_text(encoding="utf-8"))
     assert len(trials) == tried
     assert [trial for trial in trials if trial["lost"]] == []
-    assert f"{what}: {tried} tried, 0 failed hard, 0 diverged silently" in done.stdout
+    assert re.search(rf"{what}: {tried} tried( \(.+\))?, 0 failed hard, 0 diverged silently", done.stdout)
+    if what in ("full", "failing"):
+        assert {trial["kind"] for trial in trials} == set(STAGES)

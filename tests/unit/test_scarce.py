@@ -1,0 +1,89 @@
+"""What is said, and what is not, where a disk takes no more. ``/dev/full`` takes nothing."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from distil.config.schema import TrackerConfig
+from distil.files import unwritable
+from distil.run_log import log_file
+from distil.tracking import start_tracker
+from distil.types import RunFailed
+
+FULL = Path("/dev/full")
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_the_way_out_of_a_folder_that_takes_no_files(number: int) -> None:
+    """Elsewhere a run would begin anew: that is no way out of one that has begun."""
+    error = OSError(number, os.strerror(number), "x")
+    first, begun = (str(unwritable("output_dir", "o", error, begun)) for begun in (False, True))
+    for told in (first, begun):
+        assert told.startswith(f"output_dir=o: {error}. ")
+        assert ("Free some space" in told) == (number != errno.EIO)
+    assert "ive another output_dir=." in first
+    assert "another output_dir" not in begun
+    assert "the same command goes on" in begun
+
+
+def test_event_files_that_a_full_disk_does_not_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line; no call fails, TensorBoard's thread prints nothing, other threads' hook is put back."""
+    before = threading.excepthook
+    with start_tracker(TrackerConfig(name="tensorboard"), tmp_path, {"seed": 0}, "run", "run") as tracker:
+        (events,) = (tmp_path / "tensorboard").iterdir()
+        events.unlink()
+        events.symlink_to(FULL)
+        for step in range(30):
+            tracker.log({"train/loss": 1.0}, step)
+        tracker.samples([{"prompt": "x"}])
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "The tracker failed and records no more; the run goes on." in caplog.text
+    assert "No space left on device" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+    assert threading.excepthook == before
+
+
+def test_other_threads_are_heard_beside_event_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise RunFailed("of mine")
+
+    heard: list[str] = []
+    before = threading.excepthook
+    threading.excepthook = lambda told: heard.append(str(told.exc_value))
+    try:
+        with start_tracker(TrackerConfig(name="tensorboard"), tmp_path, {"seed": 0}, "run", "run"):
+            thread = threading.Thread(target=fails)
+            thread.start()
+            thread.join()
+    finally:
+        threading.excepthook = before
+    assert heard == ["of mine"]
+
+
+def test_a_tracker_s_own_log_that_a_full_disk_does_not_take(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    handler = logging.FileHandler(FULL)
+    theirs = logging.getLogger("theirs")
+    theirs.addHandler(handler)
+    theirs.propagate = False
+    try:
+        theirs.error("printed: it is not lost where nothing asks for that")
+        assert "Logging error" in capfd.readouterr().err
+        with log_file(tmp_path / "run.log"):
+            theirs.error("lost")
+        assert capfd.readouterr().err == ""
+    finally:
+        theirs.removeHandler(handler)
+    assert logging.raiseExceptions
