@@ -73,6 +73,7 @@ notebooks: $(INSTALLED) ## Run notebooks/*.py offline and keep their outputs: ma
 docs: $(INSTALLED) ## Build the documentation: site/index.html, which opens without a server
 	$(BIN)/python scripts/generate_config_reference.py
 	$(BIN)/python scripts/draw_divergences.py
+	$(BIN)/python scripts/draw_architecture.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "$(CURDIR)/site/index.html"
 

@@ -6,6 +6,7 @@ import ast
 import builtins
 import importlib
 import json
+import operator
 import os
 import re
 import shlex
@@ -25,6 +26,7 @@ from distil.config.help import conf_folder
 from distil.config.store import prepared, register_schemas
 from distil.report.comparison import command as comparing
 from distil.types import InputError
+from scripts.draw_architecture import ROW, TEMPERATURE
 from tests.end_to_end.test_report_browser import CHROMIUM, Browser
 from tests.guide.world import build, supply
 
@@ -331,10 +333,18 @@ def test_the_guide_names_every_public_name() -> None:
     assert [name for name in missing if not re.search(rf"\b{name}\b", text)] == []
 
 
-def test_the_picture_is_what_the_code_draws() -> None:
-    script = ROOT / "scripts" / "draw_divergences.py"
-    done = subprocess.run([sys.executable, str(script), "--check"], capture_output=True, text=True)
+@pytest.mark.parametrize("script", ["draw_divergences", "draw_architecture"])
+def test_the_picture_is_what_the_code_draws(script: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / f"{script}.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("place", [stop.place for stop in (*ROW, *TEMPERATURE)])
+def test_the_way_through_the_code_is_there(place: str) -> None:
+    module, _, name = place.partition(":")
+    found = operator.attrgetter(name)(importlib.import_module(module))
+    assert found.__module__ == module, "drawn where it is written"
 
 
 @pytest.fixture(scope="module")
