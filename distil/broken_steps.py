@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from distil import ranks
 from distil.files import write_text
-from distil.types import RunFailed
+from distil.types import RunDiverged
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class BrokenSteps(TrainerCallback):
     def meet(self, step: int, found: Sequence[Broken]) -> None:
         """Note what is broken in ``step``, in each process that knows of something; count it as left out.
 
-        Raises RunFailed where no more may be left out.
+        Raises RunDiverged where no more may be left out.
         """
         # A loss tells which rows; the gradient of all of them is the same.
         found = [each for each in found if each.what == "loss"] or found
@@ -90,7 +90,7 @@ class BrokenSteps(TrainerCallback):
         before = f" Left out before: {self.most}." if self.most else ""
         more = f"; run.max_skipped_steps={max(10, 2 * self.most)} goes on without so many such steps"
         of_a_run = self.path is not None and not ranks.zero()  # DeepSpeed steps before we see the gradient
-        raise RunFailed(
+        raise RunDiverged(
             f"{told}{before} A lower trainer.learning_rate, or a lower trainer.max_grad_norm, may help"
             f"{more if of_a_run else ''}."
         )

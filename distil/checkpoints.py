@@ -61,10 +61,11 @@ def verify(folder: Path) -> list[str]:
     return changes(folder, others=False)
 
 
-def changes(folder: Path, *, others: bool = True, hashed: bool = True) -> list[str]:
+def changes(folder: Path, *, others: bool = True, largest: int | None = None) -> list[str]:
     """What has become of the files that the manifest of ``folder`` lists, one line each where anything has.
 
-    ``others``: whether there may be files that it does not list. ``hashed``: false looks at sizes alone.
+    ``others``: whether there may be files that it does not list. ``largest``: bytes up to which files are
+    hashed (None: all of them); of larger ones the size alone is looked at.
     """
     try:
         listed = read_json(folder / MANIFEST)["files"]
@@ -82,18 +83,20 @@ def changes(folder: Path, *, others: bool = True, hashed: bool = True) -> list[s
     if not others:
         problems += [f"{name} is not in the manifest" for name in found if name not in expected]
     for name, file in found.items():
-        if name in expected and (problem := _problem(file, *expected[name], hashed)):
+        if name in expected and (problem := _problem(file, *expected[name], largest)):
             problems.append(f"{name} {problem}")
     return problems
 
 
-def _problem(file: Path, size: int, digest: str, hashed: bool) -> str | None:
+def _problem(file: Path, size: int, digest: str, largest: int | None) -> str | None:
     """What has become of one file of these bytes and this hash."""
     try:
         if file.is_symlink() or not file.is_file():  # what a link or a pipe gives is not of this folder
             return "is no file"
-        if file.stat().st_size != size:
-            return f"has {file.stat().st_size} bytes instead of {size}"
+        there = file.stat().st_size
+        if there != size:
+            return f"has {there} bytes instead of {size}"
+        hashed = largest is None or there <= largest
         return "has changed" if hashed and _digest(file) != digest else None
     except OSError as error:
         return f"cannot be read ({_said(error)})"

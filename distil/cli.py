@@ -52,7 +52,7 @@ VERBS = {
     "cache": "info, verify or clear what teacher_cache= keeps",
     "doctor": "what this machine can run; RUN_DIR: whether that run is whole",
 }
-IN_MODULES = ("evaluate", "generate", "merge", "export", "cache", "doctor")
+IN_MODULES = ("report", "evaluate", "generate", "merge", "export", "cache", "doctor")
 """Verbs that are the module of their name in ``distil.verbs``."""
 
 
@@ -92,8 +92,6 @@ def _verb(arguments: list[str]) -> int:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if verb == "run":
         return run(rest)
-    if verb == "report":
-        return report(rest)
     if verb == "compare":
         from distil.report.comparison.command import run_compare
 
@@ -106,20 +104,6 @@ def _verb(arguments: list[str]) -> int:
     print("usage: distil VERB …\n")
     print("\n".join(f"  {name:<10}{text}" for name, text in VERBS.items()))
     print("\nEach verb has a --help of its own.")
-    return 0
-
-
-def report(arguments: list[str]) -> int:
-    """``distil report RUN``: write the report of a run directory again and say where it is."""
-    usage = "usage: distil report RUN_FOLDER"
-    if "--help" in arguments or "-h" in arguments:
-        print(f"{usage}\n\nWrites RUN_FOLDER/report.html again, from the other files of the run.")
-        return 0
-    if len(arguments) != 1:
-        raise InputError(usage)
-    from distil.report import write_report
-
-    print(write_report(Path(arguments[0])))
     return 0
 
 

@@ -6,9 +6,11 @@ Everything that can be refused is refused before a model loads; everything that 
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -32,9 +34,10 @@ from distil.printable import printable
 from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
+from distil.report.seal import SMALL
 from distil.report.terminal import print_summary
 from distil.run_log import log_file
-from distil.status import STATUS, kept_status, status_of
+from distil.status import STATUS, kept_status, status_of, told_how_to_go_on
 from distil.tracking import NoTracker, Tracker, how_to_see, start_tracker
 
 logger = logging.getLogger(__name__)
@@ -112,7 +115,7 @@ def _run_first(
         console.print(
             f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
         )
-        for problem in changes(folder, hashed=False):  # `distil doctor` reads every byte of a large student
+        for problem in changes(folder, largest=SMALL):  # `distil doctor` reads every byte of a large student
             tell(f"warning: {folder}: {problem} since the run was done. run.rerun=true runs it again.")
         print_summary(read_run(folder), console)
         return
@@ -120,13 +123,25 @@ def _run_first(
         again = "goes on" if config.run.resume else "begins afresh"
         begins = "begins" if status_of(folder) is None else again
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
+    with told_how_to_go_on(folder, command, config.run.resume):
+        _attempt(config, command, name, folder, console, tuned)
+    print_summary(read_run(folder), console)
+    for line in how_to_see([folder]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _attempt(
+    config: ExperimentConfig, command: str, name: str, folder: Path, console: Console, tuned: Sequence[Tuned]
+) -> None:
+    """The stages of a run that is not done, with its status, its log and its report kept."""
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     fresh = status_of(folder) is None
-    _open_folder(folder, config, command, tuned)
-    if summary and fresh and (line := unfinished_beside(folder)):
+    made_by = _open_folder(folder, config, command, tuned)
+    if not console.quiet and fresh and (line := unfinished_beside(folder)):
         tell(line)
     with _reported(folder), log_file(folder / "run.log"):
+        logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))
         with (
             kept_status(folder, name, command, config.run.resume, config.trainer.with_less_memory()),
             ExitStack() as started,
@@ -141,9 +156,15 @@ def _run_first(
             started.pop_all()  # it stays open: the report that it may keep is that of a run that is done
         with tracker:
             _keep_files(tracker, folder)
-    print_summary(read_run(folder), console)
-    for line in how_to_see([folder]):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _who_and_what(made_by: Mapping[str, Any]) -> str:
+    """Code, process and command of a session, for the log; ``made_by``: what ``environment.json`` holds."""
+    git = made_by["git"]
+    changed = " and uncommitted changes" if git["dirty"] else ""
+    revision = f", git {git['revision'][:12]}{changed}" if git["revision"] else ""
+    where = f"process {os.getpid()} on {socket.gethostname()}, {made_by['device']}"
+    return f"distil-runner {made_by['code']}{revision}; {where}: {made_by['command']}"
 
 
 def _keep_files(tracker: Tracker, folder: Path) -> None:
@@ -161,7 +182,10 @@ def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
     return plain
 
 
-def _open_folder(folder: Path, config: ExperimentConfig, command: str, tuned: Sequence[Tuned]) -> None:
+def _open_folder(
+    folder: Path, config: ExperimentConfig, command: str, tuned: Sequence[Tuned]
+) -> dict[str, Any]:
+    """Make the folder with ``config.yaml`` and ``environment.json``; returns what the latter holds."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for parent in (folder.parent, folder.parent.parent):
@@ -177,9 +201,11 @@ def _open_folder(folder: Path, config: ExperimentConfig, command: str, tuned: Se
         }
         if ranks.world_size() > 1:
             known["processes"] = ranks.world_size()
-        write_json(folder / "environment.json", environment.describe_environment(command) | known)
+        made_by = environment.describe_environment(command) | known
+        write_json(folder / "environment.json", made_by)
     except OSError as error:
         raise unwritable("output_dir", config.output_dir, error, (folder / STATUS).exists()) from error
+    return made_by
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
 
     Raises InputError where it is refused, OSError where the folder's parent cannot be written to.
     """
-    path = folder.with_name(f".{folder.name}.lock")
+    path = _lock_of(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     while (descriptor := _taken(path)) is None:
         who = f"{folder} is in use by {_holder(path)}"
@@ -60,6 +60,25 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
         with suppress(OSError):  # a failing disk; letting go is what frees it
             path.unlink(missing_ok=True)
         release(descriptor)
+
+
+def in_use_by(folder: Path) -> str | None:
+    """Who has ``folder`` at this moment, or None. Takes nothing and writes nothing.
+
+    Raises OSError where the file system has no locks, or does not let this one be read.
+    """
+    path = _lock_of(folder.resolve())
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(path)
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def take(path: Path) -> int | None:
@@ -97,6 +116,10 @@ def remove_free(path: Path) -> None:
     if descriptor is not None:
         path.unlink(missing_ok=True)
         release(descriptor)
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _taken(path: Path) -> int | None:

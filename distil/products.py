@@ -20,6 +20,7 @@ from distil.files import read_json
 from distil.models import check_models
 from distil.models.sources import Source, teacher_source
 from distil.report.run_directory import RunRecord, read_run
+from distil.report.seal import USED, since_done
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class FinishedRun:
     def command(self) -> str:
         """The command line that made it."""
         return self.record.command
+
+    @property
+    def way_out(self) -> str:
+        """What to do where something of it is damaged."""
+        return f"Copy the run directory again, or run its command again with run.rerun=true: {self.command}"
 
     @property
     def recipe(self) -> Path:
@@ -100,14 +106,17 @@ class FinishedRun:
 def open_run(folder: Path) -> FinishedRun:
     """The finished run in ``folder``. Imports nothing heavy.
 
-    Raises InputError for a folder that is no run, a run without its student, and a config that does not fit.
+    Raises InputError for a folder that is no run, a run without its student or with another than it left, and
+    a config that does not fit.
     """
     record = read_run(folder)
     if record.status != "done":
         reason = f" ({record.reason})" if record.reason else ""
+        way = f"This command goes on with it:\n  {record.way_on or 'see its config.yaml'}"
+        if record.diverged:
+            way = "Another trainer.learning_rate, or what its reason names, makes a run of its own."
         raise InputError(
-            f"{folder}: this run is {record.status}{reason}, so its student is not there yet. This "
-            f"command goes on with it:\n  {record.way_on or 'see its config.yaml'}"
+            f"{folder}: this run is {record.status}{reason}, so its student is not there yet. {way}"
         )
     if not record.config:
         told = "; ".join(record.problems) or "config.yaml is missing"
@@ -119,9 +128,10 @@ def open_run(folder: Path) -> FinishedRun:
         absent.append(WHOLE[0])
     if absent:
         raise InputError(
-            f"{run.student} lacks {' and '.join(absent)}, so there is no student to load. Copy the run "
-            f"directory again, or run its command again with run.rerun=true: {record.command}"
+            f"{run.student} lacks {' and '.join(absent)}, so there is no student to load. {run.way_out}"
         )
+    if changed := [line for line in since_done(folder, USED) if line.startswith("student/")]:
+        raise InputError(f"{folder}: {'; '.join(changed[:3])}: its student is damaged. {run.way_out}")
     check_packages(run.config)
     return run
 

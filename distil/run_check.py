@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distil import checkpoints, identity
+from distil import checkpoints, identity, locks
 from distil.files import read_json
 from distil.redact import HIDDEN
 from distil.report.run_directory import RunRecord, read_run
 
 OF_EVERY_RUN = ("config.yaml", "environment.json", "status.json")
-OF_A_DONE_RUN = ("metrics.jsonl", "student")
-"""Beside those that its manifest lists."""
+OF_A_DONE_RUN = ("metrics.jsonl", "results.json", "student")
+"""Beside the others that its manifest lists."""
 UNREAD = ("before.json", "spent.json")
 """What read_run does not look at."""
 
@@ -29,12 +29,16 @@ class Findings:
     """A line each; empty: the run is whole."""
     notes: list[str] = field(default_factory=list)
     """What was looked at, and what is odd but no damage."""
+    newest: str | None = None
+    """The checkpoint that training would go on from."""
 
 
 def check_run(folder: Path) -> Findings:
     """Look at every file of the run in ``folder``; changes none. Raises InputError where it is no run."""
     found = Findings(read_run(folder))
-    done = found.record.status == "done"
+    # A run that has lost its status.json was done if it had sealed its scores, or saved its student.
+    sealed = (folder / checkpoints.MANIFEST).exists() or found.record.student is not None
+    done = found.record.status == "done" or (found.record.status == "unknown" and sealed)
     for name in (*OF_EVERY_RUN, *(OF_A_DONE_RUN if done else ())):
         if not (folder / name).exists():
             found.damaged.append(f"{name} is missing")
@@ -49,7 +53,30 @@ def check_run(folder: Path) -> Findings:
         _sealed(folder, found)
     if done and not (folder / "report.html").is_file():
         found.notes.append(f"report.html is not there: distil report {folder} writes it again")
+    found.damaged = list(dict.fromkeys(found.damaged))
     return found
+
+
+def outlook(found: Findings) -> list[str]:
+    """What becomes of a run that is not done: whether a process is at it, and how it goes on."""
+    record = found.record
+    if record.status not in ("running", "interrupted", "failed"):
+        return []
+    said = []
+    if record.status == "running":
+        try:
+            who = locks.in_use_by(record.path)
+        except OSError as error:
+            return [f"whether it is at work cannot be told: its lock cannot be asked ({error.strerror})"]
+        if who is not None:
+            return [f"at work: {who} has it"]
+        said.append("not at work: its process is gone (killed, or its machine went down)")
+    if record.diverged:
+        said.append("the same command would meet that step again: change what the reason names")
+    elif record.way_on:
+        start = f"from {found.newest}" if found.newest else "with training from its start"
+        said.append(f"goes on {start}: {record.way_on}")
+    return said
 
 
 def _unread(folder: Path) -> Iterator[str]:
@@ -91,6 +118,7 @@ def _checkpoints(folder: Path, found: Findings) -> None:
         found.damaged += [f"checkpoints/{each.name}: {problem}" for problem in problems]
         whole += [] if problems else [each.name]
     if whole:
+        found.newest = whole[-1]
         found.notes.append(f"checkpoints that verify: {', '.join(whole)}")
     aside = sorted(each.name for each in folder.glob(f"*{checkpoints.DAMAGED}")) if folder.is_dir() else []
     if aside:

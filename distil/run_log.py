@@ -31,13 +31,18 @@ class _File(logging.FileHandler):
 
 @contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Everything the project and its libraries log goes to ``run.log`` as well."""
+    """Everything the project and its libraries log goes to ``run.log`` as well.
+
+    Our own warnings go to the terminal, too, but for records that are ``file_only``: how a run ended is told
+    there by the command line.
+    """
     handler = _File(path, encoding="utf-8")
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root, ours = logging.getLogger(), logging.getLogger("distil")
     level = ours.level
-    shown = logging.StreamHandler()  # our own warnings are for the person at the terminal too
+    shown = logging.StreamHandler()
     shown.setLevel(logging.WARNING)
+    shown.addFilter(lambda record: not getattr(record, "file_only", False))
     shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     root.addHandler(handler)
     ours.addHandler(shown)

@@ -19,7 +19,7 @@ from distil.anatomy import is_adapted
 from distil.files import read_json, write_json
 from distil.going_on import going_on_from
 from distil.sharded import Shells, finite, load_weights, way
-from distil.types import RunFailed
+from distil.types import RunDiverged, RunFailed
 
 OWN_STATE = "method_state.json"
 TRAINED = "trained.safetensors"
@@ -135,10 +135,10 @@ class CheckpointedTrainer(Trainer):
         return best
 
     def refuse_broken_weights(self) -> None:
-        """Raise RunFailed where weights are no numbers: nobody could go on from such a checkpoint."""
+        """Raise RunDiverged where weights are no numbers: nobody could go on from such a checkpoint."""
         step = self.state.global_step
         if ranks.any_of(not finite(cast(nn.Module, self.model))):
-            raise RunFailed(
+            raise RunDiverged(
                 f"Step {step} left weights that are nan or infinite. A lower trainer.learning_rate, or "
                 "trainer.max_grad_norm=1, may help."
             )

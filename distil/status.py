@@ -15,7 +15,7 @@ from distil.effect import going_on
 from distil.files import NO_ROOM, read_json, write_json
 from distil.redact import redact
 from distil.stopping import interrupted
-from distil.types import DistilError, InputError, RunFailed, RunInterrupted
+from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
@@ -50,9 +50,10 @@ def kept_status(
     """
     status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
 
-    def write(state: str, reason: str | None = None) -> None:
+    def write(state: str, reason: str | None = None, **more: bool) -> None:
         finished = None if state == "running" else _now()
         told = status | {"status": state, "reason": redact(reason), "finished": finished, "command": command}
+        told |= more
         try:
             write_json(folder / STATUS, told)
         except OSError as error:
@@ -68,7 +69,9 @@ def kept_status(
     except (KeyboardInterrupt, RunInterrupted) as error:
         stopped = error if isinstance(error, RunInterrupted) else interrupted("Stopped")
         write("interrupted", str(error) or "Ctrl-C")
-        raise type(stopped)(f"{stopped} {_how_to_go_on(folder, command, resumes)}") from None
+        told = type(stopped)(f"{stopped} {_how_to_go_on(folder, command, resumes)}")
+        _log_end(told)
+        raise told from None
     except InputError as error:
         # Seen only once the data were tokenised: a run that never began leaves nothing behind. A plugin may
         # refuse as late as the last judgement: what was computed stays.
@@ -76,18 +79,46 @@ def kept_status(
             shutil.rmtree(folder, ignore_errors=True)
         else:
             write("failed", str(error))
+            _log_end(error)
+        raise
+    except RunDiverged as error:
+        write("failed", str(error), diverged=True)
+        _log_end(error)
         raise
     except DistilError as error:
         write("failed", str(error))
+        _log_end(error)
         raise
     except Exception as error:
         failure = known_failure(error, less_memory)
         write("failed", str(failure or f"{type(error).__name__}: {error}"))
         if failure is not None:
+            _log_end(failure)
             raise failure from error
         logger.exception("The run failed.")
         raise
     write("done")
+    logger.info("Done.")
+
+
+@contextmanager
+def told_how_to_go_on(folder: Path, command: str, resumes: bool) -> Iterator[None]:
+    """Ctrl-C where ``kept_status`` does not hear it says how to go on, too: before a run is begun again, or a
+    second time, while the first is being written down."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if status_of(folder) in (None, "done"):
+            raise
+        stopped = interrupted("Stopped")
+        raise type(stopped)(f"{stopped} {_how_to_go_on(folder, command, resumes)}") from None
+
+
+def _log_end(error: DistilError) -> None:
+    """Keep in the log what the command line is about to say."""
+    kind = logging.INFO if isinstance(error, RunInterrupted) else logging.ERROR
+    text = " ".join(line.strip() for line in str(error).splitlines())
+    logger.log(kind, "The run ends with exit code %d: %s", error.exit_code, text, extra={"file_only": True})
 
 
 def _how_to_go_on(folder: Path, command: str, resumes: bool) -> str:

@@ -22,6 +22,7 @@ from distil.files import remove
 from distil.methods.base import Method
 from distil.parts import Parts
 from distil.pickles import only_numbers
+from distil.progress import Progress
 from distil.scalars import MetricsLog
 from distil.sharded import starting
 from distil.stopping import interrupted
@@ -149,7 +150,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     Raises RunInterrupted where Ctrl-C or a signal stopped it, RunFailed for a method that asks for rollouts
     and got none and for a checkpoint that holds code.
     """
-    checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume))
+    checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume, console))
     trainer.kept["run"] = OfRun(folder)
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
@@ -164,7 +165,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     trainer.refuse_broken_student()
 
 
-def _checkpoint(root: Path, resume: bool) -> str | None:
+def _checkpoint(root: Path, resume: bool, console: Console) -> str | None:
     """Where training goes on from."""
     if not resume and root.exists():
         remove(root)
@@ -173,5 +174,6 @@ def _checkpoint(root: Path, resume: bool) -> str | None:
         logger.warning(problem)
     if checkpoint is None:
         return None
-    logger.info("Going on from %s.", checkpoint.name)
+    step = checkpoint.name.rpartition("-")[2]
+    Progress(console).say(f"Going on from {checkpoint.name}, after step {step}.")
     return str(checkpoint)

@@ -44,6 +44,10 @@ class RunFailed(DistilError):
     exit_code = 1
 
 
+class RunDiverged(RunFailed):
+    """Losses, gradients or weights that are no numbers: the same command would meet them again."""
+
+
 class RunInterrupted(DistilError):
     """The user stopped the run (Ctrl-C): a checkpoint was written, the same command goes on."""
 

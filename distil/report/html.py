@@ -54,7 +54,7 @@ def render(run: RunRecord) -> str:
             words=words,
             change=partial(words.change, results) if results else None,
             strip=lambda metric: Markup(chart.strip_chart(results, metric)) if results else "",
-            notes=[*(words.notes(results) if results else ()), *run.problems],
+            notes=[*(words.notes(results) if results else ()), *run.problems, *run.damaged],
             cost=words.cost_facts(run.cost) if run.cost else [],
             curves=[(name, Markup(chart.curve_chart(name, curve))) for name, curve in ordered],
             samples=[(sample.prompt, list(words.texts(sample))) for sample in run.samples],

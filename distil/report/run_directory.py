@@ -1,7 +1,8 @@
 """A run directory as one typed value. Reports have no other input.
 
 Only ``status.json`` or ``config.yaml`` must be there: a run that failed or was interrupted has no results,
-and its report says so. A file that cannot be read is named in ``RunRecord.problems``.
+and its report says so. A file that cannot be read is named in ``RunRecord.problems``, one that is not as the
+run left it in ``RunRecord.damaged``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from distil.effect import going_on
 from distil.files import read_json, read_text
 from distil.printable import printable as printable
+from distil.report.seal import since_done
 from distil.types import InputError
 
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
@@ -91,10 +93,19 @@ class RunRecord:
     samples: tuple[Sample, ...] = ()
     problems: tuple[str, ...] = ()
     """Files, or lines of them, that could not be read."""
+    damaged: tuple[str, ...] = ()
+    """Of a run that is done: files that are missing or changed since; large ones by their size."""
+    diverged: bool = False
+    """Whether it failed of losses or weights that were no numbers."""
 
     @property
     def way_on(self) -> str | None:
-        """The command that goes on with the run, if it is known: one that removes no checkpoint."""
+        """The command that goes on with the run, if it is known: one that removes no checkpoint.
+
+        None for a run that diverged: it would meet the same step again.
+        """
+        if self.diverged:
+            return None
         settings = self.config.get("run")
         resumes = not isinstance(settings, Mapping) or settings.get("resume") is not False
         return going_on(self.command, resumes) if self.command else None
@@ -137,6 +148,8 @@ def read_run(path: Path) -> RunRecord:
         clocks=clocks,
         samples=tuple(_sample(line) for line in _lines(path / "samples.jsonl", problems)),
         problems=tuple(problems),
+        damaged=since_done(path) if status.get("status") in ("done", None) else (),
+        diverged=status.get("diverged") is True,
     )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+from distil.printable import printable
 from distil.types import InputError
 
 HELP = ("--help", "-h")
@@ -42,9 +44,19 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(arguments)
 
 
-def begin(what: str) -> None:
-    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds."""
-    print(f"{what}: libraries and models load first.", file=sys.stderr, flush=True)
+def begin(doing: str, folder: Path, damaged: Sequence[str]) -> None:
+    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds.
+
+    And what else of the run in ``folder`` is not as that left it.
+    """
+    warn(folder, damaged)
+    print(f"{doing} {folder}: libraries and models load first.", file=sys.stderr, flush=True)
+
+
+def warn(folder: Path, damaged: Sequence[str]) -> None:
+    """A line for each thing that is not as the run in ``folder`` left it."""
+    for line in damaged:
+        print(printable(f"warning: {folder}: {line}."), file=sys.stderr)
 
 
 def whole(least: int) -> Callable[[str], int]:

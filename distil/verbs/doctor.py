@@ -153,7 +153,7 @@ def _optional(*, there: bool) -> Iterator[str]:
 
 
 def _run(folder: Path) -> int:
-    from distil.run_check import check_run
+    from distil.run_check import check_run, outlook
 
     found = check_run(folder)
     record = found.record
@@ -163,8 +163,8 @@ def _run(folder: Path) -> int:
         print(printable(f"  {note}"))
     for line in found.damaged:
         print(printable(f"  DAMAGED {line}"))
-    if record.status in ("running", "interrupted", "failed") and record.way_on:
-        print(printable(f"  goes on with: {record.way_on}"))
+    for line in outlook(found):
+        print(printable(f"  {line}"))
     if not found.damaged:
         print("whole: nothing is missing or changed")
         return 0

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         check_file(f"--data {given.data}", given.data.expanduser(), skip=skip)
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
-    begin(f"Judging {run.folder}")
+    begin("Judging", run.folder, run.record.damaged)
     with network(run.config.run.allow_network):
         result = _judged(run, given, named)
     _print(result)

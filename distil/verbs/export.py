@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError("--public says how --push NAME is done: give both.")
     run = _open(given.run, given.trust_remote_code)
     output: Path = given.output or run.folder / FOLDER
-    begin(f"Exporting {run.folder}")
+    begin("Exporting", run.folder, ())
     from distil.cards.exported import CardOptions
     from distil.exporting import check_export, export
 
@@ -48,7 +48,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _open(folder: Path, trust: bool) -> FinishedRun:
-    """The finished run in ``folder``. Raises InputError for what the library saved, which has no scores."""
+    """The finished run in ``folder``.
+
+    Raises InputError for what the library saved, which has no scores, and where those are not the run's own.
+    """
     from distil.library_products import SavedStudent, open_product
 
     run = open_product(folder, trust=trust)
@@ -58,6 +61,8 @@ def _open(folder: Path, trust: bool) -> FinishedRun:
             "to show. To share it as it is, take what is private out of its README.md and JSON files, then: "
             f"hf upload OWNER/NAME {folder}"
         )
+    if run.record.damaged:
+        raise InputError(f"{folder}: {'; '.join(run.record.damaged)}, and its card would tell. {run.way_out}")
     return run
 
 

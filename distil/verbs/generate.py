@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--teacher: {run.folder} has none ({why}).")
     config = _settings(run.config.eval, given)
     seed = run.config.seed if given.seed is None else given.seed
-    begin(f"Answering with {run.folder}")
+    begin("Answering with", run.folder, run.record.damaged)
     with network(run.config.run.allow_network):
         answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
     if len(given.prompt) == 1 and not given.teacher:

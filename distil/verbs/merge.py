@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
     run = open_product(given.run, trust=given.trust_remote_code)
     _check(run, given.base_only)
-    begin(f"Merging {run.folder}")
+    begin("Merging", run.folder, run.record.damaged)
     from distil.merging import merge
 
     command = f"distil merge {shlex.join(arguments)}"

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from distil import cli
+from distil.locks import alone
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -120,7 +121,56 @@ def test_a_run_that_was_killed_is_not_damaged(run: Path, capsys: pytest.CaptureF
         (run / name).unlink()
     code, said = doctor(run, capsys)
     assert code == 0, said
-    assert "goes on with: python run.py" in said
+    assert "  goes on from checkpoint-12: python run.py" in said.splitlines()[-2]
+
+
+def state(run: Path, **told: object) -> None:
+    content = json.loads((run / "status.json").read_text(encoding="utf-8"))
+    (run / "status.json").write_text(json.dumps(content | told), encoding="utf-8")
+
+
+def test_a_running_run_is_alive_or_dead(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its lock tells, whatever status.json says; a dead one goes on from what verifies."""
+    state(run, status="running")
+    with alone(run, None):
+        _, said = doctor(run, capsys)
+        assert f"  at work: process {os.getpid()} on" in said
+        assert "goes on" not in said
+    flip(run / "checkpoints" / "checkpoint-12" / "model.safetensors")
+    _, said = doctor(run, capsys)
+    assert "  not at work: its process is gone" in said
+    assert "  goes on from checkpoint-6: python run.py" in said
+    shutil.rmtree(run / "checkpoints")
+    _, said = doctor(run, capsys)
+    assert "  goes on with training from its start: python run.py" in said
+
+
+def test_no_command_is_offered_for_a_run_that_diverged(
+    small_arguments: list[str], run_command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command would meet the same step again."""
+    rates = ["trainer.learning_rate=1e30", "trainer.max_grad_norm=0", "trainer.save_steps=1"]
+    ended = run_command(*small_arguments, *rates, f"output_dir={tmp_path}")
+    assert ended.returncode == 1, ended.stderr
+    folder = next(tmp_path.glob("*/*/status.json")).parent
+    _, said = doctor(folder, capsys)
+    assert "the same command would meet that step again" in said
+    assert "goes on from" not in said
+    assert cli.main(["generate", str(folder), "--prompt", "cat"]) == 2
+    assert "goes on with it" not in capsys.readouterr().err
+    assert "goes on from its last checkpoint" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_lost_scores_are_noticed_where_the_status_is_lost_too(
+    sealed: bool, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("status.json", "results.json", *(() if sealed else ("manifest.json",))):
+        (run / name).unlink()
+    code, said = doctor(run, capsys)
+    assert code == 1
+    for name in ("status.json", "results.json"):
+        assert said.count(f"DAMAGED {name} is missing") == 1
 
 
 def test_what_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from huggingface_hub import ModelCard, constants
 from distil.cli import main
 from distil.models.sources import mirror_folder
 from distil.products import load_product, open_run
+from distil.results import seal
 from tests.end_to_end.ask_merged import PROMPT
 from tests.end_to_end.fake_hub import OWNER, TOKEN, FakeHub
 from tests.end_to_end.test_verbs import Runs
@@ -182,6 +183,7 @@ def planted(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     }.items():
         content = json.loads((run / name).read_text(encoding="utf-8"))
         (run / name).write_text(json.dumps(content | change), encoding="utf-8")
+    seal(run)
     return run
 
 

@@ -165,6 +165,16 @@ def test_stopped_run_goes_on_to_the_same_bits(
 
     done = run_command(*arguments)
     assert done.returncode == 0, done.stderr
+    (going_on,) = re.findall(
+        r"^(Going on from checkpoint-(\d+), after step \2\.)$", done.stderr, re.MULTILINE
+    )
+    log = (folder / "run.log").read_text(encoding="utf-8")
+    stopped = ["The run ends with exit code 130: Stopped after step"] if stop is signal.SIGINT else []
+    told = ["Begins: distil-runner ", *stopped, "Begins again: distil-runner ", going_on[0], "Done."]
+    places = [log.index(line) for line in told]
+    assert places == sorted(places)
+    for begun in re.findall(r"Begins.*", log):
+        assert re.search(r"process \d+ on \S+, .*: python run\.py method=gkd", begun)
     assert only_run(tmp_path) == folder
     assert weights(folder) == weights(uninterrupted)
     assert (folder / "results.json").read_bytes() == (uninterrupted / "results.json").read_bytes()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from distil.cli import main
 from distil.products import load_product, open_run
+from distil.results import seal
 from tests.adapters import save_bases, word_tokenizer
 from tests.end_to_end.ask_merged import NEW, PROMPT
 
@@ -374,6 +375,7 @@ def test_ia3_on_a_base_in_4_bits_is_merged_through_its_unpacked_weights(runs: Ru
     weights = run / "student" / "adapter_model.safetensors"
     stirred = {name: tensor + 0.5 * torch.randn(tensor.shape) for name, tensor in load_file(weights).items()}
     save_file(stirred, weights)
+    seal(run)  # as if it had been trained to these
     assert main(["merge", str(run), "--output", str(tmp_path / "merged")]) == 0
     assert main(["merge", str(run), "--output", str(tmp_path / "base"), "--base-only"]) == 0
     models: list[Any] = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("merged", "base")]
@@ -507,6 +509,62 @@ def test_a_spoilt_run_ends_in_one_message(
         said = error_of(capsys)
         assert all(word in said for word in words), said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def _flip(file: Path) -> None:
+    """Another bit in the middle of the last tensor: it loads, and is something else."""
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+
+
+def test_no_verb_takes_a_student_that_is_not_as_the_run_left_it(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One bit of the adapter: whoever loads it refuses it, whoever only reads scores says it."""
+    run = runs.copy("lora", tmp_path)
+    _flip(run / "student" / "adapter_model.safetensors")
+    problem = "student/adapter_model.safetensors has changed since the run was done"
+    verbs = {
+        "merge": ["--output", str(tmp_path / "out")],
+        "export": ["--output", str(tmp_path / "out")],
+        "generate": ["--prompt", "w3"],
+        "evaluate": [],
+    }
+    for verb, rest in verbs.items():
+        capsys.readouterr()
+        assert main([verb, str(run), *rest]) == 2
+        said = error_of(capsys)
+        assert problem in said
+        assert "run.rerun=true" in said
+        assert said.count("\n") == 1
+    capsys.readouterr()
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().err == f"warning: {run}: {problem}.\n"
+    assert problem in (run / "report.html").read_text(encoding="utf-8")
+    assert main(["compare", str(run), "--out", str(tmp_path / "compared")]) == 0
+    assert f"{run.name}: {problem}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("how", ["gone", "other scores"])
+def test_no_verb_tells_scores_that_are_not_the_runs_own(
+    how: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs.copy("lora", tmp_path)
+    page, scores = (run / "report.html").read_bytes(), run / "results.json"
+    if how == "gone":
+        scores.unlink()
+    else:
+        scores.write_text(scores.read_text(encoding="utf-8").replace("0.", "1.", 1), encoding="utf-8")
+    problem = f"results.json {'is missing' if how == 'gone' else 'has changed'}"
+    for words in (["export", "--output", str(tmp_path / "out")], ["report"], ["compare"]):
+        capsys.readouterr()
+        assert main([words[0], str(run), *words[1:]]) == 2
+        assert problem in error_of(capsys)
+    assert (run / "report.html").read_bytes() == page, "it holds the scores still"
+    capsys.readouterr()
+    assert main(["generate", str(run), "--prompt", "w3"]) == 0
+    assert f"warning: {run}: {problem} since the run was done.\n" in capsys.readouterr().err
 
 
 def test_a_changed_base_is_seen(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

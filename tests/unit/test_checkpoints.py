@@ -113,12 +113,12 @@ def test_unreadable_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: b
     assert verify(folder) == [f"{MANIFEST} is missing"]
 
 
-def test_sizes_alone_are_looked_at_where_nothing_is_to_be_hashed(tmp_path: Path) -> None:
+def test_sizes_alone_are_looked_at_of_files_too_large_to_be_hashed(tmp_path: Path) -> None:
     folder = make(tmp_path, 5)
     (folder / "model.safetensors").write_bytes(FILES["model.safetensors"][::-1])
     (folder / "empty.json").write_bytes(b"1")
     size = "empty.json has 1 bytes instead of 0"
-    assert changes(folder, hashed=False) == [size]
+    assert changes(folder, largest=0) == [size]
     assert changes(folder) == [size, "model.safetensors has changed"]
 
 

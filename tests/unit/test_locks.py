@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from distil.locks import alone, release, remove_free, take
+from distil.locks import alone, in_use_by, release, remove_free, take
 from distil.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,3 +125,17 @@ def test_a_file_system_without_locks_is_said_and_stops_nobody(
     monkeypatch.setattr(fcntl, "flock", broken)
     with pytest.raises(OSError, match="Input/output"), alone(tmp_path / "run", None):
         pass
+
+
+def test_who_is_at_a_folder_is_told_and_nothing_is_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    lock = tmp_path / ".run.lock"
+    assert in_use_by(folder) is None
+    assert not lock.exists()
+    with alone(folder, None):
+        there = lock.stat().st_mtime_ns
+        assert in_use_by(folder) == f"process {os.getpid()} on {socket.gethostname()}"
+        assert lock.stat().st_mtime_ns == there
+    lock.write_text("process 1 on nowhere", encoding="utf-8")  # what a killed process leaves
+    assert in_use_by(folder) is None
+    assert lock.read_text(encoding="utf-8") == "process 1 on nowhere"

@@ -60,8 +60,8 @@ def test_what_ends_a_command_is_text(
     def broken(*_: object) -> int:
         raise ZeroDivisionError(f"{STEERS}{SECRET}")
 
-    monkeypatch.setattr(cli, "report", broken)
-    assert cli.main(["report", "x"]) == 1
+    monkeypatch.setattr(cli, "run", broken)
+    assert cli.main(["run", "x"]) == 1
     said = capsys.readouterr().err
     assert "error: " in said
     assert "Traceback" in said

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from distil.config.trainer import TrainerConfig
-from distil.status import kept_status, known_failure
-from distil.types import InputError, RunFailed, RunInterrupted
+from distil.run_log import log_file
+from distil.status import kept_status, known_failure, told_how_to_go_on
+from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 FULL = Path("/dev/full")
 """A device that is always full (Linux)."""
@@ -88,6 +89,51 @@ def test_status_in_every_ending(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), kept_status(tmp_path, "id", "the command"):
         _ = 1 / 0
     assert "ZeroDivisionError" in status()["reason"]
+
+
+@pytest.mark.parametrize(
+    ("error", "ending"),
+    [
+        (
+            KeyboardInterrupt(),
+            "INFO distil.status: The run ends with exit code 130: Stopped. The same command",
+        ),
+        (RunDiverged("Step 4."), "ERROR distil.status: The run ends with exit code 1: Step 4."),
+        (InputError("Late."), "ERROR distil.status: The run ends with exit code 2: Late."),
+        (MemoryError(), "ERROR distil.status: The run ends with exit code 1: Out of memory"),
+    ],
+)
+def test_how_a_run_ended_is_in_its_log_and_not_twice_on_the_terminal(
+    error: BaseException, ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "before.json").touch()  # it had begun
+    with (
+        pytest.raises(DistilError),
+        log_file(tmp_path / "run.log"),
+        kept_status(tmp_path, "id", "the command"),
+    ):
+        raise error
+    (line,) = (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()
+    assert ending in line
+    assert line.endswith("the command") is isinstance(error, KeyboardInterrupt)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_second_ctrl_c_says_how_to_go_on_too(tmp_path: Path) -> None:
+    """Also one that comes before a run is begun again; of one that never began there is nothing to say."""
+    with pytest.raises(KeyboardInterrupt), told_how_to_go_on(tmp_path, "the command", True):
+        raise KeyboardInterrupt
+
+    def twice() -> None:
+        with told_how_to_go_on(tmp_path, "the command", True):
+            try:
+                with kept_status(tmp_path, "id", "the command"):
+                    raise KeyboardInterrupt
+            finally:
+                raise KeyboardInterrupt  # while the report is written
+
+    with pytest.raises(RunInterrupted, match=r"^Stopped\. The same command[^\n]*\n  the command"):
+        twice()
 
 
 @pytest.mark.parametrize(

@@ -335,5 +335,5 @@ def _notes(groups: Sequence[Group], left_out: Sequence[LeftOut], unranked: bool)
         scored = run.results.after if run.results else {}
         if lacking := [name for name in valued if name in scored and _score(run, name) is None]:
             said.append(f"{run.path.resolve().name}: no finite value of {', '.join(lacking)}.")
-        said += [f"{run.path.resolve().name}: {problem}" for problem in run.problems]
+        said += [f"{run.path.resolve().name}: {problem}" for problem in (*run.problems, *run.damaged)]
     return said

@@ -12,7 +12,7 @@ from distil.files import read_json
 from distil.report.run_directory import RunRecord, mapping, read_run
 from distil.types import InputError
 
-SIGNS = ("status.json", "results.json")
+SIGNS = ("status.json", "results.json", "environment.json")
 """A folder that holds one of these is, or was, a run directory. An exported student holds a config alone."""
 NEEDED = ("status.json", "config.yaml", "results.json")
 """Without one of these a run cannot be compared; a hole in another file costs a picture only."""
@@ -126,6 +126,8 @@ def _flaw(run: RunRecord) -> str:
         or not mapping(run.config.get("method")).get("name")
     ):
         return "config.yaml says no seed or no method."
+    if changed := [line for line in run.damaged if line.startswith(NEEDED)]:
+        return f"{first_line(changed[0])}."
     if run.results is None or not run.results.after:
         return "done, but results.json holds no scores of the distilled student."
     return ""

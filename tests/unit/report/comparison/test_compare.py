@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from distil.checkpoints import seal
 from distil.report.comparison import print_comparison, write_comparison
 from distil.report.comparison.compare import Comparison, compare
 from distil.report.comparison.runs import LeftOut
@@ -367,6 +368,34 @@ def test_runs_are_found_once_wherever_they_lie(tmp_path: Path) -> None:
     comparison = compare([tmp_path, tmp_path / "b", next((tmp_path / "b").iterdir())])
     assert comparison.runs == 6
     assert not comparison.left_out
+
+
+def test_a_run_that_has_lost_status_and_scores_is_named(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT})
+    broken = write_job(tmp_path, "kd", 0, {"nll": 0.2}, name="broken")
+    for name in ("status.json", "results.json"):
+        (broken / name).unlink()
+    (left,) = compare([tmp_path]).left_out
+    assert (left.run, left.why) == ("broken", "status.json and results.json are missing.")
+
+
+def test_scores_that_are_not_as_they_were_are_left_out(tmp_path: Path) -> None:
+    """Another digit in one run, nothing else; a cut student costs a word and no score."""
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+    changed, cut = sorted(tmp_path.glob("kd-*"))[:2]
+    for run in (changed, cut):
+        (run / "student").mkdir(exist_ok=True)
+        (run / "student" / "model.safetensors").write_bytes(bytes(100))
+        seal(run, [run / "results.json", run / "student" / "model.safetensors"])
+    assert not compare([tmp_path]).left_out
+    scores = (changed / "results.json").read_text(encoding="utf-8")
+    (changed / "results.json").write_text(scores.replace("0.", "9.", 1), encoding="utf-8")
+    (cut / "student" / "model.safetensors").write_bytes(bytes(99))
+    comparison = compare([tmp_path])
+    (left,) = comparison.left_out
+    assert (left.run, left.why) == (changed.name, "results.json has changed since the run was done.")
+    problem = "student/model.safetensors has 99 bytes instead of 100 since the run was done"
+    assert f"{cut.name}: {problem}" in comparison.notes
 
 
 def test_an_exported_student_is_no_run(tmp_path: Path) -> None:

@@ -1,0 +1,29 @@
+"""``distil report RUN``: write the report of a run directory again and say where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distil.types import InputError
+from distil.verbs.arguments import Parser, warn
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page and print its path. The page that is there stays where the scores are gone."""
+    parser = Parser("report", "Writes RUN_FOLDER/report.html again, from the other files of the run.")
+    parser.add_argument("run", metavar="RUN_FOLDER", type=Path, help="a run directory")
+    given = parser.read(arguments)
+    if given is None:
+        return 0
+    from distil.report import read_run, write_report
+
+    record = read_run(given.run)
+    if lost := [line for line in record.damaged if line.startswith("results.json")]:
+        raise InputError(
+            f"{given.run}: {lost[0]}: report.html is left as it is. Copy that file again, or run the command "
+            f"again with run.rerun=true: {record.command}"
+        )
+    warn(given.run, record.damaged)
+    print(write_report(given.run))
+    return 0
