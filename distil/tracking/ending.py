@@ -1,10 +1,13 @@
-"""What to type to see what trackers left in run directories. It reads the directories alone."""
+"""What to type to see what trackers left in run directories, by what lies there alone."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
+
+WHY = "offline-why.txt"
+"""Beside the log of a run that is offline though there was a key; W&B leaves it alone."""
 
 
 def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
@@ -22,14 +25,26 @@ def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
         if parent is not None:
             where = f"{_shown(parent)}/*/wandb/offline-run-*"
         # On a line of its own: it is copied.
-        told.append(
-            f"W&B: {count} recorded offline. With WANDB_API_KEY set, this uploads:\n  wandb sync {where}"
-        )
+        told.append(f"W&B: {count} recorded offline{_why(unsynced)} this uploads:\n  wandb sync {where}")
     if shown := [run / "tensorboard" for run in runs if (run / "tensorboard").is_dir()]:
         told.append(
             f"TensorBoard shows what was recorded:\n  tensorboard --logdir {_shown(parent or shown[0])}"
         )
     return told
+
+
+def note_why(folder: Path, why: str) -> None:
+    """Keep in the folder of an offline record why it is one, though there is a key."""
+    (folder / WHY).write_text(why, encoding="utf-8")
+
+
+def _why(logs: Iterable[Path]) -> str:
+    """Why runs were recorded offline, and what it takes to upload them."""
+    files = [log.with_name(WHY) for log in logs]
+    if not all(map(Path.is_file, files)):
+        return ". With WANDB_API_KEY set,"
+    reasons = dict.fromkeys(file.read_text(encoding="utf-8") for file in files)
+    return f": {'; '.join(reasons)}.\nWith a network,"
 
 
 def offline_logs(run: Path) -> list[Path]:

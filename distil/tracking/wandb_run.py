@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from distil.redact import redact
 from distil.tracking.base import UNITS, Tracker, numbers, results_table
+from distil.tracking.ending import note_why
 from distil.tracking.network import NETWORK_SECONDS, reachable
 from distil.types import InputError
 
@@ -36,6 +37,7 @@ ID_LENGTH = 64
 """The longest run id, and tag, that W&B takes."""
 
 
+NO_KEY = "no WANDB_API_KEY and no wandb login"
 _REFUSED = re.compile(r"\b40[0134]\b|AuthenticationError|permission|not found", re.IGNORECASE)
 """What a server says that answers, and wants another key, entity or project."""
 
@@ -77,6 +79,9 @@ class WandbTracker(Tracker):
         self._step = self._first
         if self.mode == "offline":
             logger.info("tracker=wandb records offline (%s): %s", why, self._run.dir)
+            unasked = why != NO_KEY and not why.startswith("WANDB_MODE=")
+            if unasked or os.environ.get("WANDB_API_KEY"):
+                note_why(self.folder, redact(why))
         elif self.mode == "online":
             logger.info("tracker=wandb: %s", self._run.url)
         self._open = True
@@ -201,7 +206,7 @@ def _wandb_mode() -> tuple[_Mode, str]:
         if asked == mode:
             return mode, f"WANDB_MODE={asked}"
     if not os.environ.get("WANDB_API_KEY") and not wandb.login(prompt=False, verify=False):
-        return "offline", "no WANDB_API_KEY and no wandb login"
+        return "offline", NO_KEY
     server = wandb.setup().settings.base_url
     if not reachable(server):
         return "offline", f"no answer from {server} within {NETWORK_SECONDS:g} s"

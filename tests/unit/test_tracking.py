@@ -216,6 +216,14 @@ def test_wandb_without_key_or_network_goes_offline_and_says_so(
     assert "wandb:" not in done.stderr, "W&B's own words, once for every job of a sweep"
     assert time.monotonic() - begin < 30
     assert len(wandb_records(tmp_path, "history")) == 1
+    (told,) = how_to_see([tmp_path])
+    *said, line = told.splitlines()
+    assert "  wandb sync " in line
+    if key:  # it is set already: what lacks is the server
+        assert said[0].startswith("W&B: 1 run recorded offline: no answer from http://127.0.0.1:")
+        assert said[1] == "With a network, this uploads:"
+    else:
+        assert said == ["W&B: 1 run recorded offline. With WANDB_API_KEY set, this uploads:"]
 
 
 def free_port() -> int:
