@@ -104,7 +104,7 @@ def checked_name(name: str) -> Path:
     # Hidden folders are for caches; what no terminal shows is no name.
     good = path.parts and name.isprintable() and not path.is_absolute()
     if not good or any(part.startswith(".") or len(part.encode()) > LONGEST_NAME for part in path.parts):
-        raise InputError(f"name={name}: a folder below output_dir, such as name=first_try.")
+        raise InputError(f"name={name} must be a folder below output_dir, such as name=first_try.")
     return path
 
 

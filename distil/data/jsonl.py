@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.columns import detect
+from distil.data.early import check_rows
 from distil.data.local import check_file, load_file
 from distil.types import InputError
 
@@ -37,6 +38,8 @@ class Jsonl(DataSource[JsonlConfig]):
             columns = check_file(self.where(split), path, skip=self._skip)
             if columns is not None:
                 detect(self.config, columns, self.where(split))
+                missing = {"validation", "test"} - self._files().keys() if split == "train" else ()
+                check_rows(self.config, self.where(split), path, sorted(missing, reverse=True))
 
     def rows(self, allow_network: bool = True) -> RawSplits:
         """The rows of every file that is set."""

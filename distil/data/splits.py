@@ -192,8 +192,10 @@ def set_aside(
         parts["train"] = [number for group in order for number in group]
         if all(parts.values()):
             return {split: sorted(numbers) for split, numbers in parts.items()}
+    many = len(all_numbers)
+    different = f", {len(groups)} of them different" if many > 1 else ""
     raise InputError(
-        f"{where} has {len(all_numbers)} rows, {len(groups)} of them different: too few to set aside rows "
+        f"{where} has {many:,} row{'' if many == 1 else 's'}{different}: too few to set aside rows "
         f"for {' and '.join(missing)}. Give more rows, or files of their own (data=jsonl "
         "data.validation_file=… data.test_file=…)."
     )

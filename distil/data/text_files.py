@@ -6,6 +6,7 @@ import codecs
 import csv
 import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -18,6 +19,8 @@ DEEPEST = 100
 """How many lists and objects a row may hold inside each other."""
 _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON spells either half of a surrogate pair."""
+_DIVIDERS = (";", "\t", "|")
+"""What divides columns in files that are called CSV, besides commas."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -94,7 +97,8 @@ def _of_line(number: int, line: bytes) -> Line:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
-        return Line(number, {}, f"is not UTF-8 text: {error.reason} at its byte {error.start}", len(line))
+        told = f"is not UTF-8 text: {error.reason} at its byte {error.start}{_in_windows_1252(line)}"
+        return Line(number, {}, told, len(line))
     try:
         value = json.loads(text, object_pairs_hook=_Pairs.of)
     except json.JSONDecodeError as error:
@@ -186,7 +190,7 @@ def read_csv(where: str, path: Path) -> Iterator[Line]:
         _check_encoding(where, file)
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
         reader = csv.reader(lines, strict=True)
-        header = _header(where, reader)
+        header = _header(where, reader, path)
         rows = 0
         while True:
             number = reader.line_num + 1
@@ -216,16 +220,16 @@ def _of_cells(number: int, header: list[str], row: list[str]) -> Line:
     size = sum(map(len, row))
     if len(row) != len(header):
         fault = (
-            f"has {len(row)} fields, the header {len(header)} (fields that hold commas or line breaks want "
-            "quotes)"
+            f"has {len(row)} field{'s' * (len(row) != 1)}, the header {len(header)} (fields that hold commas "
+            "or line breaks want quotes)"
         )
         return Line(number, {}, fault, size)
     if not all(map(is_text, row)):
-        return Line(number, {}, "is not UTF-8 text", size)
+        return Line(number, {}, f"is not UTF-8 text{_in_windows_1252(_bytes_of(row))}", size)
     return Line(number, dict(zip(header, row, strict=True)), None, size)
 
 
-def _header(where: str, reader: Iterator[list[str]]) -> list[str]:
+def _header(where: str, reader: Iterator[list[str]], path: Path) -> list[str]:
     try:
         header = next(reader, [])
     except csv.Error as error:
@@ -233,11 +237,38 @@ def _header(where: str, reader: Iterator[list[str]]) -> list[str]:
     if not any(name.strip() for name in header):
         raise InputError(f"{where} has no header. Its first line must name the columns.")
     if not all(map(is_text, header)):
-        raise InputError(f"{where}: its first line is not UTF-8 text. Convert the file.")
+        told = _in_windows_1252(_bytes_of(header)) or ". Convert the file"
+        raise InputError(f"{where}: its first line is not UTF-8 text{told}.")
+    if len(header) == 1 and (other := next((each for each in _DIVIDERS if each in header[0]), None)):
+        raise InputError(
+            f"{where}: its first line is one column, {snippet(header[0])}: are columns divided by {other!r}? "
+            "Commas are read. This converts it: python -c 'import csv, sys; csv.writer(sys.stdout)"
+            f".writerows(csv.reader(sys.stdin, delimiter={json.dumps(other)}))' "
+            f"< {shlex.quote(path.name)} > new.csv"
+        )
     odd = [name or "a column without a name" for name in header if not name or header.count(name) > 1]
     if odd:
         raise InputError(f"{where}: its first line names {odd[0]} (column names must differ, none empty).")
     return header
+
+
+def _bytes_of(cells: Sequence[str]) -> bytes:
+    """What cells were read from, of bytes that are no UTF-8."""
+    odd = [cell for cell in cells if not is_text(cell)]
+    return " ".join(odd).encode("utf-8", "surrogateescape")
+
+
+def _in_windows_1252(raw: bytes) -> str:
+    """How text that is no UTF-8 reads in the encoding that it then mostly has, and how to convert it."""
+    try:
+        text = raw.decode("cp1252")
+    except UnicodeDecodeError:
+        return ""
+    start = max(0, next((i for i, letter in enumerate(text) if not letter.isascii()), 0) - 20)
+    return (
+        f" (as Windows-1252 it reads {snippet(text[start:])}; if that is right, iconv -f WINDOWS-1252 "
+        "-t UTF-8 converts the file)"
+    )
 
 
 def _check_encoding(where: str, file: IO[bytes]) -> None:

@@ -161,7 +161,8 @@ def judged_on(results: Results) -> str:
     parts = []
     if rows is not None:
         scored = f" ({tokens:,.0f} scored tokens)" if tokens is not None else ""
-        parts.append(f"on the same {rows:,.0f} rows of the {e.get('split', 'held-out')} split{scored}")
+        same = "one row" if rows == 1 else f"same {rows:,.0f} rows"
+        parts.append(f"on the {same} of the {e.get('split', 'held-out')} split{scored}")
     if answers:
         how = "greedy"
         if e.get("do_sample"):
@@ -179,7 +180,9 @@ def notes(results: Results) -> list[str]:
     if dropped:
         one = len(dropped) == 1
         reasons = ", ".join(reason if one else f"{n:,} {reason}" for reason, n in dropped.items())
-        said.append(f"{sum(dropped.values()):,} rows of the data were left out: {reasons}.")
+        total = sum(dropped.values())
+        rows = "1 row of the data was" if total == 1 else f"{total:,} rows of the data were"
+        said.append(f"{rows} left out: {reasons}.")
     return said
 
 

@@ -207,7 +207,8 @@ def _print(result: Mapping[str, Any]) -> None:
 
 def _sentence(result: Mapping[str, Any]) -> str:
     e = result["evaluation"]
-    which = "test rows of the run" if result["data"] == "test" else f"rows of {result['data']}"
+    rows = "row" if e["rows"] == 1 else "rows"
+    which = f"test {rows} of the run" if result["data"] == "test" else f"{rows} of {result['data']}"
     how = "greedy"
     if e["do_sample"]:
         how = f"sampled at temperature {e['temperature']}, top_k {e['top_k']}, top_p {e['top_p']}"

@@ -23,7 +23,7 @@ FILES: list[tuple[str, str, list[str], str]] = [
     ("broken.jsonl", GOOD * 2 + '{"prompt": \n', [], "line 3 is not a JSON object"),
     ("array.json", "[1, 2]", [], "row 0 is not a JSON object"),
     ("rows.csv", "prompt,response\n", [], "a header and no rows"),
-    ("fields.csv", "prompt,response\na,b\nc\n", [], "line 3 has 1 fields, the header 2"),
+    ("fields.csv", "prompt,response\na,b\nc\n", [], "line 3 has 1 field, the header 2"),
     ("twice.csv", "prompt,prompt,response\na,b,c\n", [], "its first line names prompt"),
     ("blank.csv", "prompt,response,\na,b,\n", [], "a column without a name"),
     ("deep.jsonl", '{"prompt": ' + "[" * 9999 + "]" * 9999 + "}\n", [], "line 1 is nested too deeply"),

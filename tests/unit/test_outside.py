@@ -63,7 +63,7 @@ def test_the_command_says_so(
     monkeypatch.chdir(tmp_path)
     words = ["-m", "seed=0,1"] if sweep else []
     assert cli.main(["run", f"name='{name}'", *words]) == 2
-    assert f"name={name}: a folder below output_dir" in capsys.readouterr().err
+    assert f"name={name} must be a folder below output_dir" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     assert not (tmp_path.parent / "x").exists()
 

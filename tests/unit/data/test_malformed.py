@@ -48,7 +48,7 @@ BAD_LINES = [
 ]
 BAD_CSV = [
     (b"a,b,c", "has 3 fields, the header 2"),
-    (b"a", "has 1 fields, the header 2"),
+    (b"a", "has 1 field, the header 2"),
     (b'"a" b,c', "is not CSV"),
     (b"gr\xfc\xdfe,c", "is not UTF-8 text"),
 ]
@@ -324,7 +324,7 @@ def test_a_quote_that_is_never_closed(tmp_path: Path) -> None:
     [
         ('"row 9,said', "row 499,said", 1000, "unexpected end of data"),
         ('"row 9,said', '"row 499",said', 500, "',' expected after '\"'"),
-        ('"row 9,said', 'row 499,said"', 500, "has 1 fields, the header 2"),
+        ('"row 9,said', 'row 499,said"', 500, "has 1 field, the header 2"),
     ],
 )
 def test_a_stray_quote_is_no_row_to_leave_out(
@@ -338,7 +338,7 @@ def test_a_stray_quote_is_no_row_to_leave_out(
     for how in ("refuse", "skip"):
         with pytest.raises(InputError) as refused:
             check_data(JsonlConfig(train_file=str(path), on_bad_row=how))
-        assert f"line 10 {'' if 'fields' in fault else 'is not CSV: '}{fault}" in str(refused.value)
+        assert f"line 10 {'' if 'field,' in fault else 'is not CSV: '}{fault}" in str(refused.value)
         assert f"lines 10 to {last} together" in str(refused.value)
         assert "on_bad_row" not in str(refused.value)
 

@@ -141,6 +141,12 @@ BAD_FILES = [
     ("a.csv", "prompt,response\n", "a header and no rows"),
     ("a.csv", "\n", "has no header"),
     ("a.csv", "prompt,response\na,b\na,b,c\n", "line 3 has 3 fields, the header 2"),
+    ("a.csv", "prompt;response\na;b\n", r"divided by ';'\? .* delimiter=\";\"\)\)' < a.csv > new.csv"),
+    ("a.csv", "prompt\tresponse\na\tb\n", r"divided by '\\t'\?"),
+    ("a.jsonl", GOOD, "has 1 row: too few to set aside"),
+    ("a.jsonl", '{"prompt": "a", "response": " "}\n' * 9, r"anything to learn from: empty response \(9\)"),
+    ("a.jsonl", '{"prompt": "", "response": "a"}\n' * 9, r"anything to learn from: empty prompt \(9\)"),
+    ("a.csv", 'text\n" "\n', r"anything to learn from: empty text \(1\)"),
     ("a.parquet", "text", "not a complete Parquet file"),
     ("a.txt", "text", r"unknown kind of file '.txt'. Known: .jsonl"),
     ("a.jsonl", '{"a": "b", "c": "d"}\n', "no columns to learn from. Its columns: a, c"),
@@ -166,8 +172,22 @@ def test_missing_and_unset_files(tmp_path: Path, jsonl: WriteJsonl) -> None:
         check_data(JsonlConfig(train_file=str(tmp_path)))
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes('{"text": "Grüße"}\n'.encode("latin-1"))
-    with pytest.raises(InputError, match=r"is not UTF-8 text"):
+    with pytest.raises(InputError, match=r"is not UTF-8 text.*as Windows-1252 it reads .*Grüße.*iconv"):
         check_data(JsonlConfig(train_file=str(latin)))
+    for text in ("prompt,response\nGrüße,b\n", "prompt,Grüße\na,b\n"):
+        (tmp_path / "latin.csv").write_bytes(text.encode("latin-1"))
+        with pytest.raises(InputError, match=r"is not UTF-8 text.*as Windows-1252 it reads 'Grüße'.*iconv"):
+            check_data(JsonlConfig(train_file=str(tmp_path / "latin.csv")))
+
+
+def test_the_conversion_that_is_named_works(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('prompt;response\n"a;b";c,d\n' * 4, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        check_data(JsonlConfig(train_file=str(tmp_path / "a.csv")))
+    command = str(caught.value).partition("This converts it: ")[2]
+    subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=tmp_path, check=True)
+    rows = load_file("", tmp_path / "new.csv")
+    assert rows[0] == {"prompt": "a;b", "response": "c,d"}
 
 
 def test_a_bad_line_beyond_the_first_look(
@@ -176,6 +196,7 @@ def test_a_bad_line_beyond_the_first_look(
     path = tmp_path / "a.jsonl"
     path.write_text(GOOD * 50 + "{broken\n" + GOOD, encoding="utf-8")
     monkeypatch.setattr("distil.data.local.check_file.__defaults__", (100,))
+    monkeypatch.setattr("distil.data.early.SMALL", 100)
     check_data(JsonlConfig(train_file=str(path)))
     with pytest.raises(InputError, match=r"line 51 is not a JSON object"):
         load_splits(JsonlConfig(train_file=str(path)), gpt2)

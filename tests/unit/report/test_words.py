@@ -88,6 +88,10 @@ def test_dropped_rows_are_a_note(tmp_path: Path) -> None:
     assert full is not None
     assert words.notes(full)[-1] == "12 rows of the data were left out: 3 without a scored token, 9 too long."
     assert words.notes(replace(full, notes=(), data={"dropped": {"too long": 0}})) == []
+    one = words.notes(replace(full, notes=(), data={"dropped": {"too long": 1}}))
+    assert one == ["1 row of the data was left out: too long."]
+    alone = words.judged_on(replace(full, evaluation={"rows": 1, "split": "test"}))
+    assert alone == "Judged on the one row of the test split."
 
 
 def test_how_answers_were_made(tmp_path: Path) -> None:

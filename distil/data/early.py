@@ -1,0 +1,51 @@
+"""What a small text file tells before anything heavy loads: whether each split will have a row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from distil.data.base import ColumnsConfig, MalformedRow, Row
+from distil.data.columns import Kind, Shape, as_text, detect, prompt_of
+from distil.data.encode import EMPTY_PROMPT, EMPTY_RESPONSE, EMPTY_TEXT
+from distil.data.local import load_file
+from distil.data.splits import set_aside
+from distil.data.text_files import TextRows
+from distil.types import InputError
+
+SMALL = 4 * 2**20
+"""Bytes: what is wrong with larger files is found once they are loaded."""
+
+
+def check_rows(config: ColumnsConfig, where: str, path: Path, missing: Sequence[str]) -> None:
+    """Raise InputError where rows of a text file are too few for the ``missing`` splits, or all are empty.
+
+    Knows no tokenizer: rows that turn out too long are found later. So are all where malformed rows are left
+    out, whose columns then count for nothing.
+    """
+    if config.on_bad_row == "skip" or path.stat().st_size > SMALL:
+        return
+    rows = load_file(where, path)
+    if not isinstance(rows, TextRows):
+        return
+    shape = detect(config, rows.column_names, where)
+    reasons = Counter(_empty(row, shape, where) for row in rows)
+    if not reasons[None]:
+        listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+        raise InputError(f"{where}: no row has anything to learn from: {listed}. Look at the columns.")
+    set_aside(rows, shape, missing, config, where)
+
+
+def _empty(row: Row, shape: Shape, where: str) -> str | None:
+    """What of ``row`` is empty; None where nothing is, or where that is not for here to say."""
+    try:
+        if shape.kind is Kind.TEXT:
+            return None if as_text(row.get(shape.text or ""), "", where).strip() else EMPTY_TEXT
+        if shape.kind is not Kind.PAIR:
+            return None
+        if not prompt_of(row, shape, True, where).strip():
+            return EMPTY_PROMPT
+        return None if as_text(row.get(shape.response or ""), "", where).strip() else EMPTY_RESPONSE
+    except MalformedRow:
+        return None
