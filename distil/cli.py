@@ -29,6 +29,7 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
+from distil.limits import out_of_memory
 from distil.printable import printable
 from distil.ranks import is_main, sharded, world_size
 from distil.redact import redact
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DistilError as error:
         if is_main():  # the others have told it
             print(f"error: {_safe(str(error))}", file=sys.stderr)
+        if error.__cause__ is not None and out_of_memory(error.__cause__):
+            sys.unraisablehook = _ignored
         return error.exit_code
     except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
         if is_main():
@@ -81,6 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A mistake of ours or of a library: all of it, but for secrets.
         print(_safe(traceback.format_exc()), end="", file=sys.stderr)
         return 1
+
+
+def _ignored(_: Any) -> None:
+    """What libraries do at the end of the process finds no memory either, and Python would tell of each."""
 
 
 def _safe(text: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from distil.checkpoints import published
 from distil.effect import going_on
 from distil.files import NO_ROOM, read_json, write_json
+from distil.limits import out_of_memory
 from distil.redact import redact
 from distil.stopping import interrupted
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 STATUS = "status.json"
 FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM)
 """What disks and their servers say that are there no more, or are no one's to write to."""
-OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "failed to map segment")
-"""Of what torch, the system and the loader of libraries say where there is no more."""
 OF_TORCH = ("inline_container", "PytorchStreamWriter", "iostream error")
 """Of what torch says where a disk takes no more, without the error of the system."""
 COMPUTED = ("before.json", "metrics.jsonl", "results.json")
@@ -137,7 +136,7 @@ def _computed(folder: Path) -> bool:
 def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
     """The user's word for failures of the machine; None for what is a mistake of ours."""
     text = str(error)
-    if isinstance(error, MemoryError) or any(word in text.lower() for word in OF_MEMORY):
+    if out_of_memory(error):
         told = f"Out of memory ({text.splitlines()[0] if text else 'MemoryError'})."
         further = "Shorter rows (data.max_length) and, in judgement, a smaller eval.batch_size help too."
         return RunFailed(" ".join(filter(None, (told, less_memory, further))))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.config.schema import LoadConfig, ModelConfig
+from distil.limits import out_of_memory
 from distil.models.base_print import base_print
 from distil.models.check import ask_hub, check_layer_range, runs_code
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
@@ -144,14 +145,12 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
 @contextmanager
 def user_error(source: Source) -> Iterator[None]:
     """Turn what transformers raises about a model it cannot load into an InputError that names the key."""
-    import torch
-
     try:
         yield
-    except (DistilError, torch.OutOfMemoryError, MemoryError):
+    except DistilError:
         raise
     except Exception as error:  # of damaged files their readers raise anything, tokenizers a bare Exception
-        if "can't allocate memory" in str(error):  # torch's word on a CPU: the model is not to blame
+        if out_of_memory(error):  # the model is not to blame
             raise
         text = " ".join(str(error).split())
         if not source.trust_remote_code and "trust_remote_code" in text:

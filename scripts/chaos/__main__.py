@@ -4,6 +4,7 @@
     python -m scripts.chaos power                 the same, and what was not synced is lost
     python -m scripts.chaos full                  the disk is full from there on, and gets room again
     python -m scripts.chaos failing               every operation fails from there on, and the disk is mended
+    python -m scripts.chaos memory --count 40     less memory than the embedded run takes, then enough
     python -m scripts.chaos kills --count 200     at random moments, over methods x adapters
     python -m scripts.chaos races --count 50      the same command twice and another run, one teacher cache
     python -m scripts.chaos damages --count 300   files of a checkpoint removed, cut, flipped
@@ -24,12 +25,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.chaos.judge import judge
+from scripts.chaos.memory import memory
 from scripts.chaos.runs import import_everything, make_pair
 from scripts.chaos.scarce import scarce
 from scripts.chaos.soak import soak
 from scripts.chaos.trials import Trial, boundaries, damages, kills, races, save
 
-WHAT = ("boundaries", "power", "full", "failing", "kills", "races", "damages", "judge", "soak")
+WHAT = ("boundaries", "power", "full", "failing", "memory", "kills", "races", "damages", "judge", "soak")
 
 
 def main() -> int:
@@ -40,7 +42,7 @@ def main() -> int:
     )
     parser.add_argument("what", choices=WHAT)
     parser.add_argument(
-        "--count", type=int, help="kills, races or flips; of boundaries a sample (default all)"
+        "--count", type=int, help="kills, races, flips or sizes; of boundaries a sample (default all)"
     )
     parser.add_argument("--minutes", type=float, default=120, help="of a soak")
     parser.add_argument("--seed", type=int, default=0)
@@ -81,6 +83,8 @@ def _tried(asked: argparse.Namespace, root: Path) -> Iterator[Trial]:
         return soak(root, base, minutes=asked.minutes, seed=asked.seed)
     if asked.what in ("full", "failing"):
         return scarce(root, base, asked.what, sample=count, seed=asked.seed)
+    if asked.what == "memory":
+        return memory(root, sample=count, seed=asked.seed)
     if asked.what == "kills":
         return kills(root, base, count=count or 200, seed=asked.seed)
     if asked.what == "races":

@@ -98,6 +98,7 @@ def test_help_names_every_trial() -> None:
             "full", 12, 12, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a disk")
         ),
         ("failing", 12, 12),
+        ("memory", 6, 6),
         ("kills", 12, 12),
         ("races", 3, 3),
         ("damages", 100, 100 + 9 * 4),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from distil.config.schema import TrackerConfig
 from distil.files import unwritable
+from distil.limits import IMPORTS
 from distil.run_log import log_file
 from distil.tracking import start_tracker
 from distil.types import RunFailed
@@ -31,6 +35,20 @@ def test_the_way_out_of_a_folder_that_takes_no_files(number: int) -> None:
     assert "ive another output_dir=." in first
     assert "another output_dir" not in begun
     assert "the same command goes on" in begun
+
+
+def test_a_limit_below_what_imports_take_is_told_before_them() -> None:
+    """Beyond it OpenBLAS would try for ever, and other libraries abort."""
+    size = IMPORTS * 9 // 10
+    ended = subprocess.run(
+        [sys.executable, "-m", "distil", "run"],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.startswith("error: The limit of addresses (ulimit -v) is 2.07 GB here")
 
 
 def test_event_files_that_a_full_disk_does_not_take(

@@ -24,7 +24,8 @@ def test_out_of_memory_is_told_with_the_way_out() -> None:
     with pytest.raises(RuntimeError) as real:
         torch.empty(2**52)
     mapped = ImportError("libtorch.so: failed to map segment from shared object")
-    for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), mapped):
+    thread = RuntimeError("can't start new thread")
+    for error in (real.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), mapped, thread):
         failure = known_failure(error, TrainerConfig().with_less_memory())
         assert failure is not None
         assert "per_device_train_batch_size=4 trainer.gradient_accumulation_steps=2" in str(failure)
