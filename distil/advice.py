@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distil.adapters.base import ADAPTERS, Adapter
@@ -11,6 +11,35 @@ from distil.divergences import forward_kl
 from distil.losses import Term, cross_entropy
 
 USUAL_TEMPERATURES = (1.0, 5.0)
+
+
+LEARNT = ("nll", "kl_to_teacher")
+"""Metrics of which a method makes at least one better, whatever it learns from."""
+
+
+def setbacks(
+    before: Mapping[str, float | None], after: Mapping[str, float | None], learning_rate: float | None
+) -> list[str]:
+    """A line where training made the student worse: by every one of LEARNT that was measured.
+
+    Args:
+        before: scores of the untouched student, by metric; None: could not be computed.
+        after: those of the distilled one, on the same rows.
+        learning_rate: of the training, for the way out.
+    """
+    pairs = {name: (before[name], after.get(name)) for name in LEARNT if before.get(name) is not None}
+    told = [
+        f"{name} {was:.3g} before, {'no number' if now is None else f'{now:.3g}'} after"
+        for name, (was, now) in pairs.items()
+        if was is not None and (now is None or not now <= was)
+    ]
+    if not pairs or len(told) < len(pairs):
+        return []
+    rate = "" if learning_rate is None else f" (it was {learning_rate:g})"
+    return [
+        f"The distilled student is worse than the untouched one on the test rows: {'; '.join(told)}. Look at "
+        f"the curves of its loss; a lower trainer.learning_rate{rate} may help."
+    ]
 
 
 def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:

@@ -326,6 +326,22 @@ def test_a_run_without_a_teacher(
     assert any("teacher" in note for note in results["notes"])
 
 
+def test_a_run_that_made_its_student_worse_says_so(run_command: Command, tmp_path: Path) -> None:
+    """No number is broken, so the run is done; nobody should take that for a success."""
+    short = [
+        "trainer.max_steps=5",
+        "data.max_train_rows=60",
+        "data.max_eval_rows=8",
+        "eval.generation_rows=2",
+    ]
+    rate = ["trainer.learning_rate=50", "trainer.warmup_steps=0"]
+    done = run_command(*short, *rate, f"output_dir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    worse = "The distilled student is worse than the untouched one on the test rows: nll "
+    assert f"WARNING: {worse}" in done.stderr
+    assert [note for note in read(only_run(tmp_path), "results.json")["notes"] if note.startswith(worse)]
+
+
 def test_not_a_number_fails_and_keeps_what_was_written(
     small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:

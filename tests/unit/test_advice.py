@@ -6,7 +6,7 @@ import pytest
 
 from distil.adapters.base import ADAPTERS
 from distil.adapters.none import NoneConfig
-from distil.advice import advice
+from distil.advice import advice, setbacks
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig
 from distil.config.trainer import TrainerConfig
 from tests.training import build_method
@@ -64,3 +64,28 @@ def test_a_rate_that_is_another_adapters(peft: str, rate: float, odd: bool) -> N
     )
     told = " ".join(advice(config, build_method("kd").terms(0), 100, 10))
     assert (f"trainer.learning_rate={rate:g} is unusual with peft={peft}" in told) is odd
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        ({"nll": 1.0}, {"nll": 1.1}, True),
+        ({"nll": 1.0}, {"nll": None}, True),
+        ({"nll": 1.0}, {"nll": 1.0}, False),
+        ({"nll": 1.0, "kl_to_teacher": 0.5}, {"nll": 30.0, "kl_to_teacher": 29.0}, True),
+        ({"nll": 1.0, "kl_to_teacher": 0.5}, {"nll": 1.1, "kl_to_teacher": 0.4}, False),
+        ({"nll": 1.0, "kl_to_teacher": None}, {"nll": 1.1, "kl_to_teacher": None}, True),
+        ({"rougeL": 0.5}, {"rougeL": 0.1}, False),
+        ({"nll": None}, {"nll": None}, False),
+    ],
+)
+def test_a_student_that_got_worse_is_said(
+    before: dict[str, float | None], after: dict[str, float | None], worse: bool
+) -> None:
+    """By all that it can have learnt; a method that only follows its teacher may cost some likelihood."""
+    lines = setbacks(before, after, 50.0)
+    assert bool(lines) is worse
+    for line in lines:
+        assert "(it was 50)" in line
+        for name in ("nll", "kl_to_teacher"):
+            assert (name in line) is (before.get(name) is not None)
