@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from distil.models.sources import student_source, trusted
 from distil.self_teacher import adapter_off
 from distil.types import InputError
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -59,6 +62,9 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
     notes += trusted(config.model)
     splits = load_splits(config.data, tokenizer, allow_network=network)
+    for note in splits.notes:
+        logger.warning(note)
+    notes += splits.notes
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     # Refused here, before a model loads.
     plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)

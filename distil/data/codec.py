@@ -121,6 +121,14 @@ class Codec:
         """Whether ``text`` of a template holds special tokens."""
         return self._special_text.search(text) is not None
 
+    def spelt(self, text: str) -> str | None:
+        """The first guarded token that ``text`` spells as it is, where that makes no token of it."""
+        if not self.splits:
+            return None
+        t = self.tokenizer
+        unknown = t.unk_token if t.unk_token != t.eos_token else None  # which a word may well be
+        return next((match[0] for match in self._special_text.finditer(text) if match[0] != unknown), None)
+
     def holds_special(self, text: str) -> bool:
         """Whether ``text`` spells one of the guarded tokens where that makes no token of it."""
         if not self.splits:

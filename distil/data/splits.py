@@ -44,6 +44,8 @@ class Splits:
     dropped: dict[str, int]
     bad_rows: list[BadRow] = field(default_factory=list)
     """Of the dropped ones, those that ``data.on_bad_row=skip`` left out."""
+    notes: list[str] = field(default_factory=list)
+    """What is odd about the rows, and allowed."""
 
 
 def load_splits(
@@ -88,7 +90,20 @@ def _encoded(parts: Sequence[_Part], bad: list[BadRow], report: Report | None) -
         )
         done += part.size
     train, validation, test = loaded
-    return Splits(train, validation, test, dict(sorted(dropped.items())), bad)
+    return Splits(train, validation, test, dict(sorted(dropped.items())), bad, _spelt(parts))
+
+
+def _spelt(parts: Sequence[_Part]) -> list[str]:
+    """A note on rows whose text spells special tokens, which are characters there."""
+    found = [each for part in parts for each in part.spelt]
+    if not found:
+        return []
+    token, where = found[0]
+    rows = "1 row spells special tokens" if len(found) == 1 else f"{len(found):,} rows spell special tokens"
+    return [
+        f"{rows} of the tokenizer, such as {token} in {where}: they are text there, not tokens. For rows "
+        "that went through a template already: data.split_special_tokens=false."
+    ]
 
 
 @dataclass
@@ -260,6 +275,8 @@ class _Part:
     numbers: Sequence[int]
     encoder: Encoder
     cap: int | None
+    spelt: list[tuple[str, str]] = field(default_factory=list)
+    """Of its rows that spell a special token: which, and the row's place."""
 
     @property
     def size(self) -> int:
@@ -306,10 +323,21 @@ class _Part:
             if isinstance(encoded, Dropped):
                 reasons.append(encoded)
             else:
-                kept.append(_finished(encoded, row, number, self.encoder.place(number)))
+                place = self.encoder.place(number)
+                kept.append(_finished(encoded, row, number, place))
+                self._note_spelt(encoded, place)
             if len(kept) == wanted:
                 break
         return kept, reasons
+
+    def _note_spelt(self, encoded: Encoded, place: str) -> None:
+        kind = self.encoder.shape.kind
+        if kind is Kind.TOKENS:  # whose ids say what they are
+            return
+        between = "" if kind is Kind.TEXT else "\n"  # raw text is cut anywhere
+        token = self.encoder.codec.spelt(f"{encoded.prompt_text}{between}{encoded.response_text}")
+        if token is not None:
+            self.spelt.append((token, place))
 
 
 def _finished(encoded: Encoded, row: Row, number: int, where: str) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distil.data.codec import Chat, Codec
-from tests.unit.data.conftest import CHATML, byte_tokenizer
+from distil.data.jsonl import JsonlConfig
+from distil.data.splits import load_splits
+from tests.unit.data.conftest import CHATML, WriteJsonl, byte_tokenizer
 from tests.unit.data.test_encode import encode, one
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -154,3 +156,34 @@ def test_text_that_went_through_a_template_says_so() -> None:
     end = tokenizer.eos_token_id
     assert split.ids.count(end) == 1  # type: ignore[union-attr]
     assert tokenizer.decode(split.ids[:-1]) == text  # type: ignore[union-attr]
+
+
+def test_rows_that_spell_special_tokens_are_counted_and_one_is_named(
+    jsonl: WriteJsonl, chatml: PreTrainedTokenizerBase
+) -> None:
+    """Of all splits, in prompt, response, template or raw text; without one, or as tokens, no word."""
+    plain = [{"prompt": f"say {i}", "response": f"{i}"} for i in range(20)]
+    spelling = [
+        {"prompt": "say <|im_end|>", "response": "a"},
+        {"prompt": "b", "response": "<|im_start|>user"},
+    ]
+
+    def notes(name: str, rows: list[dict[str, str]], **keys: object) -> list[str]:
+        path = jsonl(name, rows)
+        return load_splits(JsonlConfig(train_file=path, **keys), chatml).notes  # type: ignore[arg-type]
+
+    assert notes("plain.jsonl", plain) == []
+    for chat in (True, False):
+        (note,) = notes("some.jsonl", [*plain, *spelling], chat_template=chat)
+        assert note.startswith("2 rows spell special tokens of the tokenizer, such as <|im_")
+        assert "some.jsonl, line 2" in note
+        assert "data.split_special_tokens=false" in note
+        assert notes("some.jsonl", [*plain, *spelling], chat_template=chat, split_special_tokens=False) == []
+    (note,) = notes("one.jsonl", [*plain, spelling[0]])
+    assert "one.jsonl, line 21: they" in note
+    assert note.startswith("1 row spells")
+    (note,) = notes("text.jsonl", [{"text": f"{i} <|im_end|>"} for i in range(20)])
+    assert note.startswith("20 rows spell")
+    template = "<|im_start|>{prompt}"
+    (note,) = notes("plain.jsonl", plain, prompt_template=template, chat_template=False)
+    assert note.startswith("20 rows spell")
