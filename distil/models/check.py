@@ -88,7 +88,7 @@ def _check_source(source: Source, weights: bool, allow_network: bool) -> None:
         )
     if source.folder is not None:
         _check_folder(source, weights)
-    elif not _is_cached(source, weights):
+    elif not is_cached(source, weights):
         _check_hub(source, allow_network)
     if source.gguf_file is None:
         _check_code(source, _read_config(source))
@@ -144,7 +144,8 @@ def _check_folder(source: Source, weights: bool) -> None:
     raise InputError(f"{source.label}: the folder lacks {' and '.join(missing)}. {hint}")
 
 
-def _is_cached(source: Source, weights: bool) -> bool:
+def is_cached(source: Source, weights: bool) -> bool:
+    """Whether the hub's cache holds what cannot be done without; ``weights``: those too."""
     if source.gguf_file is not None:
         return source.file(source.gguf_file) is not None
     return source.file("config.json") is not None and (
@@ -173,13 +174,15 @@ def ask_hub(source: Source, allow_network: bool) -> int:
         ask.cache_clear()  # a network may come back before this process ends
         raise InputError(
             f"{absent}, and the hub cannot be reached (no answer from {endpoint()} in {patience():g} s; "
-            f"HF_HUB_ETAG_TIMEOUT sets how long to wait, HF_HUB_OFFLINE=1 asks no hub). {get}"
+            f"HF_HUB_ETAG_TIMEOUT sets how long to wait, HF_HUB_OFFLINE=1 asks no hub). "
+            f"Once it answers, the same command goes on. {get}"
         )
     return answer
 
 
 def _absent(source: Source) -> str:
-    return f"{source.label} is no local folder and not in the local cache"
+    whole = "" if source.file(source.gguf_file or "config.json") is None else "wholly "
+    return f"{source.label} is no local folder and not {whole}in the local cache"
 
 
 def _check_hub(source: Source, allow_network: bool) -> None:

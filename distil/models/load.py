@@ -13,6 +13,7 @@ from distil.config.schema import LoadConfig, ModelConfig
 from distil.limits import out_of_memory
 from distil.models.base_print import base_print
 from distil.models.check import ask_hub, check_layer_range, runs_code
+from distil.models.fetch import fetch, lost, told
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
@@ -155,6 +156,8 @@ def user_error(source: Source) -> Iterator[None]:
         text = " ".join(str(error).split())
         if not source.trust_remote_code and "trust_remote_code" in text:
             raise InputError(runs_code(source)) from error
+        if source.folder is None and lost(error):
+            raise InputError(told(source, f"{type(error).__name__}: {text[:300]}")) from error
         raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
 
 
@@ -197,6 +200,8 @@ def _pretrained(
     if quantization is not None:
         options["quantization_config"] = bits_and_bytes(quantization, config.dtype)
     load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained
+    with user_error(source):
+        fetch(source, allow_network, weights=True)
     with quiet():
         model, report = from_source(load, source, allow_network, output_loading_info=True, **options)
     absent = sorted(report["missing_keys"])

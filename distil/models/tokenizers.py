@@ -107,10 +107,13 @@ def _load(source: Source, allow_network: bool) -> PreTrainedTokenizerBase | None
     """The tokenizer of ``source``; None where it has none."""
     from transformers import AutoTokenizer
 
-    from distil.models.load import from_source, quiet
+    from distil.models.fetch import fetch
+    from distil.models.load import from_source, quiet, user_error
 
     if source.folder is not None and source.gguf_file is None and not any(map(source.file, TOKENIZER_FILES)):
         return None
+    with user_error(source):
+        fetch(source, allow_network, weights=False)
     with quiet():
         loaded: PreTrainedTokenizerBase = from_source(AutoTokenizer.from_pretrained, source, allow_network)
     return loaded

@@ -1,8 +1,10 @@
-"""A hub on this machine that takes what ``huggingface_hub`` sends it: accounts, repositories, commits."""
+"""A hub on this machine that takes what ``huggingface_hub`` sends it: accounts, repositories, commits; and
+gives files, until its network is cut."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +15,7 @@ OWNER = "alice"
 
 
 class FakeHub:
-    """Serves until ``close``. Files arrive in ``repositories``, by name and path."""
+    """Serves until ``close``. Files come to ``repositories``, by name and path, and are given from there."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, dict[str, bytes]] = {}
@@ -22,11 +24,16 @@ class FakeHub:
         """Each request's method and path."""
         self.broken = False
         """Whether commits fail."""
+        self.cut_at: tuple[str, float] | None = None
+        """A file, and the share of it after which the network is cut, for good: until ``mend``."""
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
             def log_message(self, format: str, *args: Any) -> None:
                 pass
+
+            def do_HEAD(self) -> None:
+                hub.answer(self)
 
             def do_GET(self) -> None:
                 hub.answer(self)
@@ -34,8 +41,19 @@ class FakeHub:
             def do_POST(self) -> None:
                 hub.answer(self)
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._handler = Handler
+        self._serve(0)
+
+    def _serve(self, port: int) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def mend(self) -> None:
+        """Bring a network back that was cut, at the same address."""
+        port = self._server.server_port
+        self.close()
+        self.cut_at = None
+        self._serve(port)
 
     @property
     def endpoint(self) -> str:
@@ -51,8 +69,11 @@ class FakeHub:
         """One request of the hub's API."""
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         path = request.path.partition("?")[0]
+        if "/resolve/" in path:
+            return self._give(request, path)
         self.asked.append(f"{request.command} {path}")
-        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        public = request.command == "GET" and self.private.get("/".join(path.split("/")[3:5])) is False
+        if not public and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._say(request, 401, {"error": "Invalid username or password."})
         if path == "/api/whoami-v2":
             return self._say(request, 200, {"type": "user", "name": OWNER, "orgs": []})
@@ -77,7 +98,10 @@ class FakeHub:
         if rest[:1] == ["commit"]:
             return self._commit(request, name, body)
         if rest[:1] == ["tree"]:
-            tree = [{"type": "file", "oid": "0", "size": 0, "path": file} for file in self.repositories[name]]
+            tree = [
+                {"type": "file", "oid": _etag(content), "size": len(content), "path": file}
+                for file, content in self.repositories[name].items()
+            ]
             return self._say(request, 200, tree)
         told = {"id": name, "private": self.private[name], "sha": "0" * 40, "siblings": []}
         return self._say(request, 200, told)
@@ -99,6 +123,31 @@ class FakeHub:
         }
         return self._say(request, 200, told)
 
+    def _give(self, request: BaseHTTPRequestHandler, path: str) -> None:
+        """One file of a repository."""
+        name, _, rest = path.strip("/").partition("/resolve/")
+        file = rest.partition("/")[2]
+        content = self.repositories.get(name, {}).get(file)
+        if content is None:
+            return self._say(request, 404, {"error": "not found"}, {"X-Error-Code": "EntryNotFound"})
+        first = int((request.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
+        request.send_response(206 if first else 200)
+        request.send_header("ETag", f'"{_etag(content)}"')
+        request.send_header("X-Repo-Commit", "0" * 40)
+        request.send_header("Content-Length", str(len(content) - first))
+        if first:
+            request.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+        request.end_headers()
+        if request.command == "HEAD":
+            return None
+        self.asked.append(f"GET {path}")
+        end = len(content)
+        if self.cut_at is not None and self.cut_at[0] == file:
+            end = int(self.cut_at[1] * end)
+            self.close()
+        request.wfile.write(content[first:end])
+        return None
+
     @staticmethod
     def _say(
         request: BaseHTTPRequestHandler, status: int, value: Any, headers: dict[str, str] | None = None
@@ -110,3 +159,7 @@ class FakeHub:
         request.send_header("Content-Length", str(len(body)))
         request.end_headers()
         request.wfile.write(body)
+
+
+def _etag(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
