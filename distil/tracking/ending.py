@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 WHY = "offline-why.txt"
-"""Beside the log of a run that is offline though there was a key; W&B leaves it alone."""
+"""Beside the log of a run that is offline though there was a key, and nobody asked; W&B leaves it alone."""
 
 
 def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
@@ -34,7 +34,7 @@ def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
 
 
 def note_why(folder: Path, why: str) -> None:
-    """Keep in the folder of an offline record why it is one, though there is a key."""
+    """Keep in the folder of an offline record why it is one, though there was a key."""
     (folder / WHY).write_text(why, encoding="utf-8")
 
 

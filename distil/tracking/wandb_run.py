@@ -79,8 +79,7 @@ class WandbTracker(Tracker):
         self._step = self._first
         if self.mode == "offline":
             logger.info("tracker=wandb records offline (%s): %s", why, self._run.dir)
-            unasked = why != NO_KEY and not why.startswith("WANDB_MODE=")
-            if unasked or os.environ.get("WANDB_API_KEY"):
+            if why != NO_KEY and not why.startswith("WANDB_MODE="):
                 note_why(self.folder, redact(why))
         elif self.mode == "online":
             logger.info("tracker=wandb: %s", self._run.url)
