@@ -92,9 +92,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "models").mkdir()
     for name, real in {"teacher": "gpt2-medium", "student": "gpt2"}.items():
         (folder / "models" / name).symlink_to(folder / real)
-    row = '{"prompt": "Name a colour.", "ask": "Name a colour.", "reply": "Blue.", "response": "Blue."}\n'
+    questions = [f"Name colour {i}." for i in range(40)]
+    rows = [{"prompt": q, "ask": q, "reply": "Blue.", "response": "Blue."} for q in questions]
     for name in ("rows", "train", "validation", "test", "new"):
-        (folder / f"{name}.jsonl").write_text(row * 40, encoding="utf-8")
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
     for block in FILES:
         path = folder / block.mark.removeprefix("file: ")
         path.parent.mkdir(parents=True, exist_ok=True)
