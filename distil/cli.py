@@ -6,6 +6,7 @@ input ends in one message, before anything heavy is imported.
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import shlex
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_main():  # the others have told it
             print(f"error: {_safe(str(error))}", file=sys.stderr)
         if error.__cause__ is not None and out_of_memory(error.__cause__):
-            sys.unraisablehook = _ignored
+            atexit.register(setattr, sys, "unraisablehook", _ignored)
         return error.exit_code
     except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
         if is_main():

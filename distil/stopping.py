@@ -82,24 +82,21 @@ def heard() -> Iterator[None]:
     global _asked, _interrupted, _ending
     _asked, _interrupted, _ending = None, False, False
     _terminal[:] = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+    mine = {signal.SIGINT: (signal.default_int_handler, _hear_interrupt)}
+    mine |= dict.fromkeys(SIGNALS, (signal.SIG_DFL, _hear))
     taken = []
-    if world_size() == 1:
-        for one in SIGNALS:
-            with suppress(ValueError):  # not the main thread
-                if signal.getsignal(one) is signal.SIG_DFL:
-                    signal.signal(one, _hear)
-                    taken.append(one)
-        with suppress(ValueError):
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                signal.signal(signal.SIGINT, _hear_interrupt)
+    for one, (default, handler) in mine.items() if world_size() == 1 else ():
+        with suppress(ValueError):  # not the main thread
+            if signal.getsignal(one) is default:
+                signal.signal(one, handler)
+                taken.append(one)
     try:
         yield
     finally:
-        _ending = True
-        if signal.getsignal(signal.SIGINT) is _hear_interrupt:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        for one in taken if _asked is None else ():  # else it may come again while the process ends
-            signal.signal(one, signal.SIG_DFL)
+        _ending, _interrupted = True, False
+        for one in taken:
+            if one is signal.SIGINT or _asked is None:  # others may come again while the process ends
+                signal.signal(one, mine[one][0])
 
 
 def hear_first() -> None:

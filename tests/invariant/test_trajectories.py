@@ -112,8 +112,14 @@ def _textbook(term: Any, p: torch.Tensor, q: torch.Tensor, target: torch.Tensor)
     name = term.name.removeprefix("rollout_")
     if name in kl:
         return kl[name]()
-    if name != "jsd":  # a method's own: its formula in float64
-        value: torch.Tensor = term.score(p[None], q[None])[0]
+    if name == "skew_reverse_kl":
+        m = (0.9 * p.exp() + 0.1 * q.exp()).log()
+        return F.kl_div(m, q, log_target=True, reduction="sum")
+    if name != "jsd":
+        assert not term.score.__module__.startswith("distil."), (
+            f"{name}: no formula of it is written down here"
+        )
+        value: torch.Tensor = term.score(p[None], q[None])[0]  # of a plugin: its own, in float64
         return value
     m = ((p.exp() + q.exp()) / 2).log()
     return 0.5 * F.kl_div(m, p, log_target=True, reduction="sum") + 0.5 * F.kl_div(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
@@ -70,8 +71,29 @@ def test_a_swallowed_wish_is_seen_by_the_next_step_and_the_next_job(
         with pytest.raises(error):
             stopping.check()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if one is signal.SIGINT:
+        assert not InterruptGuard().asked, "who ran a command in a notebook may train thereafter"
     with stopping.heard():
         stopping.check()
+
+
+def test_only_who_took_a_signal_gives_it_back() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    told = []
+
+    def elsewhere() -> None:
+        with stopping.heard():
+            told.append("inside")
+
+    with stopping.heard():
+        ours = signal.getsignal(signal.SIGINT)
+        with stopping.heard():
+            pass
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert signal.getsignal(signal.SIGINT) is ours is not signal.default_int_handler
+    assert told == ["inside"]
 
 
 def test_a_wish_that_comes_twice_at_once_is_one() -> None:
