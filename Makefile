@@ -43,6 +43,8 @@ lint: $(INSTALLED) ## Style, types, and the floors that imports must keep to
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/vulture
+	$(BIN)/deptry .
 
 .PHONY: format
 format: $(INSTALLED) ## Format, and fix what can be fixed
