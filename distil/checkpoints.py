@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -64,40 +65,44 @@ def verify(folder: Path) -> list[str]:
 def changes(folder: Path, *, others: bool = True, largest: int | None = None) -> list[str]:
     """What has become of the files that the manifest of ``folder`` lists, one line each where anything has.
 
-    ``others``: whether there may be files that it does not list. ``largest``: bytes up to which files are
-    hashed (None: all of them); of larger ones the size alone is looked at.
+    ``others``: whether there may be files that it does not list, and links in the place of those that it does
+    (of a product that lies elsewhere by now). ``largest``: bytes up to which files are hashed (None: all of
+    them); of larger ones the size alone is looked at.
     """
     try:
         listed = read_json(folder / MANIFEST)["files"]
-        expected = {entry["name"]: (entry["size"], entry["sha256"]) for entry in listed}
+        expected = {str(entry["name"]): (entry["size"], entry["sha256"]) for entry in listed}
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return [f"{MANIFEST} cannot be read ({type(error).__name__})"]
-    try:
-        files = _files(folder)
-    except OSError as error:  # a folder that the disk does not give, or that is removed meanwhile
-        return [f"its files cannot be read ({_said(error)})"]
-    found = {file.relative_to(folder).as_posix(): file for file in files if file != folder / MANIFEST}
-    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems = []
     if not others:
-        problems += [f"{name} is not in the manifest" for name in found if name not in expected]
-    for name, file in found.items():
-        if name in expected and (problem := _problem(file, *expected[name], largest)):
-            problems.append(f"{name} {problem}")
+        try:
+            found = [file.relative_to(folder).as_posix() for file in _files(folder)]
+        except OSError as error:  # a folder that the disk does not give, or that is removed meanwhile
+            return [f"its files cannot be read ({_said(error)})"]
+        extra = (name for name in found if name not in expected and name != MANIFEST)
+        problems = [f"{name} is not in the manifest" for name in extra]
+    for name, (size, digest) in expected.items():
+        outside = name.startswith("/") or ".." in name.split("/")
+        problem = "is missing" if outside else _problem(folder / name, size, digest, largest, linked=others)
+        problems += [] if problem is None else [f"{name} {problem}"]
     return problems
 
 
-def _problem(file: Path, size: int, digest: str, largest: int | None) -> str | None:
-    """What has become of one file of these bytes and this hash."""
+def _problem(file: Path, size: int, digest: str, largest: int | None, *, linked: bool) -> str | None:
+    """What has become of one file of these bytes and this hash; ``linked``: whether it may be a link."""
     try:
-        if file.is_symlink() or not file.is_file():  # what a link or a pipe gives is not of this folder
+        there = file.stat(follow_symlinks=linked)
+        if not stat.S_ISREG(there.st_mode):
             return "is no file"
-        there = file.stat().st_size
-        if there != size:
-            return f"has {there} bytes instead of {size}"
-        hashed = largest is None or there <= largest
+        if there.st_size != size:
+            return f"has {there.st_size} bytes instead of {size}"
+        hashed = largest is None or size <= largest
         return "has changed" if hashed and _digest(file) != digest else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # of the last: a name that no disk can hold
+        return "is missing"
     except OSError as error:
         return f"cannot be read ({_said(error)})"
 

@@ -19,7 +19,7 @@ from distil.config.validate import check_packages
 from distil.files import read_json
 from distil.models import check_models
 from distil.models.sources import Source, teacher_source
-from distil.report.run_directory import RunRecord, read_run
+from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.report.seal import USED, since_done
 from distil.types import InputError
 
@@ -114,7 +114,7 @@ def open_run(folder: Path) -> FinishedRun:
         reason = f" ({record.reason})" if record.reason else ""
         way = f"This command goes on with it:\n  {record.way_on or 'see its config.yaml'}"
         if record.diverged:
-            way = "Another trainer.learning_rate, or what its reason names, makes a run of its own."
+            way = f"{DIVERGED[0].upper()}{DIVERGED[1:]}."
         raise InputError(
             f"{folder}: this run is {record.status}{reason}, so its student is not there yet. {way}"
         )
@@ -130,10 +130,19 @@ def open_run(folder: Path) -> FinishedRun:
         raise InputError(
             f"{run.student} lacks {' and '.join(absent)}, so there is no student to load. {run.way_out}"
         )
-    if changed := [line for line in since_done(folder, USED) if line.startswith("student/")]:
+    if changed := [line for line in since_done(folder, USED) if _makes_results(line)]:
         raise InputError(f"{folder}: {'; '.join(changed[:3])}: its student is damaged. {run.way_out}")
     check_packages(run.config)
     return run
+
+
+def _makes_results(line: str) -> bool:
+    """Whether ``line`` of ``since_done`` is about what the student computes with; the rest may be edited."""
+    name = line.split()[0]
+    computes = name.endswith((".safetensors", ".safetensors.index.json", ".py"))
+    return name.startswith("student/") and (
+        computes or name.removeprefix("student/") in ("config.json", ADAPTER_CONFIG, SIDECAR)
+    )
 
 
 def load_tokenizer(run: FinishedRun) -> PreTrainedTokenizerBase:

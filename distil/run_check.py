@@ -11,7 +11,7 @@ from typing import Any
 from distil import checkpoints, identity, locks
 from distil.files import read_json
 from distil.redact import HIDDEN
-from distil.report.run_directory import RunRecord, read_run
+from distil.report.run_directory import DIVERGED, RunRecord, read_run
 
 OF_EVERY_RUN = ("config.yaml", "environment.json", "status.json")
 OF_A_DONE_RUN = ("metrics.jsonl", "results.json", "student")
@@ -72,7 +72,7 @@ def outlook(found: Findings) -> list[str]:
             return [f"at work: {who} has it"]
         said.append("not at work: its process is gone (killed, or its machine went down)")
     if record.diverged:
-        said.append("the same command would meet that step again: change what the reason names")
+        said.append(DIVERGED)
     elif record.way_on:
         start = f"from {found.newest}" if found.newest else "with training from its start"
         said.append(f"goes on {start}: {record.way_on}")

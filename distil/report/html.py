@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from distil.files import write_text
 from distil.report import chart, palette, words
 from distil.report.run_directory import RunRecord, mapping, number, printable, read_run
+from distil.report.seal import in_few_lines
 
 if TYPE_CHECKING:
     import jinja2
@@ -54,7 +55,7 @@ def render(run: RunRecord) -> str:
             words=words,
             change=partial(words.change, results) if results else None,
             strip=lambda metric: Markup(chart.strip_chart(results, metric)) if results else "",
-            notes=[*(words.notes(results) if results else ()), *run.problems, *run.damaged],
+            notes=[*(words.notes(results) if results else ()), *run.problems, *in_few_lines(run.damaged)],
             cost=words.cost_facts(run.cost) if run.cost else [],
             curves=[(name, Markup(chart.curve_chart(name, curve))) for name, curve in ordered],
             samples=[(sample.prompt, list(words.texts(sample))) for sample in run.samples],

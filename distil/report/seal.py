@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from distil.checkpoints import MANIFEST, changes
@@ -11,6 +12,8 @@ SMALL = 4 * 2**20
 USED = 2**30
 """Bytes, likewise where a student is about to be loaded. ``distil doctor`` hashes all."""
 
+SINCE = " since the run was done"
+
 
 def since_done(folder: Path, largest: int = SMALL) -> tuple[str, ...]:
     """A line for each file of the run in ``folder`` that is missing, cut or changed since the run was done.
@@ -19,4 +22,16 @@ def since_done(folder: Path, largest: int = SMALL) -> tuple[str, ...]:
     """
     if not (folder / MANIFEST).exists():
         return ()
-    return tuple(f"{problem} since the run was done" for problem in changes(folder, largest=largest))
+    return tuple(f"{problem}{SINCE}" for problem in changes(folder, largest=largest))
+
+
+def in_few_lines(damaged: Sequence[str]) -> list[str]:
+    """``damaged`` with one line for all files of a student that was removed: disk is often saved that way."""
+    ending = f" is missing{SINCE}"
+    gone = [line for line in damaged if line.startswith("student/") and line.endswith(ending)]
+    if len(gone) < 2:
+        return list(damaged)
+    return [
+        *(line for line in damaged if line not in gone),
+        f"student/: {len(gone)} files are missing{SINCE}",
+    ]

@@ -44,12 +44,8 @@ class Parser(argparse.ArgumentParser):
         return self.parse_args(arguments)
 
 
-def begin(doing: str, folder: Path, damaged: Sequence[str]) -> None:
-    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds.
-
-    And what else of the run in ``folder`` is not as that left it.
-    """
-    warn(folder, damaged)
+def begin(doing: str, folder: Path) -> None:
+    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds."""
     print(f"{doing} {folder}: libraries and models load first.", file=sys.stderr, flush=True)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.offline import network
 from distil.types import InputError
-from distil.verbs.arguments import Parser, begin, whole
+from distil.verbs.arguments import Parser, begin, warn, whole
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         check_file(f"--data {given.data}", given.data.expanduser(), skip=skip)
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
-    begin("Judging", run.folder, run.record.damaged)
+    warn(run.folder, run.record.damaged)
+    begin("Judging", run.folder)
     with network(run.config.run.allow_network):
         result = _judged(run, given, named)
     _print(result)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.offline import network
 from distil.types import InputError
-from distil.verbs.arguments import Parser, begin, whole
+from distil.verbs.arguments import Parser, begin, warn, whole
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--teacher: {run.folder} has none ({why}).")
     config = _settings(run.config.eval, given)
     seed = run.config.seed if given.seed is None else given.seed
-    begin("Answering with", run.folder, run.record.damaged)
+    warn(run.folder, run.record.damaged)
+    begin("Answering with", run.folder)
     with network(run.config.run.allow_network):
         answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
     if len(given.prompt) == 1 and not given.teacher:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.offline import network
 from distil.types import InputError
-from distil.verbs.arguments import Parser, begin
+from distil.verbs.arguments import Parser, begin, warn
 
 if TYPE_CHECKING:
     from distil.merging import Written
@@ -43,7 +43,8 @@ def main(arguments: Sequence[str]) -> int:
 
     run = open_product(given.run, trust=given.trust_remote_code)
     _check(run, given.base_only)
-    begin("Merging", run.folder, run.record.damaged)
+    warn(run.folder, run.record.damaged)
+    begin("Merging", run.folder)
     from distil.merging import merge
 
     command = f"distil merge {shlex.join(arguments)}"

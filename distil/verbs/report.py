@@ -17,6 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     if given is None:
         return 0
     from distil.report import read_run, write_report
+    from distil.report.seal import in_few_lines
 
     record = read_run(given.run)
     if lost := [line for line in record.damaged if line.startswith("results.json")]:
@@ -24,6 +25,6 @@ def main(arguments: Sequence[str]) -> int:
             f"{given.run}: {lost[0]}: report.html is left as it is. Copy that file again, or run the command "
             f"again with run.rerun=true: {record.command}"
         )
-    warn(given.run, record.damaged)
+    warn(given.run, in_few_lines(record.damaged))
     print(write_report(given.run))
     return 0

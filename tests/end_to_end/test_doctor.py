@@ -157,7 +157,9 @@ def test_no_command_is_offered_for_a_run_that_diverged(
     assert "the same command would meet that step again" in said
     assert "goes on from" not in said
     assert cli.main(["generate", str(folder), "--prompt", "cat"]) == 2
-    assert "goes on with it" not in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "The same command would meet that step again: change what the reason names." in refused
+    assert "goes on with it" not in refused
     assert "goes on from its last checkpoint" not in (folder / "report.html").read_text(encoding="utf-8")
 
 

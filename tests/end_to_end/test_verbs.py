@@ -546,6 +546,30 @@ def test_no_verb_takes_a_student_that_is_not_as_the_run_left_it(
     assert f"{run.name}: {problem}" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_student_may_lie_elsewhere_and_be_edited(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Links in its place give what the run left; another setting for answers is somebody's wish."""
+    run = runs.copy("none", tmp_path)
+    (run / "student").rename(tmp_path / "scratch")
+    (run / "student").symlink_to(tmp_path / "scratch", target_is_directory=True)
+    blob = (tmp_path / "scratch" / "model.safetensors").rename(tmp_path / "blob")
+    (tmp_path / "scratch" / "model.safetensors").symlink_to(blob)
+    capsys.readouterr()
+    assert main(["generate", str(run), "--prompt", "w3"]) == 0
+    assert main(["doctor", str(run)]) == 0
+    assert "warning" not in capsys.readouterr().err
+    with open(run / "student" / "generation_config.json", "a", encoding="utf-8") as settings:
+        settings.write("\n")
+    warning = rf"warning: {run}: student/generation_config.json has \d+ bytes instead of \d+ since the run"
+    for words in (["generate", "--prompt", "w3"], ["export", "--output", str(tmp_path / "out")]):
+        assert main([words[0], str(run), *words[1:]]) == 0
+        assert re.search(warning, capsys.readouterr().err)
+    _flip(blob)
+    assert main(["generate", str(run), "--prompt", "w3"]) == 2
+    assert "student/model.safetensors has changed since the run was done" in error_of(capsys)
+
+
 @pytest.mark.parametrize("how", ["gone", "other scores"])
 def test_no_verb_tells_scores_that_are_not_the_runs_own(
     how: str, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -122,6 +122,22 @@ def test_sizes_alone_are_looked_at_of_files_too_large_to_be_hashed(tmp_path: Pat
     assert changes(folder) == [size, "model.safetensors has changed"]
 
 
+def test_what_a_product_lists_may_be_behind_links_inside_it(tmp_path: Path) -> None:
+    """A checkpoint's files may not; a link to nowhere is no file; what lies outside is not looked at."""
+    folder = make(tmp_path, 5)
+    (folder / "model.safetensors").rename(tmp_path / "blob")
+    (folder / "model.safetensors").symlink_to(tmp_path / "blob")
+    assert changes(folder) == []
+    assert verify(folder) == ["model.safetensors is no file"]
+    (tmp_path / "blob").unlink()
+    assert changes(folder) == ["model.safetensors is missing"]
+    (tmp_path / "secret").write_bytes(b"x")
+    for name in ("../secret", str(tmp_path / "secret"), "a\0b", "\ud800"):
+        entry = {"name": name, "size": 5, "sha256": ""}
+        (folder / MANIFEST).write_text(json.dumps({"files": [entry]}), encoding="utf-8")
+        assert changes(folder) == [f"{name} is missing"]
+
+
 def test_a_file_that_cannot_be_read_is_a_problem_not_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

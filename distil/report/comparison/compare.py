@@ -19,6 +19,7 @@ from distil.report.comparison.runs import LeftOut, asked_order, read_runs, seed_
 from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
 from distil.report.run_directory import Metric, RunRecord, Scores
+from distil.report.seal import in_few_lines
 from distil.types import InputError
 
 DEFAULTS = {"method.name": "sft", "peft.name": "none"}
@@ -335,5 +336,7 @@ def _notes(groups: Sequence[Group], left_out: Sequence[LeftOut], unranked: bool)
         scored = run.results.after if run.results else {}
         if lacking := [name for name in valued if name in scored and _score(run, name) is None]:
             said.append(f"{run.path.resolve().name}: no finite value of {', '.join(lacking)}.")
-        said += [f"{run.path.resolve().name}: {problem}" for problem in (*run.problems, *run.damaged)]
+        said += [
+            f"{run.path.resolve().name}: {problem}" for problem in (*run.problems, *in_few_lines(run.damaged))
+        ]
     return said

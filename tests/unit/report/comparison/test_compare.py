@@ -19,7 +19,8 @@ from distil.report.comparison.compare import Comparison, compare
 from distil.report.comparison.runs import LeftOut
 from distil.report.comparison.table import Cell
 from distil.report.comparison.words import best_line
-from distil.report.run_directory import Metric
+from distil.report.html import render
+from distil.report.run_directory import Metric, read_run
 from distil.types import InputError
 from tests.unit.report.made_up_sweep import write_job, write_sweep
 
@@ -396,6 +397,21 @@ def test_scores_that_are_not_as_they_were_are_left_out(tmp_path: Path) -> None:
     assert (left.run, left.why) == (changed.name, "results.json has changed since the run was done.")
     problem = "student/model.safetensors has 99 bytes instead of 100 since the run was done"
     assert f"{cut.name}: {problem}" in comparison.notes
+
+
+def test_a_student_that_was_removed_is_one_note(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+    run = min(tmp_path.glob("kd-*"))
+    names = ("config.json", "model.safetensors", "tokenizer.json")
+    (run / "student").mkdir(exist_ok=True)
+    files = [run / "student" / name for name in names]
+    for file in files:
+        file.write_bytes(b"1")
+    seal(run, [run / "results.json", *files])
+    shutil.rmtree(run / "student")
+    told = f"{run.name}: student/: 3 files are missing since the run was done"
+    assert [note for note in compare([tmp_path]).notes if "student/" in note] == [told]
+    assert "student/: 3 files are missing" in render(read_run(run))
 
 
 def test_an_exported_student_is_no_run(tmp_path: Path) -> None:
