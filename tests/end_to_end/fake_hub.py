@@ -26,6 +26,8 @@ class FakeHub:
         """Whether commits fail."""
         self.cut_at: tuple[str, float] | None = None
         """A file, and the share of it after which the network is cut, for good: until ``mend``."""
+        self.gives_files_alone: int | None = None
+        """What every question but one for a file is answered, as a mirror does or a limit of rates."""
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -72,6 +74,8 @@ class FakeHub:
         if "/resolve/" in path:
             return self._give(request, path)
         self.asked.append(f"{request.command} {path}")
+        if self.gives_files_alone is not None:
+            return self._say(request, self.gives_files_alone, {"error": "no"})
         public = request.command == "GET" and self.private.get("/".join(path.split("/")[3:5])) is False
         if not public and request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self._say(request, 401, {"error": "Invalid username or password."})
