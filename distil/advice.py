@@ -11,35 +11,41 @@ from distil.divergences import forward_kl
 from distil.losses import Term, cross_entropy
 
 USUAL_TEMPERATURES = (1.0, 5.0)
-
-
+WORSE = 1e-3
+"""What a score must have got worse by, as a share of it: less is chance, and is not seen in what is shown."""
 LEARNT = ("nll", "kl_to_teacher")
 """Metrics of which a method makes at least one better, whatever it learns from."""
 
 
-def setbacks(
-    before: Mapping[str, float | None], after: Mapping[str, float | None], learning_rate: float | None
-) -> list[str]:
-    """A line where training made the student worse: by every one of LEARNT that was measured.
+def setback(
+    before: Mapping[str, float | None],
+    after: Mapping[str, float | None],
+    terms: Sequence[Term],
+    learning_rate: float | None,
+) -> str | None:
+    """A line where training made the student worse: by every one of LEARNT that was measured; else None.
 
     Args:
         before: scores of the untouched student, by metric; None: could not be computed.
         after: those of the distilled one, on the same rows.
+        terms: of the method. Of one that follows its teacher alone, likelihood alone says nothing.
         learning_rate: of the training, for the way out.
     """
     pairs = {name: (before[name], after.get(name)) for name in LEARNT if before.get(name) is not None}
     told = [
-        f"{name} {was:.3g} before, {'no number' if now is None else f'{now:.3g}'} after"
+        f"{name} {was:.4g} before, {'no number' if now is None else f'{now:.4g}'} after"
         for name, (was, now) in pairs.items()
-        if was is not None and (now is None or not now <= was)
+        if was is not None and (now is None or not now <= was + WORSE * abs(was))
     ]
-    if not pairs or len(told) < len(pairs):
-        return []
+    follows = not any(term.weight and term.score is cross_entropy for term in terms)
+    broken = any(now is None for _, now in pairs.values())
+    if not pairs or len(told) < len(pairs) or (follows and not broken and [*pairs] == ["nll"]):
+        return None
     rate = "" if learning_rate is None else f" (it was {learning_rate:g})"
-    return [
+    return (
         f"The distilled student is worse than the untouched one on the test rows: {'; '.join(told)}. Look at "
         f"the curves of its loss; a lower trainer.learning_rate{rate} may help."
-    ]
+    )
 
 
 def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:

@@ -124,21 +124,21 @@ def _run_first(
         begins = "begins" if status_of(folder) is None else again
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
     with told_how_to_go_on(folder, command, config.run.resume):
-        _attempt(config, command, name, folder, console, tuned)
+        _attempt(config, command, name, folder, summary, tuned)
     print_summary(read_run(folder), console)
     for line in how_to_see([folder]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _attempt(
-    config: ExperimentConfig, command: str, name: str, folder: Path, console: Console, tuned: Sequence[Tuned]
+    config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool, tuned: Sequence[Tuned]
 ) -> None:
     """The stages of a run that is not done, with its status, its log and its report kept."""
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     fresh = status_of(folder) is None
     made_by = _open_folder(folder, config, command, tuned)
-    if not console.quiet and fresh and (line := unfinished_beside(folder)):
+    if summary and fresh and (line := unfinished_beside(folder)):
         tell(line)
     with _reported(folder), log_file(folder / "run.log"):
         logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds between two looks at whether a folder is free."""
+MOMENT = 0.02
+"""Seconds: more than ``in_use_by`` takes for its look, which must not keep anybody out."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems say that have none: Lustre without ``-o flock``, some NFS."""
 
@@ -47,7 +49,10 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
     """
     path = _lock_of(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    while (descriptor := _taken(path)) is None:
+    descriptor = _taken(path)
+    if descriptor is None:
+        time.sleep(MOMENT)
+    while descriptor is None and (descriptor := _taken(path)) is None:
         who = f"{folder} is in use by {_holder(path)}"
         if say is None:
             raise InputError(f"{who}. Wait for it to end, or give another name=.")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, set_seed
 from transformers.utils import logging as transformers_logging
 
 from distil import environment, ranks, results
-from distil.advice import setbacks
+from distil.advice import setback
 from distil.anatomy import virtual_tokens
 from distil.borrowed import borrowed
 from distil.callbacks import AtCheckpoint
@@ -95,7 +95,7 @@ def run_stages(
     with clock("evaluate"):
         after = _judge(config, student, heard, parts, progress, "the distilled student")
     teacher, before = _judged_before(folder)
-    for line in setbacks(before.scores, after.scores, config.trainer.learning_rate):
+    if line := setback(before.scores, after.scores, trainer.terms(), config.trainer.learning_rate):
         logger.warning(line)
         notes.append(line)
     judgements = {"teacher": teacher, "student_before": before, "student_after": after}

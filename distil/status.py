@@ -80,12 +80,8 @@ def kept_status(
             write("failed", str(error))
             _log_end(error)
         raise
-    except RunDiverged as error:
-        write("failed", str(error), diverged=True)
-        _log_end(error)
-        raise
     except DistilError as error:
-        write("failed", str(error))
+        write("failed", str(error), diverged=isinstance(error, RunDiverged))
         _log_end(error)
         raise
     except Exception as error:

@@ -223,7 +223,7 @@ class DistillationTrainer(WindowedTrainer):
         return norm
 
     def _leave_out(self, model: nn.Module) -> None:
-        """Leave the step at hand out, as if it had not been; or raise RunFailed."""
+        """Leave the step at hand out, as if it had not been; or raise RunDiverged."""
         mine = None if self._broken is None else Broken.of(self._broken, self.window)
         found = [each for each in ranks.gathered(mine) if each is not None]
         self._broken = self._step_loss = None

@@ -147,8 +147,8 @@ def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
 def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:
     """Train, from the newest checkpoint that verifies.
 
-    Raises RunInterrupted where Ctrl-C or a signal stopped it, RunFailed for a method that asks for rollouts
-    and got none and for a checkpoint that holds code.
+    Raises RunInterrupted where Ctrl-C or a signal stopped it, RunDiverged where losses or weights are no
+    numbers, RunFailed for a method that asks for rollouts and got none and for a checkpoint that holds code.
     """
     checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume, console))
     trainer.kept["run"] = OfRun(folder)

@@ -239,17 +239,28 @@ def _header(where: str, reader: Iterator[list[str]], path: Path) -> list[str]:
     if not all(map(is_text, header)):
         told = _in_windows_1252(_bytes_of(header)) or ". Convert the file"
         raise InputError(f"{where}: its first line is not UTF-8 text{told}.")
-    if len(header) == 1 and (other := next((each for each in _DIVIDERS if each in header[0]), None)):
+    if len(header) == 1 and (other := _other_divider(path)):
         raise InputError(
             f"{where}: its first line is one column, {snippet(header[0])}: are columns divided by {other!r}? "
             "Commas are read. This converts it: python -c 'import csv, sys; csv.writer(sys.stdout)"
             f".writerows(csv.reader(sys.stdin, delimiter={json.dumps(other)}))' "
-            f"< {shlex.quote(path.name)} > new.csv"
+            f"< {shlex.quote(str(path))} > new.csv"
         )
     odd = [name or "a column without a name" for name in header if not name or header.count(name) > 1]
     if odd:
         raise InputError(f"{where}: its first line names {odd[0]} (column names must differ, none empty).")
     return header
+
+
+def _other_divider(path: Path) -> str | None:
+    """What divides header and first row of a file into as many columns, other than a comma."""
+    for each in _DIVIDERS:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            reader = csv.reader(lines, delimiter=each)
+            header = next(reader, [])
+            if len(header) > 1 and len(header) == len(next(filter(None, reader), [])):
+                return each
+    return None
 
 
 def _bytes_of(cells: Sequence[str]) -> bytes:

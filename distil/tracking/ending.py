@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 WHY = "offline-why.txt"
@@ -35,15 +36,16 @@ def how_to_see(runs: Iterable[Path], parent: Path | None = None) -> list[str]:
 
 def note_why(folder: Path, why: str) -> None:
     """Keep in the folder of an offline record why it is one, though there was a key."""
-    (folder / WHY).write_text(why, encoding="utf-8")
+    with suppress(OSError):  # a full disk: the record goes on without it
+        (folder / WHY).write_text(why, encoding="utf-8")
 
 
 def _why(logs: Iterable[Path]) -> str:
     """Why runs were recorded offline, and what it takes to upload them."""
-    files = [log.with_name(WHY) for log in logs]
-    if not all(map(Path.is_file, files)):
+    try:
+        reasons = dict.fromkeys(log.with_name(WHY).read_text(encoding="utf-8") for log in logs)
+    except (OSError, UnicodeDecodeError):
         return ". With WANDB_API_KEY set,"
-    reasons = dict.fromkeys(file.read_text(encoding="utf-8") for file in files)
     return f": {'; '.join(reasons)}.\nWith a network,"
 
 

@@ -36,13 +36,17 @@ class TensorBoardTracker(Tracker):
 
         folder = run_dir / "tensorboard"
         shutil.rmtree(folder, ignore_errors=True)
-        self._hook, threading.excepthook = threading.excepthook, self._died
         plain = redact(dict(run_config))
-        self._writer = SummaryWriter(str(folder))
-        self._writer.add_text("config", f"```yaml\n{yaml.safe_dump(plain, sort_keys=False)}```")
         self._hyperparameters = hyperparameters(plain)
         self._step = 0
         self._open = True
+        self._hook, threading.excepthook = threading.excepthook, self._died
+        try:
+            self._writer = SummaryWriter(str(folder))
+            self._writer.add_text("config", f"```yaml\n{yaml.safe_dump(plain, sort_keys=False)}```")
+        except BaseException:
+            threading.excepthook = self._hook
+            raise
 
     def log(self, scalars: Mapping[str, float], step: int, ago: float = 0.0) -> None:
         """Record scalars of one step."""

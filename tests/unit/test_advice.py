@@ -6,7 +6,7 @@ import pytest
 
 from distil.adapters.base import ADAPTERS
 from distil.adapters.none import NoneConfig
-from distil.advice import advice, setbacks
+from distil.advice import advice, setback
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig
 from distil.config.trainer import TrainerConfig
 from tests.training import build_method
@@ -83,9 +83,31 @@ def test_a_student_that_got_worse_is_said(
     before: dict[str, float | None], after: dict[str, float | None], worse: bool
 ) -> None:
     """By all that it can have learnt; a method that only follows its teacher may cost some likelihood."""
-    lines = setbacks(before, after, 50.0)
-    assert bool(lines) is worse
-    for line in lines:
+    line = setback(before, after, build_method("sft").terms(0), 50.0)
+    assert (line is not None) is worse
+    if line is not None:
         assert "(it was 50)" in line
         for name in ("nll", "kl_to_teacher"):
             assert (name in line) is (before.get(name) is not None)
+
+
+def test_what_is_worse_is_seen_in_what_is_shown() -> None:
+    terms = build_method("sft").terms(0)
+    assert setback({"nll": 2.34567}, {"nll": 2.34568}, terms, 1e-4) is None
+    assert "nll 2.346 before, 2.349 after" in (setback({"nll": 2.3457}, {"nll": 2.3485}, terms, 1e-4) or "")
+
+
+@pytest.mark.parametrize(
+    ("method", "kd_loss_weight", "told"),
+    [("sft", None, True), ("kd", 0.5, True), ("revkd", 0.5, True), ("revkd", 1.0, False), ("kd", 1.0, False)],
+)
+def test_likelihood_alone_says_nothing_of_who_only_follows(
+    method: str, kd_loss_weight: float | None, told: bool
+) -> None:
+    """Who was never taught the rows' own tokens may pay with them; a score that is no number is a setback."""
+    weights = {} if kd_loss_weight is None else {"kd_loss_weight": kd_loss_weight}
+    terms = build_method(method, **weights).terms(0)
+    assert (setback({"nll": 1.0}, {"nll": 1.5}, terms, 1e-4) is not None) is told
+    assert setback({"nll": 1.0}, {"nll": None}, terms, 1e-4) is not None
+    both = setback({"nll": 1.0, "kl_to_teacher": 0.5}, {"nll": 1.5, "kl_to_teacher": 0.9}, terms, 1e-4)
+    assert both is not None

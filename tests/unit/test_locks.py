@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from distil import locks
 from distil.locks import alone, in_use_by, release, remove_free, take
 from distil.types import InputError
 
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import os, sys, time
 from pathlib import Path
+from distil import locks
 from distil.locks import alone
 with alone(Path(sys.argv[1]), None):
     if sys.argv[2:] != ["fork"] or os.fork() == 0:
@@ -125,6 +128,19 @@ def test_a_file_system_without_locks_is_said_and_stops_nobody(
     monkeypatch.setattr(fcntl, "flock", broken)
     with pytest.raises(OSError, match="Input/output"), alone(tmp_path / "run", None):
         pass
+
+
+@pytest.mark.parametrize("say", [None, pytest.fail])
+def test_whoever_only_looks_keeps_nobody_out(
+    say: Callable[[str], None] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that begins while ``doctor`` looks waits for nobody, and a sweep is not refused."""
+    (tmp_path / ".run.lock").write_text("process 1 on nowhere", encoding="utf-8")
+    looking = [os.open(tmp_path / ".run.lock", os.O_RDONLY)]
+    fcntl.flock(looking[0], fcntl.LOCK_SH)
+    monkeypatch.setattr(locks.time, "sleep", lambda _: os.close(looking.pop()))  # the look ends meanwhile
+    with alone(tmp_path / "run", say):
+        assert not looking
 
 
 def test_who_is_at_a_folder_is_told_and_nothing_is_touched(tmp_path: Path) -> None:

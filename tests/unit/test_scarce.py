@@ -17,7 +17,9 @@ from distil.config.schema import TrackerConfig
 from distil.files import unwritable
 from distil.limits import IMPORTS
 from distil.run_log import log_file
-from distil.tracking import start_tracker
+from distil.tracking import how_to_see, start_tracker
+from distil.tracking.ending import WHY, note_why
+from distil.tracking.event_files import TensorBoardTracker
 from distil.types import RunFailed
 
 FULL = Path("/dev/full")
@@ -68,6 +70,26 @@ def test_event_files_that_a_full_disk_does_not_take(
     assert "No space left on device" in caplog.text
     assert "Traceback" not in capfd.readouterr().err
     assert threading.excepthook == before
+
+
+def test_event_files_that_cannot_begin_leave_the_hook_of_threads(tmp_path: Path) -> None:
+    before = threading.excepthook
+    (tmp_path / "tensorboard").touch()
+    with pytest.raises(OSError, match="tensorboard"):
+        TensorBoardTracker(tmp_path, {"seed": 0})
+    assert threading.excepthook == before
+
+
+def test_why_a_record_is_offline_costs_nothing_where_it_cannot_be_kept(tmp_path: Path) -> None:
+    log = tmp_path / "run" / "wandb" / "offline-run-1-a" / "run-a.wandb"
+    log.parent.mkdir(parents=True)
+    log.touch()
+    (log.parent / WHY).symlink_to(FULL)
+    note_why(log.parent, "no answer")
+    (log.parent / WHY).unlink()
+    (log.parent / WHY).write_bytes(b"\xff")
+    (told,) = how_to_see([tmp_path / "run"])
+    assert "recorded offline. With WANDB_API_KEY set, this uploads:" in told
 
 
 def test_other_threads_are_heard_beside_event_files(

@@ -6,13 +6,16 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from distil import status
 from distil.config.trainer import TrainerConfig
+from distil.files import write_json
 from distil.run_log import log_file
-from distil.status import kept_status, known_failure, told_how_to_go_on
+from distil.status import kept_status, known_failure, status_of, told_how_to_go_on
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 FULL = Path("/dev/full")
@@ -120,7 +123,7 @@ def test_how_a_run_ended_is_in_its_log_and_not_twice_on_the_terminal(
     assert capsys.readouterr().err == ""
 
 
-def test_a_second_ctrl_c_says_how_to_go_on_too(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_says_how_to_go_on_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also one that comes before a run is begun again; of one that never began there is nothing to say."""
     with pytest.raises(KeyboardInterrupt), told_how_to_go_on(tmp_path, "the command", True):
         raise KeyboardInterrupt
@@ -133,8 +136,20 @@ def test_a_second_ctrl_c_says_how_to_go_on_too(tmp_path: Path) -> None:
             finally:
                 raise KeyboardInterrupt  # while the report is written
 
-    with pytest.raises(RunInterrupted, match=r"^Stopped\. The same command[^\n]*\n  the command"):
-        twice()
+    def while_it_is_written_down() -> None:
+        def write(path: Path, told: dict[str, Any]) -> None:
+            if told["status"] == "interrupted":
+                raise KeyboardInterrupt
+            write_json(path, told)
+
+        monkeypatch.setattr(status, "write_json", write)
+        with told_how_to_go_on(tmp_path, "the command", True), kept_status(tmp_path, "id", "the command"):
+            raise KeyboardInterrupt
+
+    for stopped, left in ((twice, "interrupted"), (while_it_is_written_down, "running")):
+        with pytest.raises(RunInterrupted, match=r"^Stopped\. The same command[^\n]*\n  the command"):
+            stopped()
+        assert status_of(tmp_path) == left
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ BAD_FILES = [
     ("a.csv", "prompt,response\n", "a header and no rows"),
     ("a.csv", "\n", "has no header"),
     ("a.csv", "prompt,response\na,b\na,b,c\n", "line 3 has 3 fields, the header 2"),
-    ("a.csv", "prompt;response\na;b\n", r"divided by ';'\? .* delimiter=\";\"\)\)' < a.csv > new.csv"),
+    ("a.csv", "prompt;response\na;b\n", r"divided by ';'\? .* delimiter=\";\"\)\)' < \S+/a.csv > new.csv"),
     ("a.csv", "prompt\tresponse\na\tb\n", r"divided by '\\t'\?"),
     ("a.jsonl", GOOD, "has 1 row: too few to set aside"),
     ("a.jsonl", '{"prompt": "a", "response": " "}\n' * 9, r"anything to learn from: empty response \(9\)"),
@@ -161,6 +161,36 @@ def test_bad_files(name: str, text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message) as caught:
         check_data(JsonlConfig(train_file=str(path)))
     assert str(caught.value).startswith(f"data.train_file={path}")
+
+
+def test_the_command_that_converts_a_file_works_where_the_user_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my data").mkdir()
+    text = 'prompt;response\n"a;b";c, d\n'
+    (tmp_path / "my data" / "a.csv").write_text(
+        text + "".join(f"e{i};f\n" for i in range(30)), encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        check_data(JsonlConfig(train_file="my data/a.csv"))
+    command = str(caught.value).partition("This converts it: ")[2].replace("python", sys.executable, 1)
+    subprocess.run(command, shell=True, check=True, timeout=60)
+    check_data(JsonlConfig(train_file="new.csv"))
+    with open("new.csv", encoding="utf-8", newline="") as converted:
+        assert list(csv.reader(converted))[:2] == [["prompt", "response"], ["a;b", "c, d"]]
+
+
+@pytest.mark.parametrize("header", ["raw|clean", "text; as found", "a\tb"])
+def test_one_column_may_be_called_anything(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([header, *(f"some words {i}" for i in range(30))]), encoding="utf-8")
+    check_data(JsonlConfig(train_file=str(path), text_column=header))
+    with pytest.raises(InputError, match="no columns to learn from"):
+        check_data(JsonlConfig(train_file=str(path)))
+    lines = [f'"{header}"', *(f"{header} {i}" for i in range(30))]
+    path.write_text("\n".join(lines), encoding="utf-8")  # between quotes it is one name in any case
+    check_data(JsonlConfig(train_file=str(path), text_column=header))
 
 
 def test_missing_and_unset_files(tmp_path: Path, jsonl: WriteJsonl) -> None:
