@@ -26,6 +26,7 @@ from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig
 from distil.config.tuned import Tuned
 from distil.files import sync_folder, unwritable, write_json, write_text
+from distil.limits import RUN, check_addresses
 from distil.locks import alone
 from distil.methods.base import METHODS
 from distil.offline import network
@@ -134,6 +135,7 @@ def _attempt(
     config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool, tuned: Sequence[Tuned]
 ) -> None:
     """The stages of a run that is not done, with its status, its log and its report kept."""
+    check_addresses(RUN, "a run")
     method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
     fresh = status_of(folder) is None

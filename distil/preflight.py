@@ -12,7 +12,6 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
 from distil.files import check_writable
-from distil.limits import check_addresses
 from distil.methods.base import METHODS, Method
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
@@ -29,7 +28,6 @@ def locate(config: ExperimentConfig) -> tuple[str, Path]:
 
 def preflight(config: ExperimentConfig) -> None:
     """Refuse what cannot work, with the standard library alone: no model, no torch."""
-    check_addresses()
     check_packages(config)
     check_tracker(config.tracker, config.run.allow_network)
     check_data(config.data, config.run.allow_network)

@@ -13,7 +13,7 @@ from pathlib import Path
 from distil.checkpoints import published
 from distil.effect import going_on
 from distil.files import NO_ROOM, read_json, write_json
-from distil.limits import out_of_memory
+from distil.limits import out_of_memory, shortage
 from distil.redact import redact
 from distil.stopping import interrupted
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
@@ -133,7 +133,7 @@ def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
     """The user's word for failures of the machine; None for what is a mistake of ours."""
     text = str(error)
     if out_of_memory(error):
-        told = f"Out of memory ({text.splitlines()[0] if text else 'MemoryError'})."
+        told = f"{shortage(error)} ({text.splitlines()[0] if text else 'MemoryError'})."
         further = "Shorter rows (data.max_length) and, in judgement, a smaller eval.batch_size help too."
         return RunFailed(" ".join(filter(None, (told, less_memory, further))))
     if _is_disk_full(error):

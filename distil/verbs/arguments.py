@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from distil.limits import IMPORTS, check_addresses
 from distil.printable import printable
 from distil.types import InputError
 
@@ -45,7 +46,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def begin(doing: str, folder: Path) -> None:
-    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds."""
+    """Say what begins, before the libraries are imported that it needs: that alone takes many seconds.
+
+    Raises InputError where a limit of addresses keeps them from being imported.
+    """
+    check_addresses(IMPORTS, "importing torch and transformers")
     print(f"{doing} {folder}: libraries and models load first.", file=sys.stderr, flush=True)
 
 

@@ -12,28 +12,28 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from distil.limits import IMPORTS
+from distil.limits import RUN
 from scripts.chaos.runs import LOG, SHORT, ended, forked
 from scripts.chaos.trials import BRIEF, Trial, held, peaceful
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = 200_000_000
 """Bytes of addresses with which Python itself begins."""
-WORDS = ("Out of memory (", "The limit of addresses (ulimit -v)")
+WORDS = ("Out of memory", "The limit of addresses (ulimit -v)")
 NATIVE = re.compile(r"memory allocation of \d+ bytes failed|OpenBLAS|std::bad_alloc|terminate called")
 """What native libraries say that end their process themselves."""
 
 
 def memory(root: Path, *, sample: int | None, seed: int) -> Iterator[Trial]:
     """The embedded run under limits of its addresses (``ulimit -v``), a third of them each: processes that
-    have fewer than imports take; processes that have more; and forks that have imported everything, for what
+    have fewer than a run takes; processes that have more; and forks that have imported everything, for what
     comes thereafter. The last two up to what is enough."""
     overrides = [*SHORT, *BRIEF]
     expected, _ = peaceful(root / "peace", overrides)
     begins, enough = _taken(root / "measured", overrides)
     chance, count = random.Random(seed), sample or 40
     for number in range(count):
-        least, most = ((SMALLEST, IMPORTS), (IMPORTS, enough), (begins, enough))[number % 3]
+        least, most = ((SMALLEST, RUN), (RUN, enough), (begins, enough))[number % 3]
         own = number % 3 < 2
         size = int(least + (most - least) * (number // 3 + chance.random()) / ((count + 2) // 3))
         folder = root / f"limit-{number}"

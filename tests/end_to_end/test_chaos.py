@@ -117,3 +117,8 @@ def test_a_sample_loses_nothing(what: str, count: int, tried: int, tmp_path: Pat
     assert re.search(rf"{what}: {tried} tried( \(.+\))?, 0 failed hard, 0 diverged silently", done.stdout)
     if what in ("full", "failing"):
         assert {trial["kind"] for trial in trials} == set(STAGES)
+    if what == "memory":
+        few, forks = trials[::3], trials[2::3]
+        assert {trial["kind"] for trial in few} == {"told"}
+        assert {trial["what"].partition(" with ")[0] for trial in forks} == {"a fork"}
+        assert {trial["kind"] for trial in forks} <= {"told", "enough"}, "libraries were there, and aborted"

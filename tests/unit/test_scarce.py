@@ -15,12 +15,14 @@ import pytest
 
 from distil.config.schema import TrackerConfig
 from distil.files import unwritable
-from distil.limits import IMPORTS
+from distil.limits import IMPORTS, RUN
 from distil.run_log import log_file
 from distil.tracking import how_to_see, start_tracker
 from distil.tracking.ending import WHY, note_why
 from distil.tracking.event_files import TensorBoardTracker
 from distil.types import RunFailed
+from tests.end_to_end.conftest import ROOT
+from tests.unit.report.made_up_run import write_run
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="a device of Linux")
@@ -39,18 +41,50 @@ def test_the_way_out_of_a_folder_that_takes_no_files(number: int) -> None:
     assert "the same command goes on" in begun
 
 
-def test_a_limit_below_what_imports_take_is_told_before_them() -> None:
-    """Beyond it OpenBLAS would try for ever, and other libraries abort."""
-    size = IMPORTS * 9 // 10
-    ended = subprocess.run(
-        [sys.executable, "-m", "distil", "run"],
+def limited(size: int, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Python with ``size`` bytes of addresses."""
+    return subprocess.run(
+        [sys.executable, *arguments],
         capture_output=True,
         text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (size, size)),
+        timeout=60,
         check=False,
     )
+
+
+def test_a_limit_below_what_a_run_takes_is_told_before_it(tmp_path: Path) -> None:
+    """Beyond it OpenBLAS would try for ever, and other libraries abort."""
+    ended = limited(RUN * 9 // 10, "-m", "distil", "run", cwd=tmp_path)
     assert ended.returncode == 2, ended.stderr
-    assert ended.stderr.startswith("error: The limit of addresses (ulimit -v) is 2.07 GB here")
+    assert (
+        "error: The limit of addresses (ulimit -v) is 2.07 GB here, and a run takes at least" in ended.stderr
+    )
+    assert not list(tmp_path.rglob("*.json")), "a run that never began leaves nothing"
+
+
+def test_a_limit_hides_no_run_that_is_done(tmp_path: Path) -> None:
+    """Nothing loads. Nor does it where jobs of a cluster are made, which run under other limits."""
+    command = ("-m", "distil", "run", f"output_dir={tmp_path}")
+    _, run, *_ = limited(RUN * 9 // 10, *command, cwd=tmp_path).stderr.split()
+    Path(run).parent.mkdir(exist_ok=True)
+    write_run(tmp_path).rename(run)
+    ended = limited(RUN * 9 // 10, *command, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert f"Done before: {run}" in "".join(ended.stdout.splitlines())
+
+
+def test_a_limit_below_what_imports_take_is_told_by_verbs(tmp_path: Path) -> None:
+    begins = "from pathlib import Path; from distil.verbs.arguments import begin; begin('Judging', Path('x'))"
+    ended = limited(IMPORTS * 9 // 10, "-c", begins, cwd=tmp_path)
+    assert (
+        "InputError: The limit of addresses (ulimit -v) is 1.08 GB here, and importing torch" in ended.stderr
+    )
+    assert limited(IMPORTS * 11 // 10, "-c", begins, cwd=tmp_path).returncode == 0
+    ended = limited(IMPORTS, "-c", "import torch, transformers", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_event_files_that_a_full_disk_does_not_take(

@@ -32,6 +32,7 @@ def test_out_of_memory_is_told_with_the_way_out() -> None:
         failure = known_failure(error, TrainerConfig().with_less_memory())
         assert failure is not None
         assert "per_device_train_batch_size=4 trainer.gradient_accumulation_steps=2" in str(failure)
+        assert ("ulimit -u" in str(failure)) == ("pids limit" in str(failure)) == (error is thread)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ESTALE])
