@@ -69,11 +69,10 @@ def fetch(source: Source, allow_network: bool, *, weights: bool) -> None:
 
 
 def _read(source: Source, weights: bool) -> list[str]:
-    """Patterns of the files without which a cache is not whole."""
-    known = source.file("tokenizer.json") is not None and not source.trust_remote_code
+    """Patterns of the files without which a cache is not whole. Not code: without it no loader goes on."""
+    texts = TEXTS if source.file("tokenizer.json") is None else READ
     tensors = (WHOLE,) if source.file(WHOLE) is not None else TENSORS
-    code = ["*.py"] if source.trust_remote_code else []
-    return [*(READ if known else TEXTS), *(tensors if weights else ()), *code]
+    return [*texts, *(tensors if weights else ())]
 
 
 def _listed(source: Source) -> bool:

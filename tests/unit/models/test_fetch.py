@@ -109,6 +109,13 @@ def test_a_cache_without_what_nobody_reads_is_used(hub: FakeHub, tmp_path: Path,
     hub.mend()
 
 
+def test_code_that_nobody_imports_may_be_missing(hub: FakeHub, tmp_path: Path) -> None:
+    hub.repositories[NAME] = READ | WHOLE | named("modeling_x.py", "finetune.py")
+    ran(hub, tmp_path, kept_by(["finetune.py"]))
+    trusts = FETCH.replace("None)", "None, trust_remote_code=True)")
+    assert (ran(hub, tmp_path, trusts), hub.asked) == (("", []), [])
+
+
 @pytest.mark.parametrize("left_out", [*sorted(READ)[1:], *SHARDS])
 def test_a_cache_without_what_is_read_is_not(hub: FakeHub, tmp_path: Path, left_out: str) -> None:
     hub.repositories[NAME] = READ | SHARDS | INDEX
