@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import importlib.util
 import os
 import shlex
 import sys
@@ -76,6 +77,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if not name or importlib.util.find_spec(name) is not None:  # a mistake of ours or of a library
+            print(_safe(traceback.format_exc()), end="", file=sys.stderr)
+            return 1
+        print(
+            f"error: {name} is not installed for {sys.executable}. Install it there, or use the environment "
+            "that `make run` made: source .venv/bin/activate",
+            file=sys.stderr,
+        )
+        return 2
     except Exception as error:
         from distil.status import known_failure
 

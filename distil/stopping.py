@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from distil.ranks import world_size
-from distil.types import RunInterrupted, RunPreempted
+from distil.types import DistilError, RunInterrupted, RunPreempted
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
@@ -92,6 +92,12 @@ def heard() -> Iterator[None]:
                 taken.append(one)
     try:
         yield
+    except DistilError:
+        raise
+    except Exception as error:  # a library whose import was broken off may try it again, and fail with that
+        if wanted():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         _ending, _interrupted = True, False
         for one in taken:

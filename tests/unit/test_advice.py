@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from distil.adapters.base import ADAPTERS
 from distil.adapters.none import NoneConfig
 from distil.advice import advice, setback
-from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig
+from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.trainer import TrainerConfig
 from tests.training import build_method
 
@@ -35,6 +37,26 @@ def test_random_student_under_mode_seeking_objectives() -> None:
     assert "collapses" in said("revkd", init="random", kd_loss_weight=1.0)
     assert said("revkd", init="random", kd_loss_weight=0.5) == ""
     assert said("kd", init="random", kd_loss_weight=1.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("student", "whole"),
+    [
+        ({}, True),
+        ({"path": "A"}, True),
+        ({"path": "B"}, False),
+        ({"path": "A", "revision": "old"}, False),
+        ({"keep_layers": 3}, False),
+        ({"init": "random"}, False),
+    ],
+)
+def test_a_student_that_is_its_whole_teacher(student: dict[str, Any], whole: bool) -> None:
+    """Trained on its own say it cannot get better, and nothing gets smaller."""
+    model = ModelConfig(name="any", teacher=TeacherConfig(path="A"), student=StudentConfig(**student))
+    for method, told in (("kd", whole), ("sft", False)):
+        config = ExperimentConfig(method=build_method(method).config, model=model, peft=NoneConfig())
+        lines = " ".join(advice(config, build_method(method).terms(0), 100, 10))
+        assert ("whole teacher" in lines) is told
 
 
 def test_odd_temperature() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from distil import stopping
 from distil.callbacks import InterruptGuard
-from distil.types import RunPreempted
+from distil.types import InputError, RunPreempted
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,28 @@ def test_a_swallowed_wish_is_seen_by_the_next_step_and_the_next_job(
         assert not InterruptGuard().asked, "who ran a command in a notebook may train thereafter"
     with stopping.heard():
         stopping.check()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("one", [signal.SIGINT, signal.SIGTERM])
+def test_what_fails_of_a_swallowed_wish_is_that_wish(one: signal.Signals) -> None:
+    """A library swallows the interrupt within its import, tries again, and fails in its own words."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def run(error: Exception, stopped: bool) -> None:
+        with stopping.heard():
+            if stopped:
+                Kills(one)
+            raise error
+
+    broken = ImportError("cannot load module more than once per process")
+    for error, stopped, seen in (
+        (broken, True, KeyboardInterrupt),
+        (broken, False, ImportError),
+        (InputError("said in words"), True, InputError),
+    ):
+        with pytest.raises(seen):
+            run(error, stopped)
 
 
 def test_only_who_took_a_signal_gives_it_back() -> None:
