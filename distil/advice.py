@@ -77,14 +77,11 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
             f"trainer.learning_rate={rate:g} is unusual with peft={config.peft.name}: it learns "
             f"between {slow:g} and {fast:g}."
         )
-    if (
-        config.peft.name == "none"
-        and _is_whole_teacher(config.model)
-        and any(t.needs_teacher for t in active)
-    ):
+    asked = any(term.needs_teacher for term in active)
+    if asked and config.peft.name == "none" and _is_whole_teacher(config.model):
         said.append(
-            "The student is the whole teacher, so nothing gets smaller: give model.student.path=, or fewer of "
-            "the teacher's layers (model.student.keep_layers=)."
+            "The student is the whole teacher, so nothing gets smaller: give model.student.path=, or fewer "
+            "of the teacher's layers (model.student.keep_layers=)."
         )
     return said
 
@@ -92,8 +89,6 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
 def _is_whole_teacher(model: ModelConfig) -> bool:
     teacher, student = model.teacher, model.student
     same = student.path is None or (student.path, student.revision) == (teacher.path, teacher.revision)
-    shrunk = (
-        student.init != "pretrained" or student.keep_layers is not None or teacher.quantization is not None
-    )
-    other = shrunk or student.adapter is not None or student.gguf_file != teacher.gguf_file
-    return teacher.path is not None and same and not other
+    made = student.init != "pretrained" or student.keep_layers is not None or student.adapter is not None
+    other = teacher.quantization is not None or student.gguf_file != teacher.gguf_file
+    return teacher.path is not None and same and not made and not other

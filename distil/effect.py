@@ -87,3 +87,8 @@ def going_on(command: str, resumes: bool) -> str:
         return command
     without = re.sub(r"\s\+{0,2}run\.resume=\S+", "", command)
     return without if without != command else f"{command} run.resume=true"  # a file says it, not the line
+
+
+def afresh(command: str) -> str:
+    """The command that makes the run of ``command`` once more, in a new folder."""
+    return re.sub(r"\s\+{0,2}run\.rerun=\S+", "", command) + " run.rerun=true"

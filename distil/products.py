@@ -16,6 +16,7 @@ from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, WEIGHTS, same_base
 from distil.config.saved import saved_config
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.validate import check_packages
+from distil.effect import afresh
 from distil.files import read_json
 from distil.models import check_models
 from distil.models.sources import Source, teacher_source
@@ -58,7 +59,7 @@ class FinishedRun:
     @property
     def way_out(self) -> str:
         """What to do where something of it is damaged."""
-        return f"Copy the run directory again, or run its command again with run.rerun=true: {self.command}"
+        return f"Copy the run directory again, or make the run once more: {afresh(self.command)}"
 
     @property
     def recipe(self) -> Path:
@@ -91,8 +92,8 @@ class FinishedRun:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{self.student / SIDECAR} is missing or damaged ({type(error).__name__}: {error}), and it "
-                "says which base the adapter stands on. Copy it again, or run the command again with "
-                f"run.rerun=true: {self.record.command}"
+                "says which base the adapter stands on. Copy it again, or make the run once more: "
+                f"{afresh(self.command)}"
             ) from error
 
     @property

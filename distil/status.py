@@ -15,7 +15,7 @@ from distil.effect import going_on
 from distil.files import NO_ROOM, read_json, write_json
 from distil.limits import out_of_memory, shortage
 from distil.redact import redact
-from distil.stopping import interrupted
+from distil.stopping import interrupted, not_lost
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,8 @@ def kept_status(
     fresh = not (folder / STATUS).exists()
     try:
         write("running")
-        yield
+        with not_lost():
+            yield
     except (KeyboardInterrupt, RunInterrupted) as error:
         stopped = error if isinstance(error, RunInterrupted) else interrupted("Stopped")
         write("interrupted", str(error) or "Ctrl-C")

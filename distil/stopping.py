@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from distil.ranks import world_size
-from distil.types import DistilError, RunInterrupted, RunPreempted
+from distil.types import RunInterrupted, RunPreempted
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 
@@ -91,18 +91,24 @@ def heard() -> Iterator[None]:
                 signal.signal(one, handler)
                 taken.append(one)
     try:
-        yield
-    except DistilError:
-        raise
-    except Exception as error:  # a library whose import was broken off may try it again, and fail with that
-        if wanted():
-            raise KeyboardInterrupt from error
-        raise
+        with not_lost():
+            yield
     finally:
         _ending, _interrupted = True, False
         for one in taken:
             if one is signal.SIGINT or _asked is None:  # others may come again while the process ends
                 signal.signal(one, mine[one][0])
+
+
+@contextmanager
+def not_lost() -> Iterator[None]:
+    """An import that was broken off, tried again, and fails for that, is the wish that broke it off."""
+    try:
+        yield
+    except (ImportError, AttributeError) as error:
+        if wanted():
+            raise KeyboardInterrupt from error
+        raise
 
 
 def hear_first() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distil import hub, machine
+from distil.effect import afresh
 from distil.printable import printable
 from distil.verbs.arguments import Parser
 
@@ -168,13 +169,16 @@ def _run(folder: Path) -> int:
     if not found.damaged:
         print("whole: nothing is missing or changed")
         return 0
-    print(_way_out(found.damaged, record.status == "done"))
+    print(_way_out(found.damaged, record.status == "done", record.command))
     return 1
 
 
-def _way_out(damaged: Sequence[str], done: bool) -> str:
+def _way_out(damaged: Sequence[str], done: bool, command: str) -> str:
     if all(line.startswith("checkpoints/") for line in damaged):
         if done:
             return "The run is done: its student and its results do not need these checkpoints."
         return "The same command sets damaged checkpoints aside and goes on from the newest that verifies."
-    return "Copy what is damaged again from its source, or run the command again with run.rerun=true."
+    again = printable(afresh(command))
+    return (
+        f"Copy what is damaged again from its source, or make the run once more, in a new folder:\n  {again}"
+    )

@@ -94,6 +94,7 @@ def test_what_fails_of_a_swallowed_wish_is_that_wish(one: signal.Signals) -> Non
         (broken, True, KeyboardInterrupt),
         (broken, False, ImportError),
         (InputError("said in words"), True, InputError),
+        (OSError("no space left"), True, OSError),
     ):
         with pytest.raises(seen):
             run(error, stopped)
