@@ -31,12 +31,12 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
-from distil.limits import out_of_memory
+from distil.limits import out_of_memory, shortage
 from distil.printable import printable
 from distil.ranks import is_main, sharded, world_size
 from distil.redact import redact
 from distil.registry import unknown_name
-from distil.types import DistilError, InputError
+from distil.types import DistilError, InputError, RunFailed
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -77,26 +77,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        if not name or importlib.util.find_spec(name) is not None:  # a mistake of ours or of a library
-            print(_safe(traceback.format_exc()), end="", file=sys.stderr)
-            return 1
-        print(
-            f"error: {name} is not installed for {sys.executable}. Install it there, or use the environment "
-            "that `make run` made: source .venv/bin/activate",
-            file=sys.stderr,
-        )
-        return 2
     except Exception as error:
-        from distil.status import known_failure
-
-        if (failure := known_failure(error)) is not None:  # of the machine, outside a run
+        failure = _missing(error) or _of_the_machine(error)
+        if failure is not None:
             print(f"error: {_safe(str(failure))}", file=sys.stderr)
             return failure.exit_code
         # A mistake of ours or of a library: all of it, but for secrets.
         print(_safe(traceback.format_exc()), end="", file=sys.stderr)
         return 1
+
+
+def _missing(error: Exception) -> DistilError | None:
+    """The word for a package that is not installed; None where one that is cannot find a part of itself."""
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or not name or importlib.util.find_spec(name) is not None:
+        return None
+    return InputError(
+        f"{name} is not installed for {sys.executable}. Install it there, or use the environment that "
+        "`make run` made: source .venv/bin/activate"
+    )
+
+
+def _of_the_machine(error: Exception) -> DistilError | None:
+    """The word for a failure of the machine outside a run, if it is one."""
+    try:
+        from distil.status import known_failure
+    except MemoryError:
+        return RunFailed(f"{shortage(error)}.")
+    return known_failure(error)
 
 
 def _ignored(_: Any) -> None:
