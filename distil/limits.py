@@ -17,7 +17,7 @@ OF_MEMORY = (
 NO_THREAD = "can't start new thread"
 """Python's words where there is no memory for a thread's stack, or one more is not allowed."""
 RUN = 2_700_000_000
-"""Bytes of addresses that a run takes at least, for a CPU (one step of the embedded pair, in one thread, takes
+"""Bytes of addresses that a run takes at least, for a CPU (one step of the embedded pair in one thread takes
 2.8 GB); drivers of GPUs take more. With fewer, some of its libraries abort, and OpenBLAS tries for ever."""
 IMPORTS = 1_200_000_000
 """Bytes of addresses that torch (for a CPU) and transformers take alone."""
