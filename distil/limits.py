@@ -16,9 +16,10 @@ OF_MEMORY = (
 """Of what torch, the system, the loader of libraries, and Python say where there is no more."""
 NO_THREAD = "can't start new thread"
 """Python's words where there is no memory for a thread's stack, or one more is not allowed."""
-RUN = 2_700_000_000
-"""Bytes of addresses that a run takes at least, for a CPU (one step of the embedded pair in one thread takes
-2.8 GB); drivers of GPUs take more. With fewer, some of its libraries abort, and OpenBLAS tries for ever."""
+RUN = 2_450_000_000
+"""Bytes of addresses that a run takes at least, for a CPU (some steps of the embedded pair in one thread took
+2.5 GB, and failed with less); drivers of GPUs take more. With fewer, libraries abort, and OpenBLAS tries for
+ever."""
 IMPORTS = 1_200_000_000
 """Bytes of addresses that torch (for a CPU) and transformers take alone."""
 
