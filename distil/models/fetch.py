@@ -6,6 +6,8 @@ do not have: generation_config.json, a chat template. Nobody would miss them, th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from distil.hub import ask, endpoint, offline_asked
 from distil.models.check import ask_hub, is_cached
 from distil.models.sources import Source
@@ -88,16 +90,20 @@ def _listed(source: Source) -> bool:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether ``error`` came of a hub that answered no more, or was not asked."""
-    return _of(error, CUT | {"LocalEntryNotFoundError"})
+    """Whether ``error`` came of a hub that answered no more, or was not asked; one that says no has answered."""
+    answered = any(getattr(each, "response", None) is not None for each in _chain(error))
+    return _of(error, CUT | {"LocalEntryNotFoundError"}) and not answered
 
 
 def _of(error: BaseException, names: frozenset[str]) -> bool:
     """Whether ``error``, or what it came of, is of a class of one of these names."""
-    if names & {kind.__name__ for kind in type(error).__mro__}:
-        return True
-    before = error.__cause__ or error.__context__
-    return before is not None and _of(before, names)
+    return any(names & {kind.__name__ for kind in type(each).__mro__} for each in _chain(error))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def told(source: Source, text: str) -> str:
