@@ -90,7 +90,7 @@ def _listed(source: Source) -> bool:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether ``error`` came of a hub that answered no more, or was not asked; one that says no has answered."""
+    """Whether ``error`` came of a hub that answered no more, or was not asked. Who says no has answered."""
     answered = any(getattr(each, "response", None) is not None for each in _chain(error))
     return _of(error, CUT | {"LocalEntryNotFoundError"}) and not answered
 
