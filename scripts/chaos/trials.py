@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distil.checkpoints import published, verify
+from distil.checkpoints import MANIFEST, published, verify
 from scripts.chaos.hook import Boundaries
 from scripts.chaos.runs import LOG, Case, cases, differing, ended, finished, forked, outcome
 
@@ -203,7 +203,8 @@ def damages(root: Path, base: list[str], *, flips: int, seed: int) -> Iterator[T
             shutil.copytree(stopped, folder)
             (folder / LOG).unlink()
             _damage(folder / newest.relative_to(stopped) / file, how, chance)
-            told = f"{newest.name} is damaged ({file} "
+            # A bit of the manifest may be one of another file's name, size or hash: that file is named then.
+            told = f"{newest.name} is damaged (" + ("" if file.name == MANIFEST else f"{file} ")
             trial = held(f"{file} {how}", folder, overrides, expected, told)
             shutil.rmtree(folder, ignore_errors=True)
             yield trial
