@@ -56,7 +56,7 @@ smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 
 	$(BIN)/python scripts/get_smollm2.py $(ARGS)
 
 .PHONY: bench
-bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--output outputs/benchmarks"
+bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--runs FOLDER"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
 
 .PHONY: bench-peers
@@ -66,6 +66,10 @@ bench-peers: $(INSTALLED) ## One step and whole trainers beside TRL, Liger and l
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/peers llm-distil==0.1.0
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trainers.py
+
+.PHONY: rehearse
+rehearse: $(INSTALLED) ## Run all that the docs show once more, in small: make rehearse ARGS="--data FOLDER"
+	$(BIN)/python scripts/rehearse.py --quick $(ARGS)
 
 .PHONY: notebooks
 notebooks: $(INSTALLED) ## Run notebooks/*.py offline and keep their outputs: make notebooks ARGS=lora

@@ -10,11 +10,10 @@ is over whole runs, on SmolLM2 over short ones. Runs that are done are not run a
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from runs import ROOT, cost, machine, markdown, results, run, validation
+from runs import cost, markdown, parser, results, run, validation, write
 
 FULL = "none"
 LABELS = {FULL: "full fine-tuning"}
@@ -100,13 +99,10 @@ def row(pair: Pair, adapter: str, rate: str, folder: Path, full: Path) -> list[o
 
 def main() -> None:
     """Search, run, tabulate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pair", choices=sorted(PAIRS), required=True)
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
-    arguments, more = parser.parse_known_args()
-    pair, output = PAIRS[arguments.pair], arguments.output
+    options = parser(__doc__, runs=True)
+    options.add_argument("--pair", choices=sorted(PAIRS), required=True)
+    asked = options.parse_args()
+    pair, output, more = PAIRS[asked.pair], asked.runs, asked.overrides
     searched: list[list[object]] = []
     rows: list[list[object]] = []
     full: Path | None = None
@@ -128,19 +124,14 @@ def main() -> None:
     header = ["", "learning rate", "trained parameters", *pair.metrics]
     header += ["CPU s a step", "x full", "peak MB", "MB on disk"]
     width = max(map(len, searched))
-    text = "\n".join(
-        [
-            f"# Adapters on the {arguments.pair} pair",
-            f"\nMade by `benchmarks/adapters.py --pair {arguments.pair}` on {machine()}. NLL and KL in nats "
-            "a token; peak memory is that of the whole process, teacher and libraries included.\n",
-            markdown(header, rows),
-            "Validation NLL at the last step of the search, by learning rate:\n",
-            markdown(["", *[""] * (width - 1)], [line + [""] * (width - len(line)) for line in searched]),
-        ]
-    )
-    target = Path(__file__).parent / "results" / f"adapters_{arguments.pair}.md"
-    target.write_text(text, encoding="utf-8")
-    print(text)
+    parts = [
+        "NLL and KL in nats a token; peak memory is that of the whole process, teacher and libraries "
+        "included.\n",
+        markdown(header, rows),
+        "Validation NLL at the last step of the search, by learning rate:\n",
+        markdown(["", *[""] * (width - 1)], [line + [""] * (width - len(line)) for line in searched]),
+    ]
+    write(asked.output / f"adapters_{asked.pair}.md", f"Adapters on the {asked.pair} pair", parts)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ of processor time. Writes ``benchmarks/results/cache_fidelity.md``, or ``cache_f
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from runs import ROOT, machine, markdown
+from runs import ROOT, markdown, parser, write
 from torch import Tensor
 
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
@@ -164,36 +163,29 @@ def texts_of(file: Path, count: int) -> list[str]:
 
 def main() -> None:
     """Load, measure, tabulate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--teacher", help="a folder or a hub name; stories260K of --data if not given")
-    parser.add_argument("--layers", default="0,2,4", help="of the teacher, that the student keeps")
-    parser.add_argument("--student", help="a trained one, in place of --layers")
-    parser.add_argument("--rows", type=Path, help="JSON Lines; the stories of --data if not given")
-    parser.add_argument("--count", type=int, default=40, help="rows")
-    parser.add_argument("--length", type=int, default=192, help="tokens of a row at most")
-    parser.add_argument("--label", help="of the file that is written")
-    given = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    options.add_argument("--teacher", help="a folder or a hub name; stories260K of --data if not given")
+    options.add_argument("--layers", default="0,2,4", help="of the teacher, that the student keeps")
+    options.add_argument("--student", help="a trained one, in place of --layers")
+    options.add_argument("--rows", type=Path, help="JSON Lines; the stories of --data if not given")
+    options.add_argument("--count", type=int, default=40, help="rows")
+    options.add_argument("--length", type=int, default=192, help="tokens of a row at most")
+    options.add_argument("--label", help="of the file that is written")
+    given = options.parse_args()
     teacher = given.teacher or str(given.data / "models" / "stories260K")
     layers = [int(layer) for layer in given.layers.split(",")]
     student = StudentConfig(path=given.student) if given.student else StudentConfig(keep_layers=layers)
     texts = texts_of(given.rows or given.data / "tinystories" / "test.jsonl", given.count)
     pair = build(teacher, student, texts, given.length)
     said = f"layers {given.layers} of it" if given.student is None else "a trained student"
-    text = "\n".join(
-        [
-            "# The teacher cache: what is kept of the gradient",
-            f"\nMade by `benchmarks/cache_fidelity.py` on {machine()}. Teacher {Path(teacher).name}, "
-            f"student: {said}; {len(pair.rows_N):,} tokens, vocabulary {pair.vocabulary:,}. Errors along "
-            "hidden states / along the head's weight.\n",
-            *(table(pair, temperature) for temperature in TEMPERATURES),
-        ]
-    )
+    parts = [
+        f"Teacher {Path(teacher).name}, student: {said}; {len(pair.rows_N):,} tokens, vocabulary "
+        f"{pair.vocabulary:,}. Errors along hidden states / along the head's weight.\n",
+        *(table(pair, temperature) for temperature in TEMPERATURES),
+    ]
     name = f"cache_fidelity_{given.label}.md" if given.label else "cache_fidelity.md"
-    (Path(__file__).parent / "results" / name).write_text(text, encoding="utf-8")
-    print(text)
+    write(given.output / name, "The teacher cache: what is kept of the gradient", parts)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runs import ROOT, cost, machine, markdown, results, run
+from runs import ROOT, cost, markdown, parser, results, run, stories, write
 
 from distil.teacher_cache.formats.base import Size
 from distil.teacher_cache.formats.topk import TopK, TopKConfig
@@ -37,33 +37,16 @@ VOCABULARY = 512
 
 def keys(given: argparse.Namespace) -> list[str]:
     """What all runs share."""
-    model, texts = given.data / "models" / "stories260K", given.data / "tinystories"
-    if not model.is_dir() or not texts.is_dir():
-        raise SystemExit(f"--data {given.data}: no models/stories260K and tinystories there.")
     return [
-        f"model.teacher.path={model}",
-        f"model.student.path={model}",
-        "model.student.keep_layers=[0,2,4]",
-        f"data.train_file={texts / 'train.jsonl'}",
-        f"data.validation_file={texts / 'valid.jsonl'}",
-        f"data.test_file={texts / 'test.jsonl'}",
+        *stories(given.data),
         f"data.max_train_rows={given.rows}",
         f"data.max_eval_rows={given.eval_rows}",
-        "data.max_length=256",
         "method=kd",
         "method.kd_loss_weight=1",
         "method.temperature=1",
-        "trainer.per_device_train_batch_size=16",
-        "trainer.learning_rate=2e-3",
-        "trainer.warmup_steps=50",
-        "trainer.weight_decay=0.05",
-        "trainer.adam_beta2=0.98",
-        "trainer.lr_scheduler_type=cosine",
         f"trainer.max_steps={given.steps}",
         f"trainer.eval_steps={given.steps}",
         "trainer.save_strategy=no",
-        "eval.metrics=[likelihood,agreement]",
-        "eval.generation_rows=0",
         "name=cache_quality",
     ]
 
@@ -102,20 +85,17 @@ def row(label: str, folders: Sequence[Path]) -> list[object]:
 
 def main() -> None:
     """Run, tabulate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--rows", type=int, default=300, help="stories to train on")
-    parser.add_argument("--eval-rows", type=int, default=100, help="stories to judge on")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
-    given = parser.parse_args()
-    common = keys(given)
+    options = parser(__doc__, runs=True)
+    options.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    options.add_argument("--rows", type=int, default=300, help="stories to train on")
+    options.add_argument("--eval-rows", type=int, default=100, help="stories to judge on")
+    options.add_argument("--steps", type=int, default=100)
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = options.parse_args()
+    common = [*keys(given), *given.overrides]
 
     def runs(*cache: str) -> list[Path]:
-        return [run(*common, *cache, f"seed={seed}", output=given.output) for seed in given.seeds]
+        return [run(*common, *cache, f"seed={seed}", output=given.runs) for seed in given.seeds]
 
     found = {label: runs(*cache) for label, cache in CACHES.items()}
     size = bytes_of(found[SAMPLED][0])
@@ -128,18 +108,12 @@ def main() -> None:
         for who in ("teacher", "student_before")
     ]
     rows += [row(label, folders) for label, folders in found.items()]
-    text = "\n".join(
-        [
-            "# What students learn from each format of the teacher cache",
-            f"\nMade by `benchmarks/cache_quality.py --rows {given.rows} --steps {given.steps} "
-            f"--eval-rows {given.eval_rows}` on "
-            f"{machine()}: {len(given.seeds)} seeds, mean ± standard deviation; NLL and KL in nats a "
-            "token.\n",
-            markdown(["teacher", "bytes a token", *METRICS, "CPU s a step"], rows),
-        ]
-    )
-    (Path(__file__).parent / "results" / "cache_quality.md").write_text(text, encoding="utf-8")
-    print(text)
+    parts = [
+        f"{len(given.seeds)} seeds, mean ± standard deviation; NLL and KL in nats a token.\n",
+        markdown(["teacher", "bytes a token", *METRICS, "CPU s a step"], rows),
+    ]
+    title = "What students learn from each format of the teacher cache"
+    write(given.output / "cache_quality.md", title, parts)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,13 @@ about the same rows. Both are judged on new rows (validation) and on the old hel
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from runs import ROOT, machine, markdown, results, run, validation
+from runs import ROOT, markdown, parser, results, run, validation, write
 
 sys.path.insert(0, str(ROOT))
 
@@ -57,7 +56,7 @@ def brief(split: str, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     """JSON Lines of prompt and response."""
     lines = [json.dumps({key: row[key] for key in ("prompt", "response")}) + "\n" for row in rows]
     path.write_text("".join(lines), encoding="utf-8")
@@ -66,18 +65,15 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def main() -> None:
     """Make the rows, run, tabulate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
-    parser.add_argument("--train-rows", type=int, default=500)
-    arguments = parser.parse_args()
-    output = arguments.output.resolve()
+    options = parser(__doc__, runs=True)
+    options.add_argument("--train-rows", type=int, default=500)
+    asked = options.parse_args()
+    output = asked.runs.resolve()
     output.mkdir(parents=True, exist_ok=True)
     files = {
-        "train": write(output / "new_train.jsonl", brief("train", arguments.train_rows)),
-        "validation": write(output / "new_validation.jsonl", brief("validation", 200)),
-        "test": write(output / "old_test.jsonl", generate_rows("test", 300, 0)),
+        "train": write_rows(output / "new_train.jsonl", brief("train", asked.train_rows)),
+        "validation": write_rows(output / "new_validation.jsonl", brief("validation", 200)),
+        "test": write_rows(output / "old_test.jsonl", generate_rows("test", 300, 0)),
     }
     keys = [f"data.{split}_file={path}" for split, path in files.items()]
     rows: list[list[object]] = []
@@ -89,6 +85,7 @@ def main() -> None:
                 *keys,
                 f"trainer.max_steps={steps}",
                 f"trainer.eval_steps={steps}",
+                *asked.overrides,
                 output=output,
             )
             old = results(folder)
@@ -97,15 +94,11 @@ def main() -> None:
             new = validation(folder)[-1][1]
             after = old["student_after"]
             rows.append([label, steps, f"{new:.3f}", f"{after['nll']:.3f}", f"{after['kl_to_teacher']:.3f}"])
-    text = "\n".join(
-        [
-            "# Learning new rows, keeping the old",
-            f"\nMade by `benchmarks/forgetting.py` on {machine()}. NLL in nats a token; LoRA, one seed.\n",
-            markdown(["", "steps", "new rows NLL", "old rows NLL", "old rows, KL to the base"], rows),
-        ]
-    )
-    (Path(__file__).parent / "results" / "forgetting.md").write_text(text, encoding="utf-8")
-    print(text)
+    parts = [
+        "NLL in nats a token; LoRA, one seed.\n",
+        markdown(["", "steps", "new rows NLL", "old rows NLL", "old rows, KL to the base"], rows),
+    ]
+    write(asked.output / "forgetting.md", "Learning new rows, keeping the old", parts)
 
 
 if __name__ == "__main__":

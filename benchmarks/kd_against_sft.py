@@ -10,11 +10,10 @@ took. Writes ``benchmarks/results/kd_against_sft.md``.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from runs import ROOT, cost, machine, markdown, results, run, validation
+from runs import cost, markdown, parser, results, run, validation, write
 
 RATES = ("1e-3", "2e-3", "3e-3", "5e-3")
 SEEDS = (0, 1, 2)
@@ -22,10 +21,16 @@ METRICS = ("nll", "kl_to_teacher", "faithfulness", "fluency", "rougeL")
 HEADER = ("run", "seed", *METRICS, "steps", "training s")
 
 
-def distil(method: str, rate: str, seed: int, output: Path, *more: str) -> Path:
-    """One run on the embedded pair."""
-    keys = (f"method={method}", f"trainer.learning_rate={rate}", f"seed={seed}", "name=kd_against_sft")
-    return run(*keys, *more, output=output)
+class Runs:
+    """Runs on the embedded pair, all below one folder, all with the same overrides."""
+
+    def __init__(self, folder: Path, overrides: Sequence[str]) -> None:
+        self.folder, self.overrides = folder, overrides
+
+    def __call__(self, method: str, rate: str, seed: int, *more: str) -> Path:
+        """One of them."""
+        keys = (f"method={method}", f"trainer.learning_rate={rate}", f"seed={seed}", "name=kd_against_sft")
+        return run(*keys, *self.overrides, *more, output=self.folder)
 
 
 def row(label: str, seed: int, folder: Path) -> list[object]:
@@ -46,21 +51,19 @@ def last_validation(folder: Path) -> float:
 
 
 def compared(
-    best_kd: str, sft: dict[str, dict[int, Path]], output: Path
+    best_kd: str, sft: dict[str, dict[int, Path]], distil: Runs
 ) -> tuple[list[list[object]], list[str]]:
     """The rows of the table, and SFT's best steps."""
     best_sft = min(RATES, key=lambda rate: last_validation(sft[rate][SEEDS[0]]))
     rows: list[list[object]] = []
     steps = []
     for seed in SEEDS:
-        kd, same = distil("kd", best_kd, seed, output), sft[best_sft][seed]
+        kd, same = distil("kd", best_kd, seed), sft[best_sft][seed]
         faithful = max(
             (sft[rate][seed] for rate in RATES), key=lambda f: results(f)["student_after"]["faithfulness"]
         )
         seconds = cost(kd)["seconds_per_step"] / cost(same)["seconds_per_step"]
-        longer = distil(
-            "sft", best_sft, seed, output, f"trainer.max_steps={round(cost(kd)['steps'] * seconds)}"
-        )
+        longer = distil("sft", best_sft, seed, f"trainer.max_steps={round(cost(kd)['steps'] * seconds)}")
         if not rows:
             for who in ("teacher", "student_before"):
                 rows.append([who, "", *(f"{results(kd)[who][m]:.3f}" for m in METRICS), "", ""])
@@ -79,34 +82,24 @@ def compared(
 
 def main() -> None:
     """Search, run, tabulate."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks")
-    output = parser.parse_args().output
-    sft = {rate: {seed: distil("sft", rate, seed, output) for seed in SEEDS} for rate in RATES}
-    kd = {rate: distil("kd", rate, SEEDS[0], output) for rate in RATES}
+    asked = parser(__doc__, runs=True).parse_args()
+    distil = Runs(asked.runs, asked.overrides)
+    sft = {rate: {seed: distil("sft", rate, seed) for seed in SEEDS} for rate in RATES}
+    kd = {rate: distil("kd", rate, SEEDS[0]) for rate in RATES}
     best_kd = min(RATES, key=lambda rate: last_validation(kd[rate]))
-    rows, steps = compared(best_kd, sft, output)
+    rows, steps = compared(best_kd, sft, distil)
     searched: Sequence[Sequence[object]] = [
         [rate, f"{last_validation(kd[rate]):.3f}", f"{last_validation(sft[rate][SEEDS[0]]):.3f}"]
         for rate in RATES
     ]
-    text = "\n".join(
-        [
-            "# KD against SFT on the embedded pair",
-            f"\nMade by `benchmarks/kd_against_sft.py` on {machine()}.",
-            "\nValidation NLL at the last step, seed 0:\n",
-            markdown(["learning rate", "KD", "SFT"], searched),
-            "Test rows (NLL and KL in nats a token):\n",
-            markdown(HEADER, rows),
-            f"SFT's lowest validation NLL on the way, {'; '.join(steps)}.\n",
-        ]
-    )
-    target = Path(__file__).parent / "results" / "kd_against_sft.md"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(text, encoding="utf-8")
-    print(text)
+    parts = [
+        "Validation NLL at the last step, seed 0:\n",
+        markdown(["learning rate", "KD", "SFT"], searched),
+        "Test rows (NLL and KL in nats a token):\n",
+        markdown(HEADER, rows),
+        f"SFT's lowest validation NLL on the way, {'; '.join(steps)}.\n",
+    ]
+    write(asked.output / "kd_against_sft.md", "KD against SFT on the embedded pair", parts)
 
 
 if __name__ == "__main__":

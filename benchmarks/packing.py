@@ -9,7 +9,6 @@ alone; they are those of the run's own ``cost.json``. Writes ``benchmarks/result
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runs import ROOT, cost, machine, markdown, run
+from runs import cost, markdown, parser, run, write
 
 LEAST = [
     "trainer.eval_strategy=no",
@@ -41,13 +40,10 @@ def losses(folder: Path) -> list[float]:
 
 def main() -> None:
     """Run both and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="a folder with Dolly's rows")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--output", type=Path, default=ROOT / "outputs" / "benchmarks" / "packing")
-    asked = parser.parse_args()
+    options = parser(__doc__, runs=True)
+    options.add_argument("--data", type=Path, help="a folder with Dolly's rows")
+    options.add_argument("--steps", type=int, default=6)
+    asked = options.parse_args()
     data = [] if asked.data is None else [f"data.path={asked.data.resolve()}"]
     cells, seen = [], {}
     for packing in (False, True):
@@ -58,7 +54,8 @@ def main() -> None:
             f"run.packing={str(packing).lower()}",
             *LEAST,
             *data,
-            output=asked.output,
+            *asked.overrides,
+            output=asked.runs / "packing",
         )
         facts = cost(folder)
         tokens = facts["scored_tokens"] / facts["steps"]
@@ -72,14 +69,11 @@ def main() -> None:
             ]
         )
     apart = max(abs(a / b - 1) for a, b in zip(seen[True][1], seen[False][1], strict=True))
-    command = f"python benchmarks/packing.py{' --data FOLDER' if data else ''} --steps {asked.steps}"
-    text = (
-        f"# Rows end to end\n\nMade by `{command}` on {machine()}.\n\n"
-        + markdown(["rows", "CPU seconds a step", "tokens a second, x padded", "peak memory, GB"], cells)
-        + f"\nLosses of the {asked.steps} steps: at most {apart:.1e} of each other apart.\n"
-    )
-    (ROOT / "benchmarks" / "results" / "packing.md").write_text(text, encoding="utf-8")
-    print(text)
+    parts = [
+        markdown(["rows", "CPU seconds a step", "tokens a second, x padded", "peak memory, GB"], cells),
+        f"Losses of the {asked.steps} steps: at most {apart:.1e} of each other apart.\n",
+    ]
+    write(asked.output / "packing.md", "Rows end to end", parts)
 
 
 if __name__ == "__main__":

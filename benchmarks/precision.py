@@ -9,7 +9,6 @@ losses and log-probabilities. A CPU gains where it multiplies bfloat16 itself (a
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -19,7 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from runs import ROOT, machine, markdown
+from runs import markdown, parser, write
 from step import OBJECTIVES, SIZES, Bench, build, ours
 
 HEADER = ["", "float32, CPU seconds", "bfloat16, x as fast", "loss apart", "gradient norm apart"]
@@ -45,12 +44,9 @@ def instructions() -> str:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=7)
+    asked = options.parse_args()
     bench = build(*SIZES["32k"], "cpu")
     # A rate of 0: every round sees the same weights, so losses and gradients are of one batch and one model.
     optimizer = torch.optim.AdamW(bench.student.parameters(), lr=0.0, weight_decay=0.0)
@@ -69,16 +65,9 @@ def main() -> None:
         )
         apart = [f"{abs(b / a - 1):.1e}" for a, b in zip(wide[1:], low[1:], strict=True)]
         rows.append([objective, f"{wide[0]:.2f}", f"{wide[0] / low[0]:.2f}", *apart])
-    text = (
-        f"# bfloat16 autocast\n\nMade by `python benchmarks/precision.py` on {machine()}, "
-        f"CPU instructions: {instructions()}.\n\n"
-        + markdown(
-            ["", "float32, CPU seconds", "bfloat16, x as fast", "loss apart", "gradient norm apart"], rows
-        )
-    )
-    asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "precision.md").write_text(text, encoding="utf-8")
-    print(text)
+    header = ["", "float32, CPU seconds", "bfloat16, x as fast", "loss apart", "gradient norm apart"]
+    parts = [f"CPU instructions: {instructions()}.\n", markdown(header, rows)]
+    write(asked.output / "precision.md", "bfloat16 autocast", parts)
 
 
 if __name__ == "__main__":

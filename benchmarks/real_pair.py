@@ -11,7 +11,6 @@ it, from the hub). Writes ``benchmarks/results/real_pair.md``.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 import subprocess
@@ -27,7 +26,7 @@ import peers
 import torch
 from packing import LEAST
 from peers import Clock, Task, World
-from runs import ROOT, cost, machine, markdown, run
+from runs import ROOT, cost, markdown, parser, run, write
 from step import status
 from trainers import forked
 
@@ -103,26 +102,21 @@ def earlier(revision: str, overrides: list[str]) -> dict[str, Any]:
 
 def main() -> None:
     """Run all and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, help="a folder with Dolly's rows")
-    parser.add_argument("--before", help="a revision of this repository")
-    parser.add_argument("--steps", type=int, default=4)
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--data", type=Path, help="a folder with Dolly's rows")
+    options.add_argument("--before", help="a revision of this repository")
+    options.add_argument("--steps", type=int, default=4)
+    asked = options.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     overrides = command(asked.data, asked.steps)
-    text = f"# A step on a real pair\n\nMade by `python benchmarks/real_pair.py --steps {asked.steps}"
-    text += f"{' --data FOLDER' if asked.data else ''}{f' --before {asked.before}' if asked.before else ''}` "
-    text += f"on {machine()}.\n\n"
     with tempfile.TemporaryDirectory() as folder:
         now = run(*overrides, output=Path(folder))
         costs = {"this revision": cost(now)}
         config = open_run(now).config
     if asked.before:
         costs = {asked.before: earlier(asked.before, overrides), **costs}
-    text += markdown(
+    whole = markdown(
         ["`experiment=smollm2_dolly`", "CPU seconds a step", "peak memory of the run, GB"],
         [
             [name, f"{facts['cpu_seconds_per_step']:.2f}", f"{facts['peak_memory_bytes'] / 1e9:.2f}"]
@@ -134,7 +128,7 @@ def main() -> None:
     losses = [facts["loss"] for facts in seen.values()]
     if max(losses) / min(losses) - 1 > 1e-4:
         raise SystemExit(f"The first losses differ: {losses}. The work is not the same.")
-    text += "\n" + markdown(
+    alone = markdown(
         ["off-policy JSD", "CPU seconds a step", "x ours", "peak above start, GB", "x ours"],
         [
             [
@@ -147,8 +141,7 @@ def main() -> None:
             for name, facts in seen.items()
         ],
     )
-    (ROOT / "benchmarks" / "results" / "real_pair.md").write_text(text, encoding="utf-8")
-    print(text)
+    write(asked.output / "real_pair.md", "A step on a real pair", [whole, alone])
 
 
 if __name__ == "__main__":

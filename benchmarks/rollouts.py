@@ -10,7 +10,6 @@ Writes ``benchmarks/results/rollouts.md``.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from runs import machine, markdown
+from runs import markdown, parser, write
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from distil.rollouts import generate, uniforms
@@ -77,12 +76,9 @@ TRIED: dict[str, Row] = {"floor": floor, "ours": ours, "generate()": transformer
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=9)
+    asked = options.parse_args()
     model = build()
     prompts = torch.randint(1, VOCABULARY, (ROWS, PROMPT)).tolist()
     seconds: dict[str, list[float]] = {name: [] for name in TRIED}
@@ -97,14 +93,8 @@ def main() -> None:
         [name, f"{statistics.median(taken):.3f}", f"{statistics.median(taken) / base:.2f}"]
         for name, taken in seconds.items()
     ]
-    text = (
-        "# Sampling the student's own sequences\n\n"
-        f"Made by `python benchmarks/rollouts.py` on {machine()}.\n\n"
-        + markdown(["", "CPU seconds", "x floor"], cells)
-    )
-    asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "rollouts.md").write_text(text, encoding="utf-8")
-    print(text)
+    table = markdown(["", "CPU seconds", "x floor"], cells)
+    write(asked.output / "rollouts.md", "Sampling the student's own sequences", [table])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Runs of the real command for the benchmarks, and what they came to."""
+"""What the benchmarks share: their options, runs of the real command, and the tables they write."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shlex
@@ -12,6 +13,71 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("--output", "--runs")
+"""Options that change no result."""
+
+
+def parser(doc: str | None, *, runs: bool = False) -> argparse.ArgumentParser:
+    """The options that all have; ``runs``: of a benchmark that is made of whole runs."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument(
+        "--output", type=Path, default=ROOT / "benchmarks" / "results", help="where the table goes"
+    )
+    if runs:
+        made.add_argument(
+            "--runs", type=Path, default=ROOT / "outputs" / "benchmarks", help="where the runs go"
+        )
+        made.add_argument(
+            "overrides", nargs="*", metavar="key=value", help="of every run: trainer.max_steps=4"
+        )
+    return made
+
+
+def command_line() -> str:
+    """The command that is running, as anyone would type it: without where this machine's files lie."""
+    words = [f"benchmarks/{Path(sys.argv[0]).name}"]
+    places = False
+    for word in sys.argv[1:]:
+        key, found, value = word.rpartition("=")
+        if places or word in PLACES or key in PLACES:
+            places = word in PLACES
+        elif Path(value).is_absolute():
+            words.append(f"{key}{found}FOLDER")
+        else:
+            words.append(word)
+    return shlex.join(["python", *words])
+
+
+def write(target: Path, title: str, parts: Sequence[str]) -> None:
+    """A page of results: what made it, then the parts; on the terminal too."""
+    text = f"# {title}\n\nMade by `{command_line()}` on {machine()}.\n\n" + "\n".join(parts)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def stories(data: Path) -> list[str]:
+    """stories260K into its own layers 0, 2 and 4 on TinyStories: what all runs on that pair share."""
+    model, texts = (data / "models" / "stories260K").resolve(), (data / "tinystories").resolve()
+    if not model.is_dir() or not texts.is_dir():
+        raise SystemExit(f"--data {data}: no models/stories260K and tinystories there.")
+    return [
+        f"model.teacher.path={model}",
+        f"model.student.path={model}",
+        "model.student.keep_layers=[0,2,4]",
+        f"data.train_file={texts / 'train.jsonl'}",
+        f"data.validation_file={texts / 'valid.jsonl'}",
+        f"data.test_file={texts / 'test.jsonl'}",
+        "data.max_length=256",
+        "trainer.per_device_train_batch_size=16",
+        "trainer.learning_rate=2e-3",
+        "trainer.warmup_steps=50",
+        "trainer.weight_decay=0.05",
+        "trainer.adam_beta2=0.98",
+        "trainer.lr_scheduler_type=cosine",
+        "eval.metrics=[likelihood,agreement]",
+        "eval.generation_rows=0",
+    ]
 
 
 def run(*overrides: str, output: Path, root: Path = ROOT) -> Path:
@@ -19,6 +85,7 @@ def run(*overrides: str, output: Path, root: Path = ROOT) -> Path:
 
     ``root``: the checkout whose code runs.
     """
+    output = output.resolve()
     command = [sys.executable, str(root / "run.py"), f"output_dir={output}", *overrides]
     print(" ", " ".join(overrides), file=sys.stderr, flush=True)
     environment = {**os.environ, "PYTHONPATH": str(root)}
@@ -26,7 +93,10 @@ def run(*overrides: str, output: Path, root: Path = ROOT) -> Path:
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)
     asked = set(command[2:])
-    return next(path.parent for path in output.glob("*/*/status.json") if _did(path, asked))
+    found = next((path.parent for path in output.glob("*/*/status.json") if _did(path, asked)), None)
+    if found is None:
+        raise SystemExit(f"{shlex.join(command)} ended well, but no run below {output} says that it was it.")
+    return found
 
 
 def _did(status: Path, asked: set[str]) -> bool:

@@ -10,7 +10,6 @@ that warms the disk. Writes ``benchmarks/results/startup.md``.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import statistics
@@ -21,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from runs import ROOT, machine, markdown
+from runs import ROOT, markdown, parser, write
 
 HOOK = """
 import os, time
@@ -64,12 +63,9 @@ def first_step(*arguments: str) -> float:
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results")
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--rounds", type=int, default=3)
+    asked = options.parse_args()
     measured = {
         "`run.py --help`": lambda: python("run.py", "--help")[0],
         "a config that is refused": lambda: python("run.py", "method=kdd")[0],
@@ -90,12 +86,7 @@ def main() -> None:
             if index:
                 seconds[name].append(taken)
     cells = [[name, f"{statistics.median(taken):.2f}"] for name, taken in seconds.items()]
-    text = f"# Start-up\n\nMade by `python benchmarks/startup.py` on {machine()}.\n\n" + markdown(
-        ["", "CPU seconds"], cells
-    )
-    asked.output.mkdir(parents=True, exist_ok=True)
-    (asked.output / "startup.md").write_text(text, encoding="utf-8")
-    print(text)
+    write(asked.output / "startup.md", "Start-up", [markdown(["", "CPU seconds"], cells)])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from runs import markdown
+from runs import command_line, markdown, parser
 from torch import Tensor
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import kl_div
@@ -366,18 +365,15 @@ def table(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, in one process an allocator, and write down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
-    parser.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=list(ALLOCATORS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    options.add_argument("--sizes", nargs="+", default=list(SIZES), choices=list(SIZES))
+    options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    options.add_argument("--objectives", nargs="+", default=list(OBJECTIVES), choices=list(OBJECTIVES))
+    options.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=list(ALLOCATORS))
+    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    arguments = options.parse_args()
     missing = [name for name in arguments.rows if ROWS[name][1] and find_spec(ROWS[name][1]) is None]
     rows = [name for name in arguments.rows if name not in missing]
     if arguments.worker:
@@ -389,7 +385,7 @@ def main() -> None:
             print(json.dumps({"vocabulary": vocabulary, "rows": count, "cells": cells}), flush=True)
         return
     record: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]]),
+        "command": command_line(),
         "machine": machine(arguments.device),
         "missing": missing,
         "results": [],

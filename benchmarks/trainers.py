@@ -18,7 +18,6 @@ import argparse
 import json
 import logging
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import peers
 import torch
 from peers import LENGTH, NEW, PROMPT, TASKS, Clock, Start, Task, World, expected
-from runs import markdown
+from runs import command_line, markdown, parser
 from step import ALLOCATORS, machine, status
 
 OURS, BARE = "ours", "bare loop"
@@ -236,19 +235,16 @@ def _line(cell: dict[str, Any], ours: dict[str, Any] | None) -> list[str]:
 
 def main() -> None:
     """Measure, in one process an allocator that forks one for each training, and write down."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--vocabulary", type=int, default=32_000)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=3, help="of each training; the first is not timed")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
-    parser.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=list(ALLOCATORS))
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--vocabulary", type=int, default=32_000)
+    options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--steps", type=int, default=3, help="of each training; the first is not timed")
+    options.add_argument("--rounds", type=int, default=2)
+    options.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    options.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    options.add_argument("--allocators", nargs="+", default=list(ALLOCATORS), choices=list(ALLOCATORS))
+    options.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    asked = options.parse_args()
     missing = [name for name in asked.rows if not installed(ROWS[name])]
     cells = [c for c in CELLS if c[0] in asked.rows and c[0] not in missing and c[1] in asked.tasks]
     torch.set_num_threads(1)
@@ -260,7 +256,7 @@ def main() -> None:
         print(json.dumps(measure(cells, asked)), flush=True)
         return
     record: dict[str, Any] = {
-        "command": shlex.join(["python", "benchmarks/trainers.py", *sys.argv[1:]]),
+        "command": command_line(),
         "machine": machine("cpu"),
         "vocabulary": asked.vocabulary,
         "batch": asked.batch,

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import random
 import re
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from distil.report.comparison import compare, write_comparison
-from tests.end_to_end.test_report_browser import CHROMIUM, SCREENSHOTS, Browser
+from tests.browser import NEEDED, SCREENSHOTS, Browser
 from tests.unit.report.made_up_sweep import METRICS, validation, write_job
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt install chromium)"),
-]
+pytestmark = NEEDED
 
 STATE = """shown = [...document.querySelectorAll('svg.curve, svg.dots')]
     .filter(s => s.getBoundingClientRect().width > 0); ({
@@ -39,14 +34,6 @@ PANELS = """[...document.querySelectorAll('[data-panel^="axis"]')]
     .filter(panel => panel.offsetHeight > 0).map(panel => panel.dataset.panel)"""
 TOO_WIDE = """[...document.querySelectorAll('table')]
     .filter(table => table.getBoundingClientRect().right > innerWidth).length"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = Browser(Path(profile))
-        yield browser
-        browser.close()
 
 
 def write_case(folder: Path, hostile: bool = False) -> Path:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,11 @@ import yaml
 
 from distil.report.comparison import compare, write_comparison
 from distil.report.html import write_report
-from tests.end_to_end.test_report_browser import CHROMIUM, SCREENSHOTS, Browser
+from tests.browser import NEEDED, SCREENSHOTS, Browser
 from tests.unit.report.made_up_run import write_run
 from tests.unit.report.made_up_sweep import write_job
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt install chromium)"),
-]
+pytestmark = NEEDED
 
 PAYLOADS = (
     "<script>pwned=1</script>",
@@ -49,14 +44,6 @@ STATE = """({
     font: getComputedStyle(document.querySelector('h1')).fontSize,
     text: document.body.innerText,
 })"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = Browser(Path(profile))
-        yield browser
-        browser.close()
 
 
 def payload(text: str) -> str:

@@ -27,7 +27,7 @@ from distil.config.store import prepared, register_schemas
 from distil.report.comparison import command as comparing
 from distil.types import InputError
 from scripts.draw_architecture import ROW, TEMPERATURE
-from tests.end_to_end.test_report_browser import CHROMIUM, Browser
+from tests.browser import CHROMIUM, Browser
 from tests.guide.world import build, supply
 
 ROOT = Path(__file__).resolve().parents[2]
