@@ -24,6 +24,9 @@ WITHOUT_EFFECT = (
     "run.max_skipped_steps",
     # how much of it is shown
     "eval.samples",
+    # how many rows are scored at once: rounding aside, the same scores
+    "eval.batch_size",
+    "trainer.per_device_eval_batch_size",
     "trainer.log_*",
     "trainer.logging_*",
     "trainer.skip_memory_metrics",

@@ -44,6 +44,8 @@ Rows: TypeAlias = "Dataset | Sequence[Row]"
 Report: TypeAlias = Callable[[int, int], None]
 """Told how many rows are done, of how many."""
 
+HOW_IT_ANSWERS = ("max_new_tokens", "do_sample", "sampling_temperature", "top_k", "top_p")
+"""Keys of ``eval`` that answers hang on; results name them."""
 EVALUATION_STEP = -1
 """The step that sampling noise is drawn for: no optimizer step has it; every judged model gets the same."""
 
@@ -238,7 +240,7 @@ def answer_rows(
                 pad_id=pad_id(tokenizer),
                 max_new_tokens=config.max_new_tokens,
                 uniforms=noise,
-                temperature=config.temperature,
+                temperature=config.sampling_temperature,
                 top_k=config.top_k,
                 top_p=config.top_p,
             )

@@ -18,7 +18,7 @@ from distil.cards.brief import run_card
 from distil.config.schema import EvalConfig
 from distil.data.malformed import BadRow
 from distil.data.splits import Splits
-from distil.evaluation import Judgement, entropy_floor, plan
+from distil.evaluation import HOW_IT_ANSWERS, Judgement, entropy_floor, plan
 from distil.files import publish, write_json, write_text
 from distil.identity import rows_digest
 from distil.metrics.base import describe
@@ -54,11 +54,7 @@ def write_results(
                 "rows_digest": rows_digest(splits.test),
                 "scored_tokens": after.scored_tokens,
                 "generation_rows": len(after.generations),
-                "max_new_tokens": config.max_new_tokens,
-                "do_sample": config.do_sample,
-                "temperature": config.temperature,
-                "top_k": config.top_k,
-                "top_p": config.top_p,
+                **{key: getattr(config, key) for key in HOW_IT_ANSWERS},
             },
             "data": {
                 "train_rows": len(splits.train),

@@ -108,7 +108,12 @@ def build_trainer(
 
     def in_one_process(model: PreTrainedModel) -> dict[str, float]:
         return score_rows(
-            model, taught.validation, rows, arguments_pad, config.eval.batch_size, parts.shared_vocabulary
+            model,
+            taught.validation,
+            rows,
+            arguments_pad,
+            arguments.per_device_eval_batch_size,
+            parts.shared_vocabulary,
         ).while_training()
 
     arguments_pad = pad_id(parts.tokenizer)

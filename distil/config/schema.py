@@ -268,7 +268,7 @@ class EvalConfig:
     teacher: bool = True
     """Judge the teacher too (KL and agreement need it). false saves memory where the method needs none."""
     batch_size: int = 16
-    """Rows judged at once; it changes no score."""
+    """Rows judged at once; it changes no score. On the way: ``trainer.per_device_eval_batch_size``."""
     generation_rows: int = 64
     """How many held-out rows are answered by generation; likelihoods use all of them. 0: none."""
     samples: int = 20
@@ -277,8 +277,8 @@ class EvalConfig:
     """Tokens of an answer at most."""
     do_sample: bool = False
     """false: greedy."""
-    temperature: float = 1.0
-    """Sampling temperature, with do_sample."""
+    sampling_temperature: float = 1.0
+    """With do_sample: the logits are divided by it. ``method.temperature`` is another thing: the loss's."""
     top_k: int = 0
     """With do_sample: among the likeliest K. 0: all tokens."""
     top_p: float = 1.0
@@ -291,7 +291,7 @@ class EvalConfig:
             check(getattr(self, key) >= 1, f"eval.{key} must be at least 1, got {getattr(self, key)}.")
         for key in ("generation_rows", "samples", "top_k"):
             check(getattr(self, key) >= 0, f"eval.{key} must be at least 0, got {getattr(self, key)}.")
-        check_above_0("eval.temperature", self.temperature)
+        check_above_0("eval.sampling_temperature", self.sampling_temperature)
         check(0 < self.top_p <= 1, f"eval.top_p must lie in (0, 1], got {self.top_p}.")
 
 

@@ -42,6 +42,8 @@ OURS: dict[str, str] = {
     "eval_do_concat_batches": _ONE_EVALUATION,
     "eval_use_gather_object": _ONE_EVALUATION,
     "eval_accumulation_steps": _ONE_EVALUATION,
+    "bf16_full_eval": _ONE_EVALUATION,
+    "fp16_full_eval": _ONE_EVALUATION,
     "label_smoothing_factor": "the loss is the method's: see the keys of method=",
     "average_tokens_across_devices": "scored tokens are always counted over all processes",
     "remove_unused_columns": "the runner needs its own columns: rows keep all of them",

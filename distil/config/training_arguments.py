@@ -32,8 +32,6 @@ class TrainingFields:
     max_grad_norm: float | None = None
     bf16: bool | None = None
     fp16: bool | None = None
-    bf16_full_eval: bool | None = None
-    fp16_full_eval: bool | None = None
     tf32: bool | None = None
     activation_checkpointing: bool | None = None
     activation_checkpointing_kwargs: Any = None

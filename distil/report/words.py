@@ -166,9 +166,8 @@ def judged_on(results: Results) -> str:
     if answers:
         how = "greedy"
         if e.get("do_sample"):
-            how = "sampled at " + ", ".join(
-                f"{key} {e.get(key)}" for key in ("temperature", "top_k", "top_p")
-            )
+            how = f"sampled at temperature {e.get('sampling_temperature')}"
+            how += f", top_k {e.get('top_k')}, top_p {e.get('top_p')}"
         parts.append(f"{answers:,.0f} of them answered, {how}, at most {e.get('max_new_tokens')} new tokens")
     return f"Judged {'; '.join(parts)}." if parts else ""
 

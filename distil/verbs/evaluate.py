@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +90,7 @@ def _judged(run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str
     from rich.console import Console
 
     from distil import judging
-    from distil.evaluation import entropy_floor, plan
+    from distil.evaluation import HOW_IT_ANSWERS, entropy_floor, plan
     from distil.metrics.base import describe
     from distil.progress import Progress
 
@@ -125,11 +124,7 @@ def _judged(run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str
             "rows": len(rows),
             "scored_tokens": student.scored_tokens,
             "generation_rows": len(student.generations),
-            **{
-                key: value
-                for key, value in asdict(config).items()
-                if key in ("max_new_tokens", "do_sample", "temperature", "top_k", "top_p")
-            },
+            **{key: getattr(config, key) for key in HOW_IT_ANSWERS},
         },
         "notes": list(dict.fromkeys([*notes, *more, *said])),
     }
@@ -212,7 +207,7 @@ def _sentence(result: Mapping[str, Any]) -> str:
     which = f"test {rows} of the run" if result["data"] == "test" else f"{rows} of {result['data']}"
     how = "greedy"
     if e["do_sample"]:
-        how = f"sampled at temperature {e['temperature']}, top_k {e['top_k']}, top_p {e['top_p']}"
+        how = f"sampled at temperature {e['sampling_temperature']}, top_k {e['top_k']}, top_p {e['top_p']}"
     answers = f"; {e['generation_rows']:,} answered, {how}, at most {e['max_new_tokens']} new tokens"
     return (
         f"↑ higher is better, ↓ lower is better. {e['rows']:,} {which} ({e['scored_tokens']:,} scored tokens)"

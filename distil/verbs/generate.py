@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from distil.config.schema import EvalConfig
     from distil.products import FinishedRun
 
-SAMPLING = ("temperature", "top_k", "top_p", "seed")
+SAMPLING = {"temperature": "sampling_temperature", "top_k": "top_k", "top_p": "top_p", "seed": "seed"}
+"""What draws, and what ``eval`` calls it."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -75,9 +76,10 @@ def _parser() -> Parser:
 
 def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
     """The run's own settings with what was given in their place. InputError for what is out of range."""
-    drawn = {key: getattr(given, key) for key in SAMPLING if getattr(given, key) is not None}
-    if given.greedy and drawn:
-        raise InputError(f"--greedy draws nothing: leave out --{next(iter(drawn)).replace('_', '-')}.")
+    named = [option for option in SAMPLING if getattr(given, option) is not None]
+    if given.greedy and named:
+        raise InputError(f"--greedy draws nothing: leave out --{named[0].replace('_', '-')}.")
+    drawn = {SAMPLING[option]: getattr(given, option) for option in named}
     keys = {key: value for key, value in drawn.items() if key != "seed"}
     if given.max_new_tokens is not None:
         keys["max_new_tokens"] = given.max_new_tokens
@@ -87,9 +89,8 @@ def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
         return replace(config, **keys)
     except InputError as error:
         key = str(error).split()[0]
-        raise InputError(
-            str(error).replace(key, f"--{key.removeprefix('eval.').replace('_', '-')}")
-        ) from error
+        option = key.removeprefix("eval.").removeprefix("sampling_").replace("_", "-")
+        raise InputError(str(error).replace(key, f"--{option}")) from error
 
 
 def _answers(

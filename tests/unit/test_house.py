@@ -139,6 +139,13 @@ def test_what_a_config_needs_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_system_that_it_does_not_run_on_is_told() -> None:
+    command = [sys.executable, "-c", "import sys; sys.platform = 'win32'; import llm_distil"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert "On Windows, install it in WSL" in done.stderr.splitlines()[-1]
+
+
 def test_the_public_package_defines_nothing_it_does_not_export() -> None:
     import llm_distil
 

@@ -97,6 +97,8 @@ def test_what_changes_results_changes_the_identity(key: str, value: Any) -> None
         ("run.rerun", True),
         ("run.plugins", ["mine.py"]),
         ("eval.samples", 5),
+        ("eval.batch_size", 1),
+        ("trainer.per_device_eval_batch_size", 1),
         ("trainer.logging_steps", 1),
         ("trainer.save_steps", 1),
         ("trainer.hub_token", "b"),

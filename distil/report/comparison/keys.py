@@ -157,7 +157,7 @@ def _is_own(key: str, swept: Sequence[str], columns: Mapping[str, Sequence[str]]
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """The shortest name of each key that no other has: ``temperature``, beside it ``eval.temperature``."""
+    """The shortest name of each key that no other of them has: ``temperature``, ``student.path``."""
 
     def short(key: str) -> str:
         parts = key.removesuffix(".name").split(".")

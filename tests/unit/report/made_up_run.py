@@ -109,7 +109,7 @@ def write_run(
         "floor": {n: row[6] for n, row in METRICS.items() if row[6] is not None},
         "evaluation": {"split": "test", "rows": 256, "scored_tokens": 13922, "generation_rows": 64,
                        "max_new_tokens": 128, "do_sample": False,
-                       "temperature": 1.0, "top_k": 0, "top_p": 1.0},
+                       "sampling_temperature": 1.0, "top_k": 0, "top_p": 1.0},
         "data": {"train_rows": 1000, "validation_rows": 200, "test_rows": 256,
                  "dropped": {"without a scored token": 3, "too long": 9}},
         "notes": ["Teacher and student share 512 of their 512 ids."],

@@ -21,7 +21,7 @@ METRICS: dict[str, dict[str, Any]] = {
 }
 EVALUATION = {
     "split": "test", "rows": 256, "scored_tokens": 13922, "generation_rows": 64, "max_new_tokens": 128,
-    "do_sample": False, "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+    "do_sample": False, "sampling_temperature": 1.0, "top_k": 0, "top_p": 1.0,
 }  # fmt: skip
 OWN = {"gkd": {"temperature": 1.0, "lambda_gkd": 0.5}}
 
@@ -37,7 +37,7 @@ def config(method: str, seed: int, changes: Mapping[str, Any] | None = None) -> 
         "peft": {"name": "none"},
         "data": {"name": "embedded", "max_train_rows": 500, "split_seed": 0},
         "trainer": {"max_steps": 400, "learning_rate": 0.003, "warmup_steps": 20, "save_steps": 100},
-        "eval": {"name": "default", "temperature": 1.0, "metrics": ["likelihood"]},
+        "eval": {"name": "default", "sampling_temperature": 1.0, "metrics": ["likelihood"]},
         "tracker": {"name": "none", "tags": []},
     }
     for key, value in (changes or {}).items():

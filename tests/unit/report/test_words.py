@@ -98,6 +98,6 @@ def test_how_answers_were_made(tmp_path: Path) -> None:
     full = read_run(write_run(tmp_path)).results
     assert full is not None
     assert "64 of them answered, greedy, at most 128 new tokens" in words.judged_on(full)
-    sampled = replace(full, evaluation={**full.evaluation, "do_sample": True, "temperature": 0.7})
+    sampled = replace(full, evaluation={**full.evaluation, "do_sample": True, "sampling_temperature": 0.7})
     assert "sampled at temperature 0.7, top_k 0, top_p 1.0" in words.judged_on(sampled)
     assert words.judged_on(replace(full, evaluation={})) == ""
