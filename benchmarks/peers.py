@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import LENGTH, PROMPT, build
+from heads import LENGTH, PROMPT, build
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArguments
 

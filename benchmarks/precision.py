@@ -18,8 +18,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from heads import OBJECTIVES, SIZES, Bench, build, ours
 from runs import markdown, parser, write
-from step import OBJECTIVES, SIZES, Bench, build, ours
 
 HEADER = ["", "float32, CPU seconds", "bfloat16, x as fast", "loss apart", "gradient norm apart"]
 KINDS = {"float32": False, "bfloat16": True}

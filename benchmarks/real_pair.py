@@ -26,8 +26,7 @@ import peers
 import torch
 from packing import LEAST
 from peers import Clock, Task, World
-from runs import ROOT, cost, markdown, parser, run, write
-from step import status
+from runs import ROOT, cost, markdown, parser, run, status, write
 from trainers import forked
 
 from distil.config.schema import ExperimentConfig

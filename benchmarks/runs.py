@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+ALLOCATORS = {
+    "default": "",
+    "retaining": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000",
+}
+"""What glibc is told: half of what a large tensor costs may be page faults."""
 PLACES = ("--output", "--runs")
 """Options that change no result."""
 
@@ -48,9 +55,14 @@ def command_line() -> str:
     return shlex.join(["python", *words])
 
 
+def made_by(command: str, machine: dict[str, str]) -> str:
+    """The sentence below the title."""
+    return f"Made by `{command}` on {', '.join(f'{key} {value}' for key, value in machine.items())}."
+
+
 def write(target: Path, title: str, parts: Sequence[str]) -> None:
     """A page of results: what made it, then the parts; on the terminal too."""
-    text = f"# {title}\n\nMade by `{command_line()}` on {machine()}.\n\n" + "\n".join(parts)
+    text = "\n".join([f"# {title}\n", f"{made_by(command_line(), machine())}\n", *parts])
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     print(text)
@@ -129,15 +141,29 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 
-def machine() -> str:
-    """One line that says where the figures were made."""
-    import platform
+def status(key: str) -> int:
+    """Bytes that the kernel counts under this key for this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
+
+def machine(device: str = "cpu") -> dict[str, str]:
+    """Where the figures were made."""
     import torch
-    import transformers
 
-    return (
-        f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} thread(s), "
-        f"torch {torch.__version__}, "
-        f"transformers {transformers.__version__}"
+    versions = {"torch": torch.__version__}
+    for name in ("transformers", "trl", "liger-kernel"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    cpu = next(
+        (x.split(":")[1].strip() for x in _lines("/proc/cpuinfo") if x.startswith("model name")),
+        platform.processor(),
     )
+    what = torch.cuda.get_device_name() if device == "cuda" else f"{cpu}, {torch.get_num_threads()} thread(s)"
+    return {"device": what, "system": f"{platform.system()} {platform.machine()}", **versions}
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []

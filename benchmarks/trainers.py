@@ -35,8 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import peers
 import torch
 from peers import LENGTH, NEW, PROMPT, TASKS, Clock, Start, Task, World, expected
-from runs import command_line, markdown, parser
-from step import ALLOCATORS, machine, status
+from runs import ALLOCATORS, command_line, machine, made_by, markdown, parser, status
 
 OURS, BARE = "ours", "bare loop"
 SLOW = 3.0
@@ -199,7 +198,7 @@ def table(record: dict[str, Any]) -> str:
     """The Markdown page of a record."""
     parts = ["# Whole trainers", ""]
     parts += [
-        f"Made by `{record['command']}` on {', '.join(f'{k} {v}' for k, v in record['machine'].items())}.",
+        made_by(record["command"], record["machine"]),
         f"V={record['vocabulary']:,}, B={record['batch']}. Median CPU seconds of a step, and peak "
         "memory above the start of training; in brackets, times ours on the same task.",
         "",
