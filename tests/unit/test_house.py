@@ -140,7 +140,7 @@ def test_what_a_config_needs_imports_nothing_heavy() -> None:
 
 
 def test_a_system_that_it_does_not_run_on_is_told() -> None:
-    command = [sys.executable, "-c", "import sys; sys.platform = 'win32'; import llm_distil"]
+    command = [sys.executable, "-c", "import sys; sys.platform = 'win32'; import distil.cli"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert "On Windows, install it in WSL" in done.stderr.splitlines()[-1]
