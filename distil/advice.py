@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.base import adapter_of
 from distil.config.schema import ExperimentConfig, ModelConfig
 from distil.divergences import forward_kl
 from distil.losses import Term, cross_entropy
@@ -50,7 +49,6 @@ def setback(
 
 def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:
     """One line for each odd thing about a run of ``steps`` optimizer steps with these ``terms``."""
-    adapter: Adapter[Any] = ADAPTERS.get(config.peft.name).factory(config.peft)
     said = []
     if warmup_steps >= steps:
         said.append(
@@ -71,7 +69,7 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
             f"method.temperature={', '.join(map(str, odd))} is unusual: "
             f"{low:g} to {high:g} is where it helps."
         )
-    rate, (slow, fast) = config.trainer.learning_rate, adapter.usual_rates
+    rate, (slow, fast) = config.trainer.learning_rate, adapter_of(config.peft).usual_rates
     if rate is not None and not slow <= rate <= fast:
         said.append(
             f"trainer.learning_rate={rate:g} is unusual with peft={config.peft.name}: it learns "

@@ -23,12 +23,12 @@ from distil import environment, ranks
 from distil.changed import unfinished_beside
 from distil.checkpoints import changes
 from distil.config.processes import check_processes
-from distil.config.schema import ExperimentConfig
+from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.tuned import Tuned
 from distil.files import sync_folder, unwritable, write_json, write_text
 from distil.limits import RUN, check_addresses
 from distil.locks import alone
-from distil.methods.base import METHODS
+from distil.methods.base import Method, method_of
 from distil.offline import network
 from distil.preflight import fingerprints, ignored_keys, locate
 from distil.printable import printable
@@ -102,9 +102,8 @@ def _run_beside(config: ExperimentConfig, folder: Path, command: str) -> None:
     warnings.simplefilter("ignore")
     from distil.stages import run_stages
 
-    method = METHODS.get(config.method.name).factory(config.method)
     environment.use_threads(config.run.threads)
-    run_stages(config, method, folder, NoTracker(), Console(quiet=True), command)
+    run_stages(config, method_of(config.method), folder, NoTracker(), Console(quiet=True), command)
 
 
 def _run_first(
@@ -136,10 +135,10 @@ def _attempt(
 ) -> None:
     """The stages of a run that is not done, with its status, its log and its report kept."""
     check_addresses(RUN, "a run")
-    method = METHODS.get(config.method.name).factory(config.method)
+    method = method_of(config.method)
     environment.use_threads(config.run.threads)
     fresh = status_of(folder) is None
-    made_by = _open_folder(folder, config, command, tuned)
+    made_by = _open_folder(folder, config, method, command, tuned)
     if summary and fresh and (line := unfinished_beside(folder)):
         tell(line)
     with _reported(folder), log_file(folder / "run.log"):
@@ -185,7 +184,11 @@ def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _open_folder(
-    folder: Path, config: ExperimentConfig, command: str, tuned: Sequence[Tuned]
+    folder: Path,
+    config: ExperimentConfig,
+    method: Method[MethodConfig],
+    command: str,
+    tuned: Sequence[Tuned],
 ) -> dict[str, Any]:
     """Make the folder with ``config.yaml`` and ``environment.json``; returns what the latter holds."""
     try:
@@ -194,7 +197,6 @@ def _open_folder(
             sync_folder(parent)
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
-        method = METHODS.get(config.method.name).factory(config.method)
         known: dict[str, Any] = {
             "code": environment.code_version(),
             "fingerprints": fingerprints(config),

@@ -16,7 +16,7 @@ from distil.data.prompting import ending_of
 from distil.data.splits import encode_rows, load_splits
 from distil.environment import use_threads
 from distil.identity import rows_digest
-from distil.methods.base import METHODS
+from distil.methods.base import method_of
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
 from distil.parts import ending_ids
@@ -68,7 +68,7 @@ def judges_teacher(run: FinishedRun) -> bool:
 def loads_teacher(run: FinishedRun) -> bool:
     """Whether the run had its teacher loaded: its end of text then ends the student's answers too."""
     config = run.config
-    method = METHODS.get(config.method.name).factory(config.method)
+    method = method_of(config.method)
     return config.model.teacher.path is not None and (method.needs_teacher or config.eval.teacher)
 
 

@@ -13,7 +13,7 @@ import yaml
 from distil.cards.text import plain
 from distil.config.schema import DataConfig, ExperimentConfig
 from distil.hub import in_cache
-from distil.methods.base import METHODS
+from distil.methods.base import method_of
 from distil.models.sources import Source, student_source, teacher_source
 from distil.types import InputError
 
@@ -45,7 +45,7 @@ def start_of(config: ExperimentConfig) -> Origin:
 def teacher_of(config: ExperimentConfig) -> Origin | None:
     """Whom it learnt from; None where the method asks no teacher."""
     teacher = config.model.teacher
-    method = METHODS.get(config.method.name).factory(config.method)
+    method = method_of(config.method)
     if not method.needs_teacher or teacher.path is None:
         return None
     if teacher.is_self:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.base import adapter_of
 from distil.adapters.existing import load_existing
 from distil.anatomy import position_limit
 from distil.config.schema import ExperimentConfig
@@ -94,7 +94,7 @@ def load_adapted_student(
     calibration: Sequence[Sequence[int]] | None = None,
 ) -> tuple[PreTrainedModel, LoadedStudent, list[str]]:
     """The student behind its adapter, what it was before, and notes. The adapter's start is from the seed."""
-    adapter: Adapter[Any] = ADAPTERS.get(config.peft.name).factory(config.peft)
+    adapter = adapter_of(config.peft)
     loaded = load_student(
         config.model,
         config.seed,

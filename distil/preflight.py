@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from distil import environment, identity, ranks
-from distil.adapters.base import ADAPTERS
+from distil.adapters.base import adapter_of
 from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
 from distil.files import check_writable
-from distil.methods.base import METHODS, Method
+from distil.methods.base import Method, method_of
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
 from distil.tracking import check_tracker
@@ -22,7 +22,7 @@ from distil.types import REFERENCE, InputError
 def locate(config: ExperimentConfig) -> tuple[str, Path]:
     """The identity of the run of ``config`` and its folder. Raises InputError for what cannot run."""
     preflight(config)
-    name = identify(config, METHODS.get(config.method.name).factory(config.method))
+    name = identify(config, method_of(config.method))
     return name, identity.run_folder(config, name)
 
 
@@ -31,7 +31,7 @@ def preflight(config: ExperimentConfig) -> None:
     check_packages(config)
     check_tracker(config.tracker, config.run.allow_network)
     check_data(config.data, config.run.allow_network)
-    adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
+    adapter = adapter_of(config.peft)
     if config.run.packing and adapter.virtual_tokens:
         raise InputError(
             f"run.packing=true: peft={config.peft.name} learns a prompt before each row, and packed rows "

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.base import Adapter, adapter_of
 from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, WEIGHTS, same_base
 from distil.config.saved import saved_config
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
@@ -80,8 +80,7 @@ class FinishedRun:
     @property
     def adapter(self) -> Adapter[Any]:
         """What the student was trained through."""
-        adapter: Adapter[Any] = ADAPTERS.get(self.config.peft.name).factory(self.config.peft)
-        return adapter
+        return adapter_of(self.config.peft)
 
     @cached_property
     def sidecar(self) -> dict[str, Any]:

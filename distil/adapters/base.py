@@ -107,5 +107,10 @@ def peft_model(student: PreTrainedModel, kind: Callable[..., Any], **keys: Any) 
     return wrapped
 
 
-ADAPTERS: Registry[type[Adapter]] = Registry("peft", "distil.adapters")  # type: ignore[type-arg]  # any config
+ADAPTERS: Registry[type[Adapter[Any]]] = Registry("peft", "distil.adapters")
 register_adapter = ADAPTERS.register
+
+
+def adapter_of(config: PeftConfig) -> Adapter[Any]:
+    """The adapter that ``config.name`` names. Raises InputError for an unknown name."""
+    return ADAPTERS.get(config.name).factory(config)

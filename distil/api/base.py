@@ -234,9 +234,9 @@ class BaseDistillation(StudentKeeper):
         return rows
 
     def _method(self) -> Method[MethodConfig]:
-        from distil.methods.base import METHODS
+        from distil.methods.base import method_of
 
-        return METHODS.get(self.method).factory(self._experiment_of(None, self.config).method)
+        return method_of(self._experiment_of(None, self.config).method)
 
 
 def _what_is_trained(config: DistillationConfig) -> str:

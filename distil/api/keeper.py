@@ -133,14 +133,15 @@ class StudentKeeper:
         Raises:
             ArgumentError: for a folder that holds no student, or one that does not fit.
         """
+        from distil.adapters.base import adapter_of
         from distil.adapters.existing import ADAPTER_CONFIG
         from distil.api.saved import load
-        from distil.api.students import adapter_of, place
+        from distil.api.students import place
 
         check_path("model_path", model_path)
         folder = Path(model_path).expanduser()
         with library_words(self.config.peft_type):
-            resumable = adapter_of(self._experiment_of(None, self.config)).no_resume is None
+            resumable = adapter_of(self._experiment_of(None, self.config).peft).no_resume is None
             model = load(folder, self._held(), self._base_name, self._base_print, resumable=resumable)
             adapter = (folder / ADAPTER_CONFIG).is_file()
             if adapter:

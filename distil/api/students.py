@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.base import adapter_of
 from distil.anatomy import is_adapted
 from distil.api.errors import require
 from distil.api.inputs import check_trainable, quantised_bits
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def adapter_of(experiment: ExperimentConfig) -> Adapter[Any]:
-    """What ``experiment.peft`` puts on a student."""
-    adapter: Adapter[Any] = ADAPTERS.get(experiment.peft.name).factory(experiment.peft)
-    return adapter
-
-
 def adapted(
     student: PreTrainedModel, experiment: ExperimentConfig, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedModel, str]:
@@ -31,7 +25,7 @@ def adapted(
 
     The adapter's start is drawn from the seed, as in a run. Raises InputError for what does not fit.
     """
-    adapter, told = adapter_of(experiment), ""
+    adapter, told = adapter_of(experiment.peft), ""
     require(
         not is_adapted(student) or hasattr(student, "get_base_model"),
         "student_model holds an adapter's layers without PEFT's wrapper around them: it was given to a "

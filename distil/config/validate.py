@@ -5,11 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from distil.adapters.base import ADAPTERS, Adapter
+from distil.adapters.base import Adapter, adapter_of
 from distil.config.checks import check
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.data.base import DATA
-from distil.methods.base import METHODS, Method
+from distil.methods.base import Method, method_of
 from distil.metrics.base import METRICS
 from distil.teacher_cache.formats.base import format_of
 from distil.types import REFERENCE
@@ -17,12 +17,12 @@ from distil.types import REFERENCE
 
 def validate(config: ExperimentConfig) -> None:
     """Raise InputError for a config that cannot run whatever its files hold. Imports nothing heavy."""
-    method = METHODS.get(config.method.name)
+    method = method_of(config.method)
     DATA.get(config.data.name)
-    _check_adapter(config, ADAPTERS.get(config.peft.name).factory(config.peft))
+    _check_adapter(config, adapter_of(config.peft))
     for metric in config.eval.metrics:
         METRICS.get(metric)
-    _check_teacher_cache(config, method.factory(config.method))
+    _check_teacher_cache(config, method)
     check(
         not (config.run.max_skipped_steps and config.run.detect_anomaly),
         f"run.max_skipped_steps={config.run.max_skipped_steps} with run.detect_anomaly=true, which stops at "
@@ -35,7 +35,7 @@ def validate(config: ExperimentConfig) -> None:
         "run.max_skipped_steps=0.",
     )
     teacher, student = config.model.teacher.path, config.model.student.path
-    if method.factory(config.method).needs_teacher:
+    if method.needs_teacher:
         check(
             teacher is not None,
             f"model.teacher.path=null, and method={config.method.name} learns from a teacher. Give "
@@ -86,7 +86,7 @@ def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:
 
 def check_packages(config: ExperimentConfig) -> None:
     """Raise InputError for a package that the config needs and that is not installed. Imports none."""
-    adapter = ADAPTERS.get(config.peft.name).factory(config.peft)
+    adapter = adapter_of(config.peft)
     keys = dict.fromkeys(adapter.packages, f"peft={config.peft.name}")
     kind = config.model.teacher.quantization
     if kind is not None:

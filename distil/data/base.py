@@ -104,7 +104,7 @@ class DataSource(ABC, Generic[C]):
         return f"data={self.config.name}"
 
 
-DATA: Registry[type[DataSource]] = Registry("data", "distil.data")  # type: ignore[type-arg]  # any config
+DATA: Registry[type[DataSource[Any]]] = Registry("data", "distil.data")
 register_data = DATA.register
 
 

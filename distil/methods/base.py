@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from distil.config.schema import MethodConfig
 from distil.losses import Term
@@ -54,5 +54,10 @@ class Method(ABC, Generic[C]):
         """Take back what ``state_dict`` gave."""
 
 
-METHODS: Registry[type[Method]] = Registry("method", "distil.methods")  # type: ignore[type-arg]  # any config
+METHODS: Registry[type[Method[Any]]] = Registry("method", "distil.methods")
 register_method = METHODS.register
+
+
+def method_of(config: MethodConfig) -> Method[MethodConfig]:
+    """The method that ``config.name`` names. Raises InputError for an unknown name."""
+    return METHODS.get(config.name).factory(config)

@@ -260,13 +260,13 @@ class _Checkpoint:
         rotate(folder, 1)
 
     def _go_on(self, config: Any, parts: Any, folder: Path, checkpoint: Path) -> None:
-        from distil.methods.base import METHODS
+        from distil.methods.base import method_of
         from distil.pickles import only_numbers
         from distil.trainer import DistillationTrainer
         from distil.training import training_arguments
 
         trainer = DistillationTrainer(
-            METHODS.get(config.method.name).factory(config.method),
+            method_of(config.method),
             deepcopy(parts.student),
             parts.teacher,
             parts.splits.train.select_columns(["input_ids", "labels", "prompt_ids"]).to_list(),

@@ -85,7 +85,7 @@ class CacheFormat(ABC, Generic[C]):
         return {key: value for key, value in asdict(self.config).items() if key != "folder"}
 
 
-FORMATS: Registry[type[CacheFormat]] = Registry("teacher_cache", "distil.teacher_cache.formats")  # type: ignore[type-arg]  # any config
+FORMATS: Registry[type[CacheFormat[Any]]] = Registry("teacher_cache", "distil.teacher_cache.formats")
 register_format = FORMATS.register
 
 

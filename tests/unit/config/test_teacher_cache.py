@@ -10,7 +10,7 @@ from distil.adapters.none import NoneConfig
 from distil.config.schema import ExperimentConfig, MethodConfig, ModelConfig, TeacherConfig
 from distil.config.validate import validate
 from distil.data.jsonl import JsonlConfig
-from distil.methods.base import METHODS
+from distil.methods.base import METHODS, method_of
 from distil.preflight import ignored_keys
 from distil.teacher_cache.formats.base import FORMATS, format_of
 from distil.types import REFERENCE, InputError
@@ -61,7 +61,7 @@ def test_refused_by_name_with_the_way_out(
 def test_what_it_can_say_is_taken(method: str, cache: str, method_keys: dict[str, Any]) -> None:
     made = config(method, cache, method_keys)
     validate(made)
-    asked = METHODS.get(method).factory(made.method).questions(REFERENCE)
+    asked = method_of(made.method).questions(REFERENCE)
     assert bool(asked) is (method != "sft" and 0.0 not in method_keys.values())
     assert all(format_of(made.teacher_cache).refusal(term) is None for term in asked)
 
@@ -74,5 +74,5 @@ def test_a_cache_that_training_does_not_read_is_no_part_of_the_run(
     method: str, method_keys: dict[str, Any], ignored: bool
 ) -> None:
     made = config(method, "hidden", method_keys)
-    known = ignored_keys(made, METHODS.get(method).factory(made.method))
+    known = ignored_keys(made, method_of(made.method))
     assert ("teacher_cache" in known) is ignored
