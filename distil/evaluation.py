@@ -32,6 +32,7 @@ from distil.metrics.base import (
     plan_metrics,
 )
 from distil.metrics.likelihood import Likelihood
+from distil.modes import eval_mode
 from distil.rollouts import Generated, generate, uniforms
 from distil.types import IGNORE_INDEX
 
@@ -297,16 +298,11 @@ def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
 def undisturbed(*models: PreTrainedModel | None) -> Iterator[None]:
     """Eval mode inside; afterwards random state (python, numpy, torch) and all modules' modes are back."""
     present = [model for model in models if model is not None]
-    modes = [(module, module.training) for model in present for module in model.modules()]
     devices = {p.device.index for model in present for p in model.parameters() if p.is_cuda}
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=sorted(devices)):
-            for model in present:
-                model.train(False)
+        with torch.random.fork_rng(devices=sorted(devices)), eval_mode(*present):
             yield
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-        for module, mode in modes:
-            module.training = mode

@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.anatomy import innermost, opening, position_limit, positions, virtual_tokens
+from distil.modes import eval_mode, without_checkpointing
 from distil.unpacked import unpacked
 
 RUN = 256
@@ -86,7 +86,7 @@ def generate(
     rows = [i for i in range(len(prompts)) if room[i] > 0]
     ids: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
-    with _generating(model), unpacked(model):
+    with eval_mode(model), without_checkpointing(model), unpacked(model):
         decoder = _Decoder(model, [prompts[i] for i in rows], pad_id)
         while rows:
             # All rows of a batch are at the same token: each of them has drawn as many.
@@ -210,24 +210,3 @@ def _room(model: nn.Module, prompts: Sequence[Sequence[int]], max_new_tokens: in
             raise ValueError(f"prompt {i} has {len(prompt)} tokens; the model has {limit} positions.")
         room.append(max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)))
     return room
-
-
-@contextmanager
-def _generating(model: nn.Module) -> Iterator[None]:
-    """Eval mode, gradient checkpointing off (it would switch the cache off); each module's state returns."""
-    modes = [(module, module.training) for module in model.modules()]
-    checkpointing = [
-        (module, module.gradient_checkpointing)
-        for module in model.modules()
-        if getattr(module, "gradient_checkpointing", False)
-    ]
-    try:
-        model.eval()
-        for module, _ in checkpointing:
-            module.gradient_checkpointing = False  # type: ignore[assignment]  # a plain flag, not a submodule
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        for module, flag in checkpointing:
-            module.gradient_checkpointing = flag

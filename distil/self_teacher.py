@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
+
+from distil.modes import eval_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,16 +60,5 @@ class AdapterOff(nn.Module):
     def forward(self, *args: Any, **inputs: Any) -> Any:
         """The base's own output."""
         wrapped: Any = self.student
-        with _eval(self.student), wrapped.disable_adapter():
+        with eval_mode(self.student), wrapped.disable_adapter():
             return wrapped(*args, **inputs)
-
-
-@contextmanager
-def _eval(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.train(False)
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from distil.modes import eval_mode
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -105,10 +106,8 @@ def block_influence(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> li
         return hook
 
     hooks = [block.register_forward_hook(measure(i), with_kwargs=True) for i, block in enumerate(blocks)]
-    training = model.training
-    model.train(False)
     try:
-        with torch.no_grad():
+        with eval_mode(model), torch.no_grad():
             for row in rows:
                 if row:
                     # The body alone: the head's logits are not needed.
@@ -118,7 +117,6 @@ def block_influence(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> li
     finally:
         for handle in hooks:
             handle.remove()
-        model.train(training)
     tokens = sum(len(row) for row in rows)
     if not tokens:
         raise ValueError("block_influence needs at least one token")

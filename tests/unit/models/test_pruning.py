@@ -204,9 +204,10 @@ def test_block_influence_against_hidden_states(ids: torch.Tensor) -> None:
 
 def test_block_influence_leaves_no_trace(ids: torch.Tensor) -> None:
     model = build("gpt2").train()
-    before = model.state_dict()
+    decoder_blocks(model)[1][0].eval()
+    before, modes = model.state_dict(), [module.training for module in model.modules()]
     block_influence(model, ids.tolist())
-    assert model.training
+    assert [module.training for module in model.modules()] == modes
     assert not any(module._forward_hooks for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
