@@ -39,6 +39,18 @@ def has_prefix(model: nn.Module) -> bool:
     return virtual_tokens(model) > 0 and wrapped.active_peft_config.peft_type.value == "PREFIX_TUNING"
 
 
+def to_device(model: nn.Module, device: torch.device | None) -> None:
+    """Put ``model`` on ``device``, unless accelerate has spread it while loading."""
+    if getattr(model, "hf_device_map", None) is None:
+        model.to(device)
+
+
+def eos_ids(settings: Any) -> set[int]:
+    """Where a model ends its text, of a model's config or generation config: one id, several or none."""
+    found = settings.eos_token_id
+    return {i for i in (found if isinstance(found, (list, tuple)) else [found]) if i is not None}
+
+
 def position_limit(model: nn.Module) -> int | None:
     """The longest row that fits into the model's table of positions, behind what a learnt prompt takes.
 

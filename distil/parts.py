@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import load_existing
-from distil.anatomy import position_limit
+from distil.anatomy import eos_ids, position_limit
 from distil.config.schema import ExperimentConfig
 from distil.data.encode import stop_ids
 from distil.data.splits import Splits, load_splits
@@ -141,6 +141,5 @@ def ending_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple
     ids = set(stops)
     for model in models:
         if model is not None and model.generation_config is not None:
-            eos = model.generation_config.eos_token_id
-            ids |= set(eos) if isinstance(eos, list) else {eos}
-    return tuple(sorted(i for i in ids if i is not None))
+            ids |= eos_ids(model.generation_config)
+    return tuple(sorted(ids))

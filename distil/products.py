@@ -248,6 +248,7 @@ def teacher_ends(run: FinishedRun) -> tuple[int, ...]:
     """The ids at which the run's teacher ends its answers, from its files; none where those are gone."""
     from transformers import AutoConfig, GenerationConfig
 
+    from distil.anatomy import eos_ids
     from distil.models.load import from_source
 
     network = run.config.run.allow_network
@@ -261,18 +262,17 @@ def teacher_ends(run: FinishedRun) -> tuple[int, ...]:
             settings = from_source(AutoConfig.from_pretrained, source, network).get_text_config()
     except InputError:
         return ()
-    eos = settings.eos_token_id
-    return tuple(i for i in (eos if isinstance(eos, list) else [eos]) if i is not None)
+    return tuple(eos_ids(settings))
 
 
 def _placed(model: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
     """``model`` on the device that the run used, or would use here."""
     import torch
 
-    placed = getattr(model, "hf_device_map", None) is not None
-    if run.config.trainer.use_cpu or not torch.accelerator.is_available() or placed:
-        return model
-    torch.nn.Module.to(model, torch.accelerator.current_accelerator())
+    from distil.anatomy import to_device
+
+    if not run.config.trainer.use_cpu and torch.accelerator.is_available():
+        to_device(model, torch.accelerator.current_accelerator())
     return model
 
 

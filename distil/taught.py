@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, TrainingArguments
 
 from distil import ranks
+from distil.anatomy import to_device
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id
 from distil.head import Head
@@ -56,8 +57,7 @@ class Teacher:
             logger.info("Loading the teacher itself: somebody asks what is not kept.")
             model = load_teacher(self._config.model, allow_network=self._config.run.allow_network)
             assert model is not None, "no teacher"
-            if getattr(model, "hf_device_map", None) is None:
-                torch.nn.Module.to(model, self._device)
+            to_device(model, self._device)
             self._loaded = model
         return self._loaded
 

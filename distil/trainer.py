@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from distil import ranks
+from distil.anatomy import to_device
 from distil.broken_steps import Broken, BrokenSteps
 from distil.config.schema import MethodConfig, RolloutConfig
 from distil.data.collate import collate
@@ -105,11 +106,11 @@ class DistillationTrainer(WindowedTrainer):
         self._student_forward: Forward | None = None
         self.packing = packing
         self._teacher_forward = None if teacher is None else Forward(teacher, packing=packing)
-        if teacher is not None and getattr(teacher, "hf_device_map", None) is None:
-            nn.Module.to(teacher, args.device)
-        if teacher is not None and ranks.sharded():
-            self.shells.keep(teacher)
-            way().shard_frozen(teacher)
+        if teacher is not None:
+            to_device(teacher, args.device)
+            if ranks.sharded():
+                self.shells.keep(teacher)
+                way().shard_frozen(teacher)
 
     def set_broken_steps(self, broken_steps: BrokenSteps) -> None:
         """Say what becomes of steps whose loss or gradient is no number; without this, training stops."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from distil import checkpoints, ranks
 from distil.advice import advice
-from distil.anatomy import is_adapted
+from distil.anatomy import is_adapted, to_device
 from distil.broken_steps import FILE, BrokenSteps
 from distil.callbacks import InterruptGuard, ProgressBar
 from distil.changed import OfRun
@@ -37,8 +37,8 @@ logger = logging.getLogger(__name__)
 def place(parts: Parts, arguments: TrainingArguments, output: Path) -> None:
     """Models to the device, and room for the checkpoints on the disk."""
     for model in (parts.student, parts.teacher):
-        if model is not None and getattr(model, "hf_device_map", None) is None:
-            torch.nn.Module.to(model, arguments.device)
+        if model is not None:
+            to_device(model, arguments.device)
     if arguments.save_strategy != "no" and ranks.is_main():
         saved, trained = saved_and_trained_bytes(parts.student)
         keep = arguments.save_total_limit or 2  # null: all, however many those will be

@@ -191,15 +191,14 @@ def token_ids(*models: PreTrainedModel) -> TokenIds:
 
 def end_ids(tokenizer: PreTrainedTokenizerBase | None, *models: PreTrainedModel) -> set[int]:
     """The ids at which the student's own sequences end: what the tokenizer and the models say."""
+    from distil.anatomy import eos_ids
     from distil.data.encode import stop_ids
     from distil.data.hf import HfConfig
 
-    found: set[Any] = set() if tokenizer is None else set(stop_ids(HfConfig(), tokenizer))
+    found = set() if tokenizer is None else set(stop_ids(HfConfig(), tokenizer))
     for model in models:
-        settings = getattr(model, "generation_config", None) or model.config
-        eos = settings.eos_token_id
-        found |= set(eos) if isinstance(eos, (list, tuple)) else {eos}
-    return {token_id for token_id in found if token_id is not None}
+        found |= eos_ids(getattr(model, "generation_config", None) or model.config)
+    return found
 
 
 def filling_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
