@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import load_existing
 from distil.anatomy import eos_ids, position_limit
-from distil.config.schema import ExperimentConfig
+from distil.config.schema import EvalConfig, ExperimentConfig
 from distil.data.encode import stop_ids
 from distil.data.splits import Splits, load_splits
 from distil.evaluation import plan
@@ -52,6 +53,10 @@ class Parts:
     teacher_facts: PreTrainedModel | None = None
     """The teacher, or the teacher without weights, for what its config tells."""
 
+    def rows_while_training(self, config: EvalConfig) -> Dataset:
+        """The validation rows of the cheap evaluation. A cache answers by their numbers: all take these."""
+        return _first(self.splits.validation, config.during_training_rows)
+
 
 def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: bool = True) -> Parts:
     """Tokenizer, data and models; what is odd but allowed ends in ``notes``.
@@ -70,7 +75,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)
     calibration = None
     if needs_calibration(config.model):
-        calibration = splits.train.select(range(min(CALIBRATION_ROWS, len(splits.train))))["input_ids"]
+        calibration = _first(splits.train, CALIBRATION_ROWS)["input_ids"]
     # The student first: what does not fit it is refused before a large teacher loads.
     student, loaded, more = load_adapted_student(config, tokenizer, calibration)
     notes += more
@@ -86,6 +91,10 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     shared = shared_vocabulary(facts, student, tokenizer)
     eos_ids = ending_ids(stop_ids(config.data, tokenizer), facts, student)
     return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes, loaded, facts)
+
+
+def _first(rows: Dataset, count: int) -> Dataset:
+    return rows.select(range(min(count, len(rows))))
 
 
 def load_adapted_student(

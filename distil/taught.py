@@ -110,8 +110,7 @@ def hear(
     if stays(config, method) or not config.eval.teacher:
         return Taught(teacher, train, parts.teacher, parts.teacher, facts)
     exact = Hidden(HiddenConfig())
-    rows = parts.splits.validation
-    rows = rows.select(range(min(config.eval.during_training_rows, len(rows))))
+    rows = parts.rows_while_training(config.eval)
     validation, _ = caches.of("validation", rows, exact, mixed=True)
     test, _ = caches.of("test", parts.splits.test, exact, mixed=False)
     return Taught(teacher, train, validation, test, facts)

@@ -97,8 +97,8 @@ def build_trainer(
     tracker: Tracker,
 ) -> tuple[DistillationTrainer, MetricsLog]:
     """The trainer with its cheap evaluation, and the log of its scalars."""
-    validation = parts.splits.validation
-    rows = validation.select(range(min(config.eval.during_training_rows, len(validation)))).to_list()
+    rows = parts.rows_while_training(config.eval).to_list()
+    pad = pad_id(parts.tokenizer)
 
     def evaluate_student(model: PreTrainedModel) -> dict[str, float]:
         with log.paused():
@@ -111,12 +111,11 @@ def build_trainer(
             model,
             taught.validation,
             rows,
-            arguments_pad,
+            pad,
             arguments.per_device_eval_batch_size,
             parts.shared_vocabulary,
         ).while_training()
 
-    arguments_pad = pad_id(parts.tokenizer)
     trainer = DistillationTrainer(
         method,
         parts.student,
@@ -125,7 +124,7 @@ def build_trainer(
         arguments,
         rollouts=config.rollouts,
         eos_ids=parts.eos_ids,
-        pad_id=arguments_pad,
+        pad_id=pad,
         shared_vocabulary=parts.shared_vocabulary,
         packing=config.run.packing,
         evaluate_student=evaluate_student,
