@@ -27,7 +27,7 @@ from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
 from distil.sweeps.on_ray import run_on_ray
 from distil.sweeps.record import FAILED, Job, SweepRecord
-from distil.sweeps.workers import Worker, read_out
+from distil.sweeps.workers import Worker, cores, read_out
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Launcher:
 
     def leave_to_sweeper(self) -> None:
         """Give the whole to a sweeper that finds its jobs as it goes."""
-        task = self._task(os.cpu_count() or 1)
+        task = self._task(cores())
         with self._surroundings(task):
             sweeper = Plugins.instance().instantiate_sweeper(**self._parts(task))
             sweeper.sweep(arguments=list(self.master.hydra.overrides.task))

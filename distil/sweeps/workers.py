@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distil.locks import remove_free, take
+from distil.machine import cpus
 from distil.stopping import hear_first
 from distil.sweeps.record import REPORTS
 
@@ -116,8 +117,8 @@ def visible_devices(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Whole cores that this process may use, at least one: a container may have fewer than the machine."""
+    return max(1, int(cpus()[1]))
 
 
 def clear(folder: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from distil import machine
+from distil.sweeps import workers
 from distil.verbs.doctor import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +106,7 @@ def test_limits_of_a_cgroup_count(
     (tmp_path / "memory.max").write_text("1000000000", encoding="utf-8")
     (tmp_path / "memory.current").write_text("400000000", encoding="utf-8")
     assert machine.cpus()[1] == min(free[0][1], cpus or free[0][1])
+    assert workers.cores() == max(1, int(machine.cpus()[1])), "and a sweep starts no more jobs than that"
     assert machine.memory() == (1_000_000_000, 600_000_000)
 
 
