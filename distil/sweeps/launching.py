@@ -25,7 +25,7 @@ from distil.config.tuned import Tuned, tuned_files
 from distil.redact import redact
 from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
-from distil.sweeps.on_ray import run_on_ray
+from distil.sweeps.on_ray import ray_launcher, run_on_ray
 from distil.sweeps.record import FAILED, Job, SweepRecord
 from distil.sweeps.workers import Worker, cores, read_out
 
@@ -103,11 +103,11 @@ class Launcher:
         words = [job.overrides for job in jobs]
         try:
             with self._surroundings(task):
-                if class_of(self.part) == "RayLauncher":
+                if (on_ray := ray_launcher(self.part)) is not None:
                     loader = GlobalHydra.instance().config_loader()
                     whole = [(job, loader.load_sweep_config(self.master, job)) for job in words]
                     sent = [(job, without_hydra(each), tuned_files(each.hydra)) for job, each in whole]
-                    return run_on_ray(self.part, task.run, sent, os.environ.get(PLUGINS_VARIABLE, ""))
+                    return run_on_ray(on_ray, task.run, sent, os.environ.get(PLUGINS_VARIABLE, ""))
                 launcher = Plugins.instance().instantiate_launcher(**self._parts(task))
                 returned = launcher.launch(words, initial_job_idx=self.started)
         except Exception as error:  # of the launcher: a job does not raise

@@ -34,6 +34,7 @@ from distil.stopping import interrupted
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
+from distil.sweeps.on_ray import ray_launcher
 from distil.sweeps.plan import opening, plan
 from distil.sweeps.record import DONE, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
 from distil.sweeps.search import Interval, SearchSweeper
@@ -69,6 +70,7 @@ def sweep(request: Request) -> None:
         for part in ("launcher", "sweeper"):
             choice = str(master.hydra.runtime.choices[f"hydra/{part}"])
             check_installed(f"hydra/{part}", choice, master.hydra[part])
+        ray_launcher(master.hydra.launcher)  # a key that nobody knows is told before the first job
         folder = Path(master.output_dir) / checked_name(str(master.name))
         record = SweepRecord(folder.absolute(), key_of([request.command]))
         search = _search(master)

@@ -10,15 +10,16 @@ import importlib
 import logging
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from distil.config.command_line import PLUGINS_VARIABLE
 from distil.config.tuned import Tuned
 from distil.registry import load_plugins
-from distil.sweeps.launchers import at_once, why
+from distil.sweeps.launchers import at_once, class_of, why
 from distil.sweeps.workers import cores
+from distil.types import InputError
 
 OBJECT_STORE_BYTES = 78_643_200
 """The least that Ray takes: jobs hand nothing to each other."""
@@ -55,26 +56,50 @@ def work(job: Work) -> None:
     job()
 
 
+@dataclass(frozen=True)
+class RayLauncher:
+    """``hydra.launcher`` of jobs on Ray."""
+
+    n_jobs: int | None = None
+    """Side by side, on an instance of our own. None: one a GPU, without GPUs one a core."""
+    ray: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
+    """``init`` and ``remote``: keys of ``ray.init`` and ``ray.remote``."""
+
+
+def ray_launcher(part: Mapping[str, Any]) -> RayLauncher | None:
+    """``hydra.launcher`` as a RayLauncher; None where it is another one. InputError for an unknown key."""
+    if class_of(part) != RayLauncher.__name__:
+        return None
+    calls = part.get("ray") or {}
+    _refuse_unknown("hydra.launcher", {*part} - {"_target_"}, ("n_jobs", "ray"))
+    _refuse_unknown("hydra.launcher.ray", calls, ("init", "remote"))
+    return RayLauncher(part.get("n_jobs"), calls)
+
+
+def _refuse_unknown(group: str, given: Iterable[str], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise InputError(f"{group}.{key} is unknown: it has no such key. It has: {', '.join(known)}.")
+
+
 def run_on_ray(
-    part: Mapping[str, Any], run: Run, jobs: Sequence[tuple[list[str], Any, Sequence[Tuned]]], plugins: str
+    launcher: RayLauncher, run: Run, jobs: Sequence[tuple[list[str], Any, Sequence[Tuned]]], plugins: str
 ) -> list[str]:
     """Run ``jobs`` (overrides, composed config, tuned files of each) and wait for all of them.
 
-    ``part``: the launcher's config: ``n_jobs``, and keys of ``ray.init`` and ``ray.remote``.
     Returns for each job why its process ended without a word, empty where it did not.
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in SETTINGS.items()})
     ray: Any = importlib.import_module("ray")  # its overloads know no options in a dict
 
-    chosen = part.get("ray") or {}
-    init, remote = dict(chosen.get("init") or {}), dict(chosen.get("remote") or {})
+    init, remote = dict(launcher.ray.get("init") or {}), dict(launcher.ray.get("remote") or {})
     if init.get("address") in (None, "local"):
         init = {
             "num_cpus": cores(),
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": False,
         } | init
-        remote = {"num_cpus": cores() / at_once(part, len(jobs))} | remote
+        remote = {"num_cpus": cores() / at_once({"n_jobs": launcher.n_jobs}, len(jobs))} | remote
     init = {"log_to_driver": False, "logging_level": logging.ERROR} | init
     # A process that dies is a failed job: the same command goes on from its checkpoint.
     remote = {"num_cpus": 1, "max_retries": 0} | remote

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import socket
 import tomllib
@@ -14,6 +15,7 @@ import yaml
 from distil.config.help import conf_folder
 from distil.sweeps import launchers
 from distil.sweeps.launchers import KNOWN, at_once, check_installed, class_of, why, worker
+from distil.sweeps.on_ray import RayLauncher, ray_launcher
 from distil.sweeps.workers import cores
 from distil.types import InputError
 
@@ -45,6 +47,23 @@ def test_a_missing_extra_says_how_to_install_it(name: str, monkeypatch: pytest.M
     monkeypatch.setattr(launchers, "find_spec", find)
     with pytest.raises(InputError, match=rf"={name} needs .* pip install 'distil-runner\[{known.extra}\]'"):
         check_installed("hydra/launcher", name, preset)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_what_a_preset_of_ours_names_is_there(name: str) -> None:
+    module, _, target = PRESETS[name]["_target_"].rpartition(".")
+    if module.startswith("distil."):
+        assert isinstance(getattr(importlib.import_module(module), target), type)
+
+
+def test_the_keys_of_jobs_on_ray() -> None:
+    preset = PRESETS["local_ray"]
+    assert ray_launcher(preset) == RayLauncher(ray={"init": {}, "remote": {}})
+    assert ray_launcher(PRESETS["local_joblib"]) is None
+    with pytest.raises(InputError, match=r"hydra\.launcher\.n_job is unknown.*n_jobs"):
+        ray_launcher(preset | {"n_job": 2})
+    with pytest.raises(InputError, match=r"hydra\.launcher\.ray\.remotes is unknown.*remote"):
+        ray_launcher(preset | {"ray": {"remotes": {}}})
 
 
 def test_a_launcher_of_the_users_is_not_ours_to_check() -> None:
