@@ -39,7 +39,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     return [*told, *([f"{len(keys) - SHOWN} more"] if len(keys) > SHOWN else [])]
 
 
-class OfRun:
+class SameRun:
     """What a checkpoint says of its run. One of another run is refused, by what differs.
 
     Checkpoints are found in the folder that carries the run's identity, so that this meets those that

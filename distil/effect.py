@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -79,19 +78,3 @@ def plain(value: Any) -> Any:
 
 def _matches(key: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(key, pattern) or key.startswith(f"{pattern}.") for pattern in patterns)
-
-
-def going_on(command: str, resumes: bool) -> str:
-    """The command that goes on from the last checkpoint: ``command``, unless that one starts afresh.
-
-    ``resumes``: ``run.resume`` of its config.
-    """
-    if resumes:
-        return command
-    without = re.sub(r"\s\+{0,2}run\.resume=\S+", "", command)
-    return without if without != command else f"{command} run.resume=true"  # a file says it, not the line
-
-
-def afresh(command: str) -> str:
-    """The command that makes the run of ``command`` once more, in a new folder."""
-    return re.sub(r"\s\+{0,2}run\.rerun=\S+", "", command) + " run.rerun=true"

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from distil.adapters.base import Adapter, adapter_of
 from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, WEIGHTS, same_base
+from distil.commands import rerun_command
 from distil.config.saved import saved_config
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.validate import check_packages
-from distil.effect import afresh
 from distil.files import read_json
 from distil.models import check_models
 from distil.models.sources import Source, teacher_source
@@ -59,7 +59,7 @@ class FinishedRun:
     @property
     def way_out(self) -> str:
         """What to do where something of it is damaged."""
-        return f"Copy the run directory again, or make the run once more: {afresh(self.command)}"
+        return f"Copy the run directory again, or make the run once more: {rerun_command(self.command)}"
 
     @property
     def recipe(self) -> Path:
@@ -92,7 +92,7 @@ class FinishedRun:
             raise InputError(
                 f"{self.student / SIDECAR} is missing or damaged ({type(error).__name__}: {error}), and it "
                 "says which base the adapter stands on. Copy it again, or make the run once more: "
-                f"{afresh(self.command)}"
+                f"{rerun_command(self.command)}"
             ) from error
 
     @property

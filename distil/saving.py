@@ -16,8 +16,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from distil import checkpoints, ranks
 from distil.anatomy import is_adapted
+from distil.checkpoint_reading import readable
 from distil.files import read_json, write_json
-from distil.going_on import going_on_from
 from distil.sharded import Shells, finite, load_weights, way
 from distil.types import RunDiverged, RunFailed
 
@@ -84,7 +84,7 @@ class CheckpointedTrainer(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **keywords: Any) -> TrainOutput:
         """Trainer's own, which would meet a state that is none of its own before anything of ours."""
         if isinstance(resume_from_checkpoint, str):
-            with going_on_from(resume_from_checkpoint):
+            with readable(resume_from_checkpoint):
                 TrainerState.load_from_json(str(Path(resume_from_checkpoint, TRAINER_STATE_NAME)))
         return super().train(resume_from_checkpoint, *arguments, **keywords)
 
@@ -198,15 +198,15 @@ class CheckpointedTrainer(Trainer):
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with going_on_from(checkpoint):
+        with readable(checkpoint):
             self._load_optimizer(checkpoint)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        with going_on_from(checkpoint):
+        with readable(checkpoint):
             super()._load_scaler(checkpoint)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
-        with going_on_from(checkpoint):
+        with readable(checkpoint):
             super()._load_rng_state(checkpoint)
 
     def _load_optimizer(self, checkpoint: str | None) -> None:
@@ -243,7 +243,7 @@ class CheckpointedTrainer(Trainer):
             self._load_trained(model, best)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with going_on_from(resume_from_checkpoint):
+        with readable(resume_from_checkpoint):
             self._load_all(resume_from_checkpoint, model)
 
     def _load_all(self, resume_from_checkpoint: str, model: nn.Module | None) -> None:
@@ -271,7 +271,7 @@ class CheckpointedTrainer(Trainer):
         super()._issue_warnings_after_load(load_result)
 
     def _init_training_state(self, *arguments: Any, **keywords: Any) -> Any:
-        with going_on_from(next((value for value in arguments if isinstance(value, str)), None)):
+        with readable(next((value for value in arguments if isinstance(value, str)), None)):
             begun = super()._init_training_state(*arguments, **keywords)
         if self._resumed_best is not None:  # Trainer forgets it where the run directory was moved
             self.state.best_model_checkpoint = str(self._resumed_best)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from distil.checkpoints import published
-from distil.effect import going_on
+from distil.commands import resume_command
 from distil.files import NO_ROOM, read_json, write_json
 from distil.limits import out_of_memory, shortage
 from distil.redact import redact
@@ -122,7 +122,7 @@ def _how_to_go_on(folder: Path, command: str, resumes: bool) -> str:
     where = (
         "from the last checkpoint" if published(folder / "checkpoints") else "with training from its start"
     )
-    return f"{who} goes on {where}:\n  {going_on(command, resumes)}"
+    return f"{who} goes on {where}:\n  {resume_command(command, resumes)}"
 
 
 def _computed(folder: Path) -> bool:

@@ -15,13 +15,13 @@ from distil.advice import advice
 from distil.anatomy import is_adapted, to_device
 from distil.broken_steps import FILE, BrokenSteps
 from distil.callbacks import InterruptGuard, ProgressBar
-from distil.changed import OfRun
+from distil.changed import SameRun
+from distil.checkpoint_reading import numbers_only
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id, score_rows
 from distil.files import remove
 from distil.methods.base import Method
 from distil.parts import Parts
-from distil.pickles import only_numbers
 from distil.progress import Progress
 from distil.scalars import MetricsLog
 from distil.sharded import starting
@@ -155,12 +155,12 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     numbers, RunFailed for a method that asks for rollouts and got none and for a checkpoint that holds code.
     """
     checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume, console))
-    trainer.kept["run"] = OfRun(folder)
+    trainer.kept["run"] = SameRun(folder)
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
         trainer.add_callback(guard)
-        with only_numbers(checkpoint):
+        with numbers_only(checkpoint):
             trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
         raise interrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distil.effect import going_on
+from distil.commands import resume_command
 from distil.files import read_json, read_text
 from distil.printable import printable as printable
 from distil.report.seal import since_done
@@ -110,7 +110,7 @@ class RunRecord:
             return None
         settings = self.config.get("run")
         resumes = not isinstance(settings, Mapping) or settings.get("resume") is not False
-        return going_on(self.command, resumes) if self.command else None
+        return resume_command(self.command, resumes) if self.command else None
 
     @property
     def student(self) -> Path | None:

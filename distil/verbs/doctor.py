@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distil import hub, machine
-from distil.effect import afresh
+from distil.commands import rerun_command
 from distil.printable import printable
 from distil.verbs.arguments import Parser
 
@@ -178,7 +178,7 @@ def _way_out(damaged: Sequence[str], done: bool, command: str) -> str:
         if done:
             return "The run is done: its student and its results do not need these checkpoints."
         return "The same command sets damaged checkpoints aside and goes on from the newest that verifies."
-    again = printable(afresh(command))
+    again = printable(rerun_command(command))
     return (
         f"Copy what is damaged again from its source, or make the run once more, in a new folder:\n  {again}"
     )

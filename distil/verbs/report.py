@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.effect import afresh
+from distil.commands import rerun_command
 from distil.types import InputError
 from distil.verbs.arguments import Parser, warn
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     if lost := [line for line in record.damaged if line.startswith("results.json")]:
         raise InputError(
             f"{given.run}: {lost[0]}: report.html is left as it is. Copy that file again, or make the run "
-            f"once more: {afresh(record.command)}"
+            f"once more: {rerun_command(record.command)}"
         )
     warn(given.run, in_few_lines(record.damaged))
     print(write_report(given.run))

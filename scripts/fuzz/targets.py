@@ -260,8 +260,8 @@ class _Checkpoint:
         rotate(folder, 1)
 
     def _go_on(self, config: Any, parts: Any, folder: Path, checkpoint: Path) -> None:
+        from distil.checkpoint_reading import numbers_only
         from distil.methods.base import method_of
-        from distil.pickles import only_numbers
         from distil.trainer import DistillationTrainer
         from distil.training import training_arguments
 
@@ -276,7 +276,7 @@ class _Checkpoint:
             pad_id=1,
             shared_vocabulary=parts.shared_vocabulary,
         )
-        with only_numbers(str(checkpoint)), redirect_stdout(io.StringIO()):
+        with numbers_only(str(checkpoint)), redirect_stdout(io.StringIO()):
             trainer.train(resume_from_checkpoint=str(checkpoint))
 
 

@@ -14,13 +14,13 @@ import yaml
 
 from distil import checkpoints
 from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
+from distil.checkpoint_reading import readable
 from distil.cli import main as command
 from distil.config.saved import saved_config
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.data.base import ColumnsConfig
 from distil.data.splits import encode_rows
 from distil.files import read_json, write_json
-from distil.going_on import going_on_from
 from distil.models import load_tokenizer
 from distil.report.comparison.compare import compare
 from distil.report.comparison.files import write_comparison
@@ -212,11 +212,11 @@ def test_command_lines_with_much_too_much(word: str, capsys: pytest.CaptureFixtu
 
 
 def test_what_a_checkpoint_holds_is_said_to_be_at_fault() -> None:
-    with pytest.raises(RunFailed, match=r"^c-1: .*KeyError: 'a'.* run.resume=false"), going_on_from("c-1"):
+    with pytest.raises(RunFailed, match=r"^c-1: .*KeyError: 'a'.* run.resume=false"), readable("c-1"):
         raise KeyError("a")
-    with pytest.raises(KeyError), going_on_from(None):
+    with pytest.raises(KeyError), readable(None):
         raise KeyError("a")
-    with pytest.raises(InputError, match=r"^other$"), going_on_from("checkpoint-1"):
+    with pytest.raises(InputError, match=r"^other$"), readable("checkpoint-1"):
         raise InputError("other")
 
 

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil.pickles import only_numbers
+from distil.checkpoint_reading import numbers_only
 from distil.types import RunFailed
 
 
 def test_only_what_the_checkpoint_holds_is_blamed_on_it(tmp_path: Path) -> None:
     torch.save({"step": torch.ones(2)}, tmp_path / "optimizer.pt")
-    with pytest.raises(pickle.UnpicklingError, match="a plugin's"), only_numbers(str(tmp_path)):
+    with pytest.raises(pickle.UnpicklingError, match="a plugin's"), numbers_only(str(tmp_path)):
         raise pickle.UnpicklingError("a plugin's")
-    with pytest.raises(pickle.UnpicklingError), only_numbers(None):
+    with pytest.raises(pickle.UnpicklingError), numbers_only(None):
         raise pickle.UnpicklingError
     torch.save({"step": Path("/x")}, tmp_path / "scheduler.pt")
     with (
         pytest.raises(RunFailed, match=r"scheduler\.pt holds more than numbers"),
-        only_numbers(str(tmp_path)),
+        numbers_only(str(tmp_path)),
     ):
         torch.load(tmp_path / "scheduler.pt", weights_only=True)

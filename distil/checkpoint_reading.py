@@ -1,4 +1,4 @@
-"""Files that torch writes by pickle: they are read as numbers alone, and one that holds more is named.
+"""Reading a checkpoint whose bytes are as written, and which may say what no run of ours would.
 
 A pickle can run whatever code it likes when it is read. torch.load(weights_only=True), which Trainer uses for
 optimizer, scheduler, scaler and random state, takes numbers and containers, and stops at all else.
@@ -11,13 +11,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distil.types import RunFailed
+import torch
+
+from distil.types import DistilError, RunFailed
 
 SUFFIXES = (".bin", ".pt", ".pth")
+"""Of what torch writes by pickle."""
 
 
 @contextmanager
-def only_numbers(checkpoint: str | None) -> Iterator[None]:
+def readable(checkpoint: str | Path | None) -> Iterator[None]:
+    """Raise RunFailed, naming ``checkpoint``, where reading it fails; of pickles, ``numbers_only`` tells."""
+    try:
+        yield
+    except (DistilError, torch.OutOfMemoryError, MemoryError, pickle.UnpicklingError):
+        raise
+    except Exception as error:  # their readers raise anything
+        if checkpoint is None:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise RunFailed(
+            f"{checkpoint}: training cannot go on from what it holds ({text[:300]}). run.resume=false starts "
+            "this run afresh."
+        ) from error
+
+
+@contextmanager
+def numbers_only(checkpoint: str | None) -> Iterator[None]:
     """Raise RunFailed, naming the file, where what is read of ``checkpoint`` is more than numbers.
 
     What anybody else's pickles raise (a plugin's, say) goes by.
@@ -37,7 +57,6 @@ def only_numbers(checkpoint: str | None) -> Iterator[None]:
 
 def _refused(checkpoint: Path) -> Iterator[str]:
     """The files that torch does not take as numbers."""
-    import torch
     from transformers.trainer_pt_utils import safe_globals  # the arrays of numpy's random state
 
     for file in sorted(checkpoint.iterdir()):
