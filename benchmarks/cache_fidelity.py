@@ -34,7 +34,7 @@ from distil.losses import Term
 from distil.models import load_student, load_teacher, load_tokenizer
 from distil.sparse import Sparse
 from distil.teacher_cache.answers import CachedTeacher
-from distil.teacher_cache.build import Speaker
+from distil.teacher_cache.build import TeacherForward
 from distil.teacher_cache.formats.base import CacheFormat
 from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.formats.sampled import Sampled, SampledConfig
@@ -77,7 +77,7 @@ def build(teacher: str, student: StudentConfig, texts: list[str], length: int) -
     rows = [{"input_ids": row, "labels": [IGNORE_INDEX] * PROMPT + row[PROMPT:]} for row in ids]
     theirs = load_teacher(config)
     assert theirs is not None
-    says = [Speaker(model, 0, None)(rows) for model in (theirs, load_student(config, 0).model)]
+    says = [TeacherForward(model, 0, None)(rows) for model in (theirs, load_student(config, 0).model)]
     return Pair(*says, [len(row) - PROMPT for row in ids])
 
 

@@ -21,7 +21,6 @@ from distil.data.collate import collate
 from distil.divergences import forward_kl
 from distil.forward import Forward, scored_and_targets
 from distil.head import log_probabilities
-from distil.heard import Heard, Listener, asked, listener
 from distil.metrics.base import (
     Generation,
     Metric,
@@ -34,6 +33,7 @@ from distil.metrics.base import (
 from distil.metrics.likelihood import Likelihood
 from distil.modes import eval_mode
 from distil.rollouts import Generated, generate, uniforms
+from distil.teacher_signal import SignalOf, TeacherSource, forward_on_device, signal_of
 from distil.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def plan(config: EvalConfig, rows: Rows, *, has_teacher: bool) -> tuple[list[Met
 
 def judge(
     model: PreTrainedModel,
-    teacher: Heard | None,
+    teacher: TeacherSource | None,
     rows: Rows,
     tokenizer: PreTrainedTokenizerBase,
     config: EvalConfig,
@@ -131,7 +131,7 @@ def judge(
 
 def score_rows(
     model: PreTrainedModel,
-    teacher: Heard | None,
+    teacher: TeacherSource | None,
     rows: Rows,
     pad_id: int,
     batch_size: int,
@@ -146,7 +146,7 @@ def score_rows(
     bytes is ``tokenizer`` needed. The answer does not depend on ``batch_size`` but for rounding.
     """
     order = by_length([len(row["input_ids"]) for row in rows])
-    forward, listen = Forward(model), listener(teacher, model)
+    forward, signal = Forward(model), signal_of(teacher, model)
     theirs = cast("PreTrainedModel", teacher) if isinstance(teacher, nn.Module) else None
     tokens, size = 0, 0
     sums_3 = torch.zeros(3, dtype=torch.float64)
@@ -154,7 +154,7 @@ def score_rows(
         for start in range(0, len(order), batch_size):
             numbers = order[start : start + batch_size]
             batch = [rows[i] for i in numbers]
-            count, batch_3 = _score_batch(forward, listen, numbers, batch, pad_id, shared_vocabulary)
+            count, batch_3 = _score_batch(forward, signal, numbers, batch, pad_id, shared_vocabulary)
             tokens += count
             sums_3 += batch_3
             size += 0 if tokenizer is None else _scored_bytes(batch, tokenizer)
@@ -172,7 +172,7 @@ def score_rows(
 
 def _score_batch(
     forward: Forward,
-    listen: Listener | None,
+    signal: SignalOf | None,
     numbers: Sequence[int],
     batch: Sequence[Row],
     pad_id: int,
@@ -182,8 +182,8 @@ def _score_batch(
     tensors = collate(batch, pad_id)
     scored_BT, targets_N = scored_and_targets(tensors["labels"])
     inputs = (tensors["input_ids"], tensors["attention_mask"], scored_BT)
-    student = asked(forward, inputs)
-    teacher = None if listen is None else listen(numbers, inputs, student)
+    student = forward_on_device(forward, inputs)
+    teacher = None if signal is None else signal(numbers, inputs, student)
     parts = []
     for student_NV, teacher_NV, chunk_N in log_probabilities(
         student, teacher, targets_N.to(student.hidden_NH.device)

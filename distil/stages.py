@@ -24,7 +24,6 @@ from distil.clock import Clock
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge
 from distil.files import read_json, write_json
-from distil.heard import Heard
 from distil.judged import Judged, restored
 from distil.methods.base import Method
 from distil.models import LoadedStudent
@@ -35,8 +34,9 @@ from distil.progress import Progress
 from distil.redact import redact
 from distil.scalars import MetricsLog
 from distil.self_teacher import adapter_off
-from distil.taught import Taught, hear, stays
+from distil.teacher import TeacherAccess, open_teacher, teacher_stays
 from distil.teacher_cache.formats.base import format_of
+from distil.teacher_signal import TeacherSource
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.training import advise, build_trainer, place, train, training_arguments
@@ -71,29 +71,29 @@ def run_stages(
         set_seed(config.seed)
         arguments = training_arguments(config, folder)
         wants_teacher = method.needs_teacher or config.eval.teacher
-        parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=stays(config, method))
+        parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=teacher_stays(config, method))
         place(parts, arguments, Path(config.output_dir))
         if ranks.is_main():
             results.write_bad_rows(folder, parts.splits.bad_rows)
         if config.run.packing:
             _check_packable(parts, method.needs_teacher)
     with clock("teacher_cache" if format_of(config.teacher_cache).stores else "load"):
-        taught = hear(config, method, parts, arguments, progress)
+        access = open_teacher(config, method, parts, arguments, progress)
     with clock("evaluate"):
-        ranks.from_main(lambda: _judge_before(config, parts, taught, folder, progress))
-    taught.teacher.release()
+        ranks.from_main(lambda: _judge_before(config, parts, access, folder, progress))
+    access.model.release()
     counts = results.parameter_counts(parts.teacher_facts, parts.student)  # of models not cut up yet
     with borrowed(parts.student):
-        trainer, log = build_trainer(config, method, parts, taught, arguments, folder, tracker)
+        trainer, log = build_trainer(config, method, parts, access, arguments, folder, tracker)
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
         train(trainer, folder, config, console)
         notes += trainer.broken_steps.notes() + list(trainer.watch.said.values())
-    student, heard = trainer.shells.filled(parts.student), trainer.shells.filled(taught.test)
+    student, teacher_source = trainer.shells.filled(parts.student), trainer.shells.filled(access.test)
     if not ranks.is_main():
         return
     with clock("evaluate"):
-        after = _judge(config, student, heard, parts, progress, "the distilled student")
+        after = _judge(config, student, teacher_source, parts, progress, "the distilled student")
     teacher, before = _judged_before(folder)
     if line := setback(before.scores, after.scores, trainer.terms(), config.trainer.learning_rate):
         logger.warning(line)
@@ -103,7 +103,7 @@ def run_stages(
     results.keep_student(folder, student, parts.tokenizer, _title(config), command, base)
     results.write_results(folder, config.eval, parts.splits, judgements, notes)
     samples = results.write_samples(folder, judgements, config.eval.samples)
-    _write_cost(folder, trainer, log, clock, taught, counts)
+    _write_cost(folder, trainer, log, clock, access, counts)
     results.seal(folder)
     tracker.samples(samples)
     tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
@@ -120,7 +120,7 @@ def _write_cost(
     trainer: DistillationTrainer,
     log: MetricsLog,
     clock: Clock,
-    taught: Taught,
+    access: TeacherAccess,
     counts: dict[str, int | None],
 ) -> None:
     # All of them count earlier sessions too: a resumed run is not cheaper than a whole one.
@@ -137,8 +137,8 @@ def _write_cost(
         "cpu_seconds_per_step": log.spent.cpu_seconds / max(steps, 1),
         "peak_memory_bytes": clock.peak_memory_bytes,
     }
-    if taught.facts is not None:
-        facts["teacher_cache"] = taught.facts
+    if access.facts is not None:
+        facts["teacher_cache"] = access.facts
     results.write_cost(folder, facts, counts)
 
 
@@ -177,7 +177,7 @@ def _title(config: ExperimentConfig) -> str:
 def _judge(
     config: ExperimentConfig,
     model: PreTrainedModel,
-    teacher: Heard | None,
+    teacher: TeacherSource | None,
     parts: Parts,
     progress: Progress,
     label: str,
@@ -197,7 +197,7 @@ def _judge(
 
 
 def _judge_before(
-    config: ExperimentConfig, parts: Parts, taught: Taught, folder: Path, progress: Progress
+    config: ExperimentConfig, parts: Parts, access: TeacherAccess, folder: Path, progress: Progress
 ) -> None:
     """Teacher and untouched student; kept on disk, so that nobody judges them again."""
     kept = folder / BEFORE
@@ -210,7 +210,7 @@ def _judge_before(
     judged = Judged(config, parts, progress.say)
 
     def judge_teacher() -> Judgement:
-        itself = taught.teacher()
+        itself = access.model()
         return _judge(config, itself, itself, parts, progress, "the teacher")
 
     def judge_student() -> Judgement:
@@ -219,7 +219,7 @@ def _judge_before(
             untouched = adapter_off(
                 untouched
             )  # a prompt that nobody has trained yet is noise before every row
-        return _judge(config, untouched, taught.test, parts, progress, "the untouched student")
+        return _judge(config, untouched, access.test, parts, progress, "the untouched student")
 
     has_teacher = parts.teacher_facts is not None and config.eval.teacher
     teacher = judged.teacher(judge_teacher) if has_teacher else None

@@ -26,7 +26,7 @@ from distil.progress import Progress
 from distil.scalars import MetricsLog
 from distil.sharded import starting
 from distil.stopping import interrupted
-from distil.taught import Taught
+from distil.teacher import TeacherAccess
 from distil.tracking import Tracker
 from distil.trainer import DistillationTrainer
 from distil.types import InputError
@@ -91,7 +91,7 @@ def build_trainer(
     config: ExperimentConfig,
     method: Method[MethodConfig],
     parts: Parts,
-    taught: Taught,
+    teacher: TeacherAccess,
     arguments: TrainingArguments,
     folder: Path,
     tracker: Tracker,
@@ -109,7 +109,7 @@ def build_trainer(
     def in_one_process(model: PreTrainedModel) -> dict[str, float]:
         return score_rows(
             model,
-            taught.validation,
+            teacher.validation,
             rows,
             pad,
             arguments.per_device_eval_batch_size,
@@ -128,7 +128,7 @@ def build_trainer(
         shared_vocabulary=parts.shared_vocabulary,
         packing=config.run.packing,
         evaluate_student=evaluate_student,
-        cached=taught.train,
+        cached=teacher.train,
     )
     row_numbers = parts.splits.train["row"][:]
     trainer.set_broken_steps(BrokenSteps(config.run.max_skipped_steps, folder / FILE, row_numbers))

@@ -32,7 +32,7 @@ Row = Mapping[str, Any]
 Report = Callable[[int, int], None]
 
 
-class Speaker:
+class TeacherForward:
     """A teacher that is asked about rows.
 
     Args:
@@ -76,22 +76,22 @@ class Entry:
 
 
 def ensure(
-    entry: Entry, speaker: Callable[[], Speaker], say: Callable[[str], None], report: Report | None = None
+    entry: Entry, load: Callable[[], TeacherForward], say: Callable[[str], None], report: Report | None = None
 ) -> Manifest:
     """The manifest of ``entry``, complete and every byte of it checked; what is not there is built.
 
     Args:
-        speaker: gives the teacher; called only where something is to be built.
+        load: gives the teacher; called only where something is to be built.
         say: takes a line for the person at the terminal: how large it will be, whom it waits for.
         report: hears how many rows are done, of how many.
 
     Raises InputError where there is no room, or the folder cannot be written to.
     """
-    return once(entry.folder, lambda: whole(entry.folder), lambda: _build(entry, speaker, say, report), say)
+    return once(entry.folder, lambda: whole(entry.folder), lambda: _build(entry, load, say, report), say)
 
 
 def _build(
-    entry: Entry, speaker: Callable[[], Speaker], say: Callable[[str], None], report: Report | None
+    entry: Entry, load: Callable[[], TeacherForward], say: Callable[[str], None], report: Report | None
 ) -> Manifest:
     folder, lengths = entry.folder, entry.lengths
     spans = _spans(lengths)
@@ -103,12 +103,12 @@ def _build(
     missing = sum(sum(lengths[a:b]) for a, b in spans if a not in there)
     _make_room(entry, sum(lengths), missing, say)
     shards: list[Shard] = []
-    asked: Speaker | None = None
+    teacher: TeacherForward | None = None
     for number, (first, end) in enumerate(spans):
         shard = there.get(first)
         if shard is None:
-            asked = asked or speaker()
-            tensors = _tensors(entry, asked, first, lengths[first:end], report)
+            teacher = teacher or load()
+            tensors = _tensors(entry, teacher, first, lengths[first:end], report)
             shard = write_shard(folder, f"{number:05d}.safetensors", first, lengths[first:end], tensors)
         shards.append(shard)
         later = [one for row, one in there.items() if row >= end]
@@ -165,7 +165,7 @@ def _make_room(entry: Entry, tokens: int, missing: int, say: Callable[[str], Non
 
 
 def _tensors(
-    entry: Entry, speaker: Speaker, first: int, lengths: Sequence[int], report: Report | None
+    entry: Entry, teacher: TeacherForward, first: int, lengths: Sequence[int], report: Report | None
 ) -> dict[str, Tensor]:
     """What is kept about ``len(lengths)`` rows from ``first`` on, in their order."""
     count, size = len(lengths), entry.batch_size
@@ -173,7 +173,7 @@ def _tensors(
     order = sorted(range(count), key=lambda i: -len(entry.rows[first + i]["input_ids"]))  # little padding
     for start in range(0, count, size):
         batch = order[start : start + size]
-        said = speaker([entry.rows[first + i] for i in batch])
+        said = teacher([entry.rows[first + i] for i in batch])
         if entry.format.needs_head and said.head.weight_VH is None:
             raise InputError(
                 f"teacher_cache={entry.format.config.name}: the teacher's output head is no plain matrix, so "

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
-from distil.teacher_cache.build import Entry, Speaker, ensure
+from distil.teacher_cache.build import Entry, TeacherForward, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size
 from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.formats.sampled import Sampled, SampledConfig
@@ -39,7 +39,7 @@ def cached(
     teacher = teacher_of(family)
     about = {"split": "training"}
     entry = Entry(folder / "it", kept, about, rows, Size(VOCABULARY, 24, 4), batch_size=5)
-    manifest = ensure(entry, lambda: Speaker(teacher, EOS, autocast), lambda _: None)
+    manifest = ensure(entry, lambda: TeacherForward(teacher, EOS, autocast), lambda _: None)
     head = ensure_head(folder / "head", about, lambda: teacher, torch.device("cpu"), lambda _: None)
     return CachedTeacher(Reader(folder / "it", manifest), kept, head, torch.device("cpu"))
 

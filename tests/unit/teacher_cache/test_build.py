@@ -21,7 +21,7 @@ from distil.head import Dense
 from distil.sparse import Sparse
 from distil.teacher_cache import build
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
-from distil.teacher_cache.build import Entry, Speaker, ensure
+from distil.teacher_cache.build import Entry, TeacherForward, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size
 from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.formats.sampled import Sampled, SampledConfig
@@ -42,7 +42,7 @@ def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "SHARD_TOKENS", 60)
 
 
-class Counting(Speaker):
+class Counting(TeacherForward):
     """A real teacher that counts the rows it was asked about."""
 
     def __init__(self) -> None:
@@ -243,7 +243,7 @@ def test_a_broken_manifest_is_named_and_built_again(tmp_path: Path, caplog: pyte
 def test_the_size_is_told_before_the_teacher_is_asked_for(tmp_path: Path) -> None:
     said: list[str] = []
 
-    def never() -> Speaker:
+    def never() -> TeacherForward:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -17,7 +17,7 @@ from distil.head import Dense, score
 from distil.losses import Term
 from distil.models import load_student, load_teacher, load_tokenizer
 from distil.sparse import Sparse
-from distil.teacher_cache.build import Speaker
+from distil.teacher_cache.build import TeacherForward
 from distil.teacher_cache.formats.base import Size
 from distil.teacher_cache.formats.topk import TopK, TopKConfig
 from distil.types import REFERENCE
@@ -42,7 +42,7 @@ def pair() -> tuple[Dense, Dense]:
     rows = [{"input_ids": row, "labels": row} for row in ids]
     teacher = load_teacher(config)
     assert teacher is not None
-    says = [Speaker(model, 0, None)(rows) for model in (teacher, load_student(config, 0).model)]
+    says = [TeacherForward(model, 0, None)(rows) for model in (teacher, load_student(config, 0).model)]
     return says[0], says[1]
 
 

@@ -1,4 +1,4 @@
-"""How a run hears its teacher: beside the student, or through caches that all runs share."""
+"""How a run asks its teacher: beside the student, or through caches that all runs share."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from distil.anatomy import to_device
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import pad_id
 from distil.head import Head
-from distil.heard import Heard
 from distil.identity import rows_digest
 from distil.methods.base import Method
 from distil.models import load_teacher
 from distil.parts import Parts
 from distil.progress import Progress
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
-from distil.teacher_cache.build import Entry, Speaker, ensure
+from distil.teacher_cache.build import Entry, TeacherForward, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size, format_of
 from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.keys import ingredients, key_of, teacher_print, tokenizer_print
 from distil.teacher_cache.manifest import FOLDER, Manifest
 from distil.teacher_cache.store import Reader
+from distil.teacher_signal import TeacherSource
 from distil.types import REFERENCE, ROLLOUT
 
 logger = logging.getLogger(__name__)
 
 
-def stays(config: ExperimentConfig, method: Method[MethodConfig]) -> bool:
+def teacher_stays(config: ExperimentConfig, method: Method[MethodConfig]) -> bool:
     """Whether the teacher itself stays beside the student: nobody has stored what it will be asked."""
     return not format_of(config.teacher_cache).stores or method.asks_teacher_about(ROLLOUT)
 
 
-class Teacher:
+class LazyTeacher:
     """The teacher itself, loaded where somebody asks for it, and let go again."""
 
     def __init__(self, config: ExperimentConfig, parts: Parts, device: torch.device) -> None:
@@ -69,26 +69,26 @@ class Teacher:
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What the parts of a run hear of its teacher."""
+class TeacherAccess:
+    """Where each part of a run gets its teacher's signal."""
 
-    teacher: Teacher
+    model: LazyTeacher
     train: CachedTeacher | None
     """None: training asks the teacher itself, or nobody."""
-    validation: Heard | None
+    validation: TeacherSource | None
     """On the rows of the cheap evaluation."""
-    test: Heard | None
+    test: TeacherSource | None
     facts: dict[str, Any] | None
     """Of the cache that training reads, for ``cost.json``."""
 
 
-def hear(
+def open_teacher(
     config: ExperimentConfig,
     method: Method[MethodConfig],
     parts: Parts,
     arguments: TrainingArguments,
     progress: Progress,
-) -> Taught:
+) -> TeacherAccess:
     """Open the caches that this run reads, and build what is not there yet. Of several processes, the first
     builds.
 
@@ -96,24 +96,24 @@ def hear(
     those that the teacher itself would give.
     """
     kept = format_of(config.teacher_cache)
-    teacher = Teacher(config, parts, arguments.device)
+    model = LazyTeacher(config, parts, arguments.device)
     if parts.teacher_facts is None or not kept.stores:
-        return Taught(teacher, None, parts.teacher, parts.teacher, None)
+        return TeacherAccess(model, None, parts.teacher, parts.teacher, None)
     kept = kept.cut(parts.shared_vocabulary)
-    caches = _Caches(config, parts, arguments, teacher, progress)
+    caches = _Caches(config, parts, arguments, model, progress)
     train, facts = None, None
     if method.asks_teacher_about(REFERENCE):
         _warn(kept, method, caches.size(), parts.notes)
         train, manifest = caches.of("training", parts.splits.train, kept, mixed=True)
         facts = {"format": kept.config.name, "tokens": manifest.tokens, "bytes": manifest.size}
         facts |= {"built": caches.asked}
-    if stays(config, method) or not config.eval.teacher:
-        return Taught(teacher, train, parts.teacher, parts.teacher, facts)
+    if teacher_stays(config, method) or not config.eval.teacher:
+        return TeacherAccess(model, train, parts.teacher, parts.teacher, facts)
     exact = Hidden(HiddenConfig())
     rows = parts.rows_while_training(config.eval)
     validation, _ = caches.of("validation", rows, exact, mixed=True)
     test, _ = caches.of("test", parts.splits.test, exact, mixed=False)
-    return Taught(teacher, train, validation, test, facts)
+    return TeacherAccess(model, train, validation, test, facts)
 
 
 def _warn(kept: CacheFormat[Any], method: Method[MethodConfig], size: Size, notes: list[str]) -> None:
@@ -131,7 +131,7 @@ class _Caches:
         config: ExperimentConfig,
         parts: Parts,
         arguments: TrainingArguments,
-        teacher: Teacher,
+        teacher: LazyTeacher,
         progress: Progress,
     ) -> None:
         self.config = config
@@ -152,13 +152,13 @@ class _Caches:
         head = self.head() if kept.needs_head else None
         entry = self._entry(split, rows.select_columns(["input_ids", "labels"]).to_list(), kept, autocast)
 
-        def speaker() -> Speaker:
+        def load() -> TeacherForward:
             self.asked = True
-            return Speaker(self.teacher(), pad_id(self.parts.tokenizer), autocast)
+            return TeacherForward(self.teacher(), pad_id(self.parts.tokenizer), autocast)
 
         def build() -> None:
             with self.progress.bar(f"asking the teacher: {split} rows") as report:
-                ensure(entry, speaker, self.progress.say, report)
+                ensure(entry, load, self.progress.say, report)
 
         ranks.from_main(build)
         manifest = Manifest.read(entry.folder)
