@@ -16,7 +16,8 @@ from distil.cards.subject import Subject
 from distil.cards.usage import BASE, usage_of
 from distil.files import publish, read_json, write_json, write_text
 from distil.merging import HALF_TOLERANCE, check_output, merge, probe_ids
-from distil.products import FinishedRun, load_base, put_on, quiet_loading
+from distil.products import FinishedRun, load_base, put_on
+from distil.quiet import no_hints, quiet_transformers
 from distil.sharing import check_shareable, clean_settings, places_of, scrubbed, shareable
 from distil.types import InputError, RunFailed
 
@@ -173,9 +174,7 @@ def _compared(run: FinishedRun, folder: Path) -> tuple[float, float, bool]:
     import transformers
     from peft import PeftModel
 
-    from distil.models.load import quiet
-
-    with quiet(), quiet_loading(), torch.no_grad(), warnings.catch_warnings():
+    with quiet_transformers(), no_hints(), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kind: Any = getattr(transformers, _architecture(folder))
         base = kind.from_pretrained(folder, subfolder=BASE, local_files_only=True)

@@ -6,8 +6,6 @@ import copy
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from distil.cards.brief import base_card, merged_card, run_card
 from distil.files import publish, write_text
 from distil.library_products import SavedStudent
-from distil.models.load import quiet
-from distil.products import FinishedRun, load_base, load_tokenizer, put_on, quiet_loading
+from distil.products import FinishedRun, load_base, load_tokenizer, put_on
+from distil.quiet import no_hints, quiet_transformers
 from distil.types import InputError, RunFailed
 
 PROBE_TOKENS = 32
@@ -137,7 +135,7 @@ def _bits(model: PreTrainedModel) -> int | None:
 
 def _dequantised(model: PreTrainedModel) -> PreTrainedModel:
     untyped: Any = model
-    with quiet_loading():
+    with no_hints():
         plain: PreTrainedModel = untyped.dequantize()
     for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
         setattr(plain, flag, False)  # left standing; PEFT goes by them
@@ -168,7 +166,7 @@ def _restore_conv1d(model: PreTrainedModel) -> None:
 def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with quiet():
+    with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_text(folder / "README.md", card)
@@ -192,7 +190,7 @@ def _proven(folder: Path, probe_BT: Tensor, wanted_BTV: Tensor, dtype: torch.dty
 
 
 def _reload(folder: Path) -> PreTrainedModel:
-    with quiet():
+    with quiet_transformers():
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     model.train(False)
     return model
@@ -208,18 +206,11 @@ def probe_ids(model: PreTrainedModel) -> Tensor:
 
 @torch.no_grad()
 def _logits(model: PreTrainedModel, ids_BT: Tensor) -> Tensor:
-    with _quiet_casts():
+    with no_hints(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "MatMul8bitLt")  # announced at each product in 8 bits
         device = next(model.parameters()).device
         logits_BTV: Tensor = model(input_ids=ids_BT.to(device)).logits
     return logits_BTV.float().cpu()
-
-
-@contextmanager
-def _quiet_casts() -> Iterator[None]:
-    """bitsandbytes announces each time that it computes 8-bit products in float16."""
-    with quiet_loading(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "MatMul8bitLt")
-        yield
 
 
 def _apart(one_BTV: Tensor, other_BTV: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from distil.config.validate import check_packages
 from distil.files import read_json
 from distil.models import check_models
 from distil.models.sources import Source, teacher_source
+from distil.quiet import no_hints, quiet_transformers
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.report.seal import USED, since_done
 from distil.types import InputError
@@ -149,9 +149,9 @@ def load_tokenizer(run: FinishedRun) -> PreTrainedTokenizerBase:
     """The tokenizer that was saved with the student."""
     from transformers import AutoTokenizer
 
-    from distil.models.load import from_source, quiet
+    from distil.models.load import from_source
 
-    with quiet():
+    with quiet_transformers():
         tokenizer: PreTrainedTokenizerBase = from_source(AutoTokenizer.from_pretrained, run.source, False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -166,7 +166,7 @@ def load_base(run: FinishedRun) -> PreTrainedModel:
     from distil.models import load_student
 
     network, model = run.config.run.allow_network, run.base
-    with _named(run), quiet_loading():
+    with _named(run), no_hints():
         check_models(model, allow_network=network)
         loaded = load_student(
             model, run.config.seed, None, quantization=run.quantization, allow_network=network
@@ -187,7 +187,7 @@ def put_on(base: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
     from safetensors import SafetensorError
 
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), quiet_loading():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), no_hints():
             # Some starts (PiSSA) split the base by chance: as the run did, by its seed.
             torch.manual_seed(run.config.seed)
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
@@ -220,7 +220,7 @@ def load_product(run: FinishedRun) -> PreTrainedModel:
         device_map=saved.device_map,
         trust_remote_code=run.source.trust_remote_code,
     )
-    with quiet_loading():
+    with no_hints():
         model = load_student(ModelConfig("saved", TeacherConfig(), student), run.config.seed).model
     model.requires_grad_(False)
     model.train(False)
@@ -238,7 +238,7 @@ def load_run_teacher(run: FinishedRun, student: PreTrainedModel) -> PreTrainedMo
     if model.teacher.path is None:
         return None
     alone = replace(model, student=StudentConfig())
-    with _named(run), quiet_loading():
+    with _named(run), no_hints():
         check_models(alone, allow_network=network)
         teacher = load_teacher(alone, allow_network=network)
     return None if teacher is None else _placed(teacher, run)
@@ -274,20 +274,6 @@ def _placed(model: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
     if not run.config.trainer.use_cpu and torch.accelerator.is_available():
         to_device(model, torch.accelerator.current_accelerator())
     return model
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without the hints of libraries about kernels and types, which say nothing about this run."""
-    loggers = [logging.getLogger(name) for name in ("bitsandbytes", "transformers")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextmanager

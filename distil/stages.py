@@ -10,10 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import datasets
 from rich.console import Console
 from transformers import PreTrainedModel, set_seed
-from transformers.utils import logging as transformers_logging
 
 from distil import environment, ranks, results
 from distil.advice import setback
@@ -31,6 +29,7 @@ from distil.models.sources import student_source
 from distil.packing import check_packable
 from distil.parts import Parts, load_parts
 from distil.progress import Progress
+from distil.quiet import quiet_datasets, quiet_transformers
 from distil.redact import redact
 from distil.scalars import MetricsLog
 from distil.self_teacher import adapter_off
@@ -49,6 +48,8 @@ SPENT = "spent.json"
 """What the sessions of this run have taken so far."""
 
 
+@quiet_transformers()
+@quiet_datasets()
 def run_stages(
     config: ExperimentConfig,
     method: Method[MethodConfig],
@@ -63,7 +64,6 @@ def run_stages(
 
     Raises RunInterrupted after Ctrl-C (with a checkpoint), RunFailed where training cannot go on.
     """
-    _quiet_libraries()
     environment.reset_peak_memory()
     clock = Clock(folder / SPENT if ranks.is_main() else None, resumes=config.run.resume)
     progress = Progress(console)
@@ -107,12 +107,6 @@ def run_stages(
     results.seal(folder)
     tracker.samples(samples)
     tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
-
-
-def _quiet_libraries() -> None:
-    """Their own bars and hints come in dozens and say nothing about this run; warnings stay."""
-    datasets.disable_progress_bars()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # theirs has no types
 
 
 def _write_cost(

@@ -121,7 +121,7 @@ def verify(file: Path, sha256: str) -> None:
 def convert(source: Path, target: Path) -> None:
     """Write the GGUF model in ``source`` as a transformers folder ``target``."""
     from distil.models import load_student, load_tokenizer
-    from distil.models.load import quiet
+    from distil.quiet import quiet_transformers
 
     student = StudentConfig(path=str(source), gguf_file="model.gguf")
     config = ModelConfig("smollm2", TeacherConfig(), student)
@@ -136,7 +136,7 @@ def convert(source: Path, target: Path) -> None:
     }
     # A name inside the GGUF file that names nothing elsewhere.
     vars(model.config).pop("_model_name_or_path", None)
-    with quiet():
+    with quiet_transformers():
         model.save_pretrained(target)
     tokenizer.save_pretrained(target)
     (target / "model.safetensors").chmod(0o644)

@@ -17,6 +17,7 @@ from distil.api.tokenizers import SETTINGS
 from distil.cards.library import CONFIG
 from distil.files import read_json, write_json, write_text
 from distil.models.tokenizers import TOKENIZER_FILES
+from distil.quiet import quiet_transformers
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ def save(
     What ``save_student`` did not write stays: a model is refused, a tokenizer or a README kept.
     """
     from distil.anatomy import is_adapted
-    from distil.models.load import quiet
 
     require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
     on = None if base is None else Path(base["model"]["path"])
@@ -71,7 +71,7 @@ def save(
                 if base is not None:
                     write_json(beside / SIDECAR, base)
             else:
-                with quiet():
+                with quiet_transformers():
                     untyped.save_pretrained(beside)
             if kept:
                 write_json(beside / KEPT, {"tokenizer": kept})

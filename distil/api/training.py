@@ -29,7 +29,7 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import score_rows
 from distil.files import check_writable
 from distil.methods.base import Method
-from distil.models.load import quiet
+from distil.quiet import quiet_transformers
 from distil.saving import noted
 from distil.trainer import DistillationTrainer, Evaluate
 from distil.training import training_arguments
@@ -80,7 +80,7 @@ def train(
             trainer.add_callback(bar)
         going_on = None if checkpoint is None else str(checkpoint)
         try:
-            with bar, quiet(), numbers_only(going_on):
+            with bar, quiet_transformers(), numbers_only(going_on):
                 output = trainer.train(resume_from_checkpoint=going_on)
         except RunFailed as error:
             began = {} if trainer.state.global_step else {"student_model": job.student}

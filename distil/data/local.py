@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from distil.data.base import MalformedRow, place_of
 from distil.data.text_files import Line, TextRows, read_csv, read_json
+from distil.quiet import quiet_datasets
 from distil.scratch import scratch
 from distil.types import InputError
 
@@ -116,24 +117,6 @@ def _load_parquet(where: str, path: Path) -> Dataset:
     if not len(rows):
         raise InputError(f"{where} holds no rows. Give a file with rows.")
     return rows
-
-
-class quiet_datasets:
-    """Context in which ``datasets`` shows no progress bars, and tells no server of a load of a local file."""
-
-    def __enter__(self) -> None:
-        from datasets import config
-        from datasets.utils import are_progress_bars_disabled, disable_progress_bars
-
-        config.HF_UPDATE_DOWNLOAD_COUNTS = False
-        self._were_disabled = are_progress_bars_disabled()
-        disable_progress_bars()
-
-    def __exit__(self, *_: object) -> None:
-        from datasets.utils import enable_progress_bars
-
-        if not self._were_disabled:
-            enable_progress_bars()
 
 
 def split_files(where: str, folder: Path) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from distil.models.pruning import block_influence, choose_layers, decoder_blocks
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
 from distil.models.sources import Source, student_source, teacher_source
+from distil.quiet import quiet_transformers
 from distil.types import DistilError, InputError
 
 if TYPE_CHECKING:
@@ -162,21 +163,6 @@ def user_error(source: Source, allow_network: bool) -> Iterator[None]:
         raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars of transformers inside: they come in dozens and say nothing about this run."""
-    from transformers.utils import logging as untyped
-
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _options(config: LoadConfig) -> dict[str, Any]:
     """What both kinds of loading take, under transformers' own names; what is not set is left to it."""
     options = {"dtype": config.dtype, "attn_implementation": config.attn_implementation}
@@ -203,7 +189,7 @@ def _pretrained(
     load: Callable[..., Any] = AutoModelForCausalLM.from_pretrained
     with user_error(source, allow_network):
         fetch(source, allow_network, weights=True)
-    with quiet():
+    with quiet_transformers():
         model, report = from_source(load, source, allow_network, output_loading_info=True, **options)
     absent = sorted(report["missing_keys"])
     if absent:

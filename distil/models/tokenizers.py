@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distil.config.schema import ModelConfig
 from distil.models.sources import Source, student_source, teacher_source
 from distil.models.vocabulary import Vocabulary, check_same, parse_vocabulary
+from distil.quiet import quiet_transformers
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -108,13 +109,13 @@ def _load(source: Source, allow_network: bool) -> PreTrainedTokenizerBase | None
     from transformers import AutoTokenizer
 
     from distil.models.fetch import fetch
-    from distil.models.load import from_source, quiet, user_error
+    from distil.models.load import from_source, user_error
 
     if source.folder is not None and source.gguf_file is None and not any(map(source.file, TOKENIZER_FILES)):
         return None
     with user_error(source, allow_network):
         fetch(source, allow_network, weights=False)
-    with quiet():
+    with quiet_transformers():
         loaded: PreTrainedTokenizerBase = from_source(AutoTokenizer.from_pretrained, source, allow_network)
     return loaded
 
