@@ -50,15 +50,7 @@ def run_job(
     """
     check()
     say = say or tell
-    jobs = record.jobs()
-    number = next((i for i, job in enumerate(jobs, 1) if job.overrides == list(overrides)), None)
-    job = jobs[number - 1] if number is not None else Job(list(overrides), " ".join(overrides))
-    left = seconds_left(jobs, record.elapsed())
-    name = f"job {number or len(jobs) + 1}"
-    of = f" of {record.total() or len(jobs)}" if number is not None else ""
-    say(f"{name}{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
-    job.status, job.reason = RUNNING, None
-    record.report(job)
+    job, name = _announced(record, list(overrides), say)
     began = time.monotonic()
     try:
         experiment = config()
@@ -76,10 +68,8 @@ def run_job(
         raise KeyboardInterrupt from None
     except (Exception, SystemExit) as error:  # a library that calls exit must not end the other jobs
         known = isinstance(error, DistilError)
-        job.status, job.reason = (
-            FAILED,
-            _one_line(str(error) if known else f"{type(error).__name__}: {error}"),
-        )
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        job.status, job.reason = FAILED, _one_line(reason)
         job.seconds = round(time.monotonic() - began, 2)
         if not known:
             # Not `say`: it is long. A launcher that takes what jobs print into files keeps it in its logs.
@@ -88,6 +78,20 @@ def run_job(
     finally:
         record.report(job)
         free_memory()
+
+
+def _announced(record: SweepRecord, overrides: list[str], say: Callable[[str], None]) -> tuple[Job, str]:
+    """The job with ``overrides``, said and reported to run, and what lines about it call it."""
+    jobs = record.jobs()
+    number = next((i for i, job in enumerate(jobs, 1) if job.overrides == overrides), None)
+    job = jobs[number - 1] if number is not None else Job(overrides, " ".join(overrides))
+    left = seconds_left(jobs, record.elapsed())
+    name = f"job {number or len(jobs) + 1}"
+    of = f" of {record.total() or len(jobs)}" if number is not None else ""
+    say(f"{name}{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
+    job.status, job.reason = RUNNING, None
+    record.report(job)
+    return job, name
 
 
 def headline(folder: Path, metrics: Sequence[str]) -> str:
