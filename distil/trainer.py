@@ -56,6 +56,7 @@ class DistillationTrainer(WindowedTrainer):
         packing: lay the rows of a micro-batch end to end; both models were asked by ``check_packable``.
         evaluate_student: the cheap evaluation during training, or None.
         cached: what the teacher said about ``rows``: it is not asked about them then.
+        broken_steps: what becomes of steps whose loss or gradient is no number; None: training stops there.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class DistillationTrainer(WindowedTrainer):
         packing: bool = False,
         evaluate_student: Evaluate | None = None,
         cached: CachedTeacher | None = None,
+        broken_steps: BrokenSteps | None = None,
     ) -> None:
         # Under plain python several GPUs would mean nn.DataParallel, which splits our counts: one is used.
         args._n_gpu = min(args.n_gpu, 1)
@@ -91,7 +93,6 @@ class DistillationTrainer(WindowedTrainer):
         self.loss_is_scaled_for_ga = True
         self.method = method
         self.purpose = asdict(method.config) | noted(args)
-        self.teacher = teacher
         self.rollouts = rollouts
         self.eos_ids = tuple(eos_ids)
         self.pad_id = pad_id
@@ -101,25 +102,22 @@ class DistillationTrainer(WindowedTrainer):
         self.tally = Tally()
         self.watch = Watch(rollouts.max_new_tokens)
         self._step_loss: Tensor | None = None
-        self.set_broken_steps(BrokenSteps())
         self._broken: tuple[str, float] | None = None
         self._student_forward: Forward | None = None
         self.packing = packing
-        self._teacher_forward = None if teacher is None else Forward(teacher, packing=packing)
+        self.broken_steps = BrokenSteps() if broken_steps is None else broken_steps
+        self.kept["broken_steps"] = self.broken_steps
+        self.add_callback(self.broken_steps)
+        self._take_teacher(teacher)
+
+    def _take_teacher(self, teacher: PreTrainedModel | None) -> None:
+        self.teacher = teacher
+        self._teacher_forward = None if teacher is None else Forward(teacher, packing=self.packing)
         if teacher is not None:
-            to_device(teacher, args.device)
+            to_device(teacher, self.args.device)
             if ranks.sharded():
                 self.shells.keep(teacher)
                 way().shard_frozen(teacher)
-
-    def set_broken_steps(self, broken_steps: BrokenSteps) -> None:
-        """Say what becomes of steps whose loss or gradient is no number; without this, training stops."""
-        self.broken_steps = broken_steps
-        self.kept["broken_steps"] = broken_steps
-        self.callback_handler.callbacks = [
-            each for each in self.callback_handler.callbacks if not isinstance(each, BrokenSteps)
-        ]
-        self.add_callback(broken_steps)
 
     def refuse_broken_student(self) -> None:
         """Raise RunFailed, once training is over, for a student that nobody should take for a trained one:

@@ -129,9 +129,8 @@ def build_trainer(
         packing=config.run.packing,
         evaluate_student=evaluate_student,
         cached=teacher.train,
+        broken_steps=BrokenSteps(config.run.max_skipped_steps, folder / FILE, parts.splits.train["row"][:]),
     )
-    row_numbers = parts.splits.train["row"][:]
-    trainer.set_broken_steps(BrokenSteps(config.run.max_skipped_steps, folder / FILE, row_numbers))
     log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
     if ranks.is_main():
         trainer.add_callback(log)

@@ -21,12 +21,11 @@ setup = Setup(
     steps=6,
     rows=rows(),
     teacher=poisoned_teacher,
-    options={"shared_vocabulary": POISON},
+    options={"shared_vocabulary": POISON, "broken_steps": BrokenSteps(4, folder / FILE)},
     arguments={"ddp_backend": "gloo"} if world > 1 else {},
 )
 with ranks.joined(60):  # so that processes can ask each other
     trainer = setup.trainer()
-    trainer.set_broken_steps(BrokenSteps(4, folder / FILE))
     trainer.train()
     if ranks.is_main():
         outcome = {

@@ -53,11 +53,11 @@ class Steps(TrainerCallback):
 
 def trained(folder: Path, most: int, resume: Path | None = None, **keys: Any) -> tuple[Any, Steps]:
     method = build_method(keys.pop("method", "kd"))
-    options = {"shared_vocabulary": POISON}  # so that no rollout writes it
+    broken_steps = BrokenSteps(most, folder / FILE, rows=list(range(100, 124)))
+    options = {"shared_vocabulary": POISON, "broken_steps": broken_steps}  # no rollout writes the poison
     keys = {"steps": 6, "options": options} | keys
     setup = Setup(method, folder, rows=rows(), teacher=poisoned_teacher, **keys)
     trainer = setup.trainer()
-    trainer.set_broken_steps(BrokenSteps(most, folder / FILE, rows=list(range(100, 124))))
     steps = Steps(trainer)
     trainer.add_callback(steps)
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -127,8 +127,8 @@ def test_without_leave_the_first_stops(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [0, 1])
 def test_a_gradient_that_is_no_number(most: int, tmp_path: Path) -> None:
     """The loss is fine; the rows are those of the whole step."""
-    trainer = Setup(build_method("sft"), tmp_path, batch=2, accumulation=2).trainer()
-    trainer.set_broken_steps(BrokenSteps(most, tmp_path / FILE))
+    options = {"broken_steps": BrokenSteps(most, tmp_path / FILE)}
+    trainer = Setup(build_method("sft"), tmp_path, batch=2, accumulation=2, options=options).trainer()
     calls: list[int] = []
 
     def spoil(gradient: torch.Tensor) -> torch.Tensor:
