@@ -6,12 +6,13 @@ Each stage leaves its result in the run directory, so that a run that stops anyw
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import PreTrainedModel, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from distil import environment, ranks, results
 from distil.advice import setback
@@ -23,6 +24,7 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge
 from distil.files import read_json, write_json
 from distil.judged import Judged, restored
+from distil.losses import Term
 from distil.methods.base import Method
 from distil.models import LoadedStudent
 from distil.models.sources import student_source
@@ -70,76 +72,138 @@ def run_stages(
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)
-        wants_teacher = method.needs_teacher or config.eval.teacher
-        parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=teacher_stays(config, method))
-        place(parts, arguments, Path(config.output_dir))
-        if ranks.is_main():
-            results.write_bad_rows(folder, parts.splits.bad_rows)
-        if config.run.packing:
-            _check_packable(parts, method.needs_teacher)
+        parts = _loaded(config, method, folder, arguments)
     with clock("teacher_cache" if format_of(config.teacher_cache).stores else "load"):
-        access = open_teacher(config, method, parts, arguments, progress)
+        teacher = open_teacher(config, method, parts, arguments, progress)
+    run = _Run(config, folder, parts, teacher, progress, clock)
     with clock("evaluate"):
-        ranks.from_main(lambda: _judge_before(config, parts, access, folder, progress))
-    access.model.release()
+        ranks.from_main(run.judge_untrained)
+    teacher.model.release()
     counts = results.parameter_counts(parts.teacher_facts, parts.student)  # of models not cut up yet
     with borrowed(parts.student):
-        trainer, log = build_trainer(config, method, parts, access, arguments, folder, tracker)
+        trainer, log = build_trainer(config, method, parts, teacher, arguments, folder, tracker)
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
         train(trainer, folder, config, console)
         notes += trainer.broken_steps.notes() + list(trainer.watch.said.values())
-    student, teacher_source = trainer.shells.filled(parts.student), trainer.shells.filled(access.test)
+    student, source = trainer.shells.filled(parts.student), trainer.shells.filled(teacher.test)
     if not ranks.is_main():
         return
     with clock("evaluate"):
-        after = _judge(config, student, teacher_source, parts, progress, "the distilled student")
-    teacher, before = _judged_before(folder)
-    if line := setback(before.scores, after.scores, trainer.terms(), config.trainer.learning_rate):
-        logger.warning(line)
-        notes.append(line)
-    judgements = {"teacher": teacher, "student_before": before, "student_after": after}
-    base = base_recipe(config, parts.base)
-    results.keep_student(folder, student, parts.tokenizer, _title(config), command, base)
-    results.write_results(folder, config.eval, parts.splits, judgements, notes)
-    samples = results.write_samples(folder, judgements, config.eval.samples)
-    _write_cost(folder, trainer, log, clock, access, counts)
+        after = run.judge(student, source, "the distilled student")
+    results.keep_student(
+        folder, student, parts.tokenizer, _title(config), command, base_recipe(config, parts.base)
+    )
+    samples = run.keep_scores(after, trainer.terms(), notes)
+    run.keep_cost(trainer, log, counts)
     results.seal(folder)
     tracker.samples(samples)
     tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
 
 
-def _write_cost(
-    folder: Path,
-    trainer: DistillationTrainer,
-    log: MetricsLog,
-    clock: Clock,
-    access: TeacherAccess,
-    counts: dict[str, int | None],
-) -> None:
-    # All of them count earlier sessions too: a resumed run is not cheaper than a whole one.
-    clock.keep()
-    seconds = clock.seconds | {"train": log.spent.seconds, "validation": log.validation_seconds}
-    steps = trainer.state.global_step
-    facts = {
-        "steps": steps,
-        **trainer.tally.totals(),
-        "seconds": {
-            stage: round(spent, 2) for stage, spent in (seconds | {"total": sum(seconds.values())}).items()
-        },
-        "seconds_per_step": log.spent.seconds / max(steps, 1),
-        "cpu_seconds_per_step": log.spent.cpu_seconds / max(steps, 1),
-        "peak_memory_bytes": clock.peak_memory_bytes,
-    }
-    if access.facts is not None:
-        facts["teacher_cache"] = access.facts
-    results.write_cost(folder, facts, counts)
+def _loaded(
+    config: ExperimentConfig, method: Method[MethodConfig], folder: Path, arguments: TrainingArguments
+) -> Parts:
+    """Models, on their device, and data; what cannot be trained on is refused."""
+    wants_teacher = method.needs_teacher or config.eval.teacher
+    parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=teacher_stays(config, method))
+    place(parts, arguments, Path(config.output_dir))
+    if ranks.is_main():
+        results.write_bad_rows(folder, parts.splits.bad_rows)
+    if config.run.packing:
+        check_packable(parts.student, "the student")
+        if method.needs_teacher and parts.teacher is not None:
+            check_packable(parts.teacher, "the teacher")
+    return parts
 
 
-def _check_packable(parts: Parts, needs_teacher: bool) -> None:
-    check_packable(parts.student, "the student")
-    if needs_teacher and parts.teacher is not None:
-        check_packable(parts.teacher, "the teacher")
+@dataclass(frozen=True)
+class _Run:
+    """A run whose parts are loaded: what its models come to, and what is kept of that."""
+
+    config: ExperimentConfig
+    folder: Path
+    parts: Parts
+    teacher: TeacherAccess
+    progress: Progress
+    clock: Clock
+
+    def judge(self, model: PreTrainedModel, teacher: TeacherSource | None, label: str) -> Judgement:
+        """``model`` on the test rows, beside ``teacher``."""
+        with self.progress.bar(f"judging {label}") as report:
+            return judge(
+                model,
+                teacher if self.config.eval.teacher else None,
+                self.parts.splits.test,
+                self.parts.tokenizer,
+                self.config.eval,
+                self.config.seed,
+                eos_ids=self.parts.eos_ids,
+                shared_vocabulary=self.parts.shared_vocabulary,
+                progress=report,
+            )
+
+    def judge_untrained(self) -> None:
+        """Teacher and untouched student; kept on disk, so that nobody judges them again."""
+        kept = self.folder / BEFORE
+        if kept.exists():
+            try:
+                self.untrained()
+                return
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                logger.warning("%s is damaged (%s): judged again.", kept.name, type(error).__name__)
+        judged = Judged(self.config, self.parts, self.progress.say)
+        has_teacher = self.parts.teacher_facts is not None and self.config.eval.teacher
+        teacher = judged.teacher(self._judge_teacher) if has_teacher else None
+        before = judged.student(self._judge_student)
+        write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
+
+    def _judge_teacher(self) -> Judgement:
+        itself = self.teacher.model()
+        return self.judge(itself, itself, "the teacher")
+
+    def _judge_student(self) -> Judgement:
+        untouched = self.parts.student
+        if virtual_tokens(untouched) and self.config.model.student.adapter is None:
+            untouched = adapter_off(untouched)  # a prompt that nobody has trained is noise before every row
+        return self.judge(untouched, self.teacher.test, "the untouched student")
+
+    def untrained(self) -> tuple[Judgement | None, Judgement]:
+        """What ``judge_untrained`` kept of teacher and student."""
+        stored = read_json(self.folder / BEFORE)
+        teacher = None if stored["teacher"] is None else restored(stored["teacher"])
+        return teacher, restored(stored["student_before"])
+
+    def keep_scores(
+        self, after: Judgement, terms: Sequence[Term], notes: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Write results and samples of all three models; returns the samples."""
+        teacher, before = self.untrained()
+        worse = setback(before.scores, after.scores, terms, self.config.trainer.learning_rate)
+        if worse is not None:
+            logger.warning(worse)
+            notes = [*notes, worse]
+        judgements = {"teacher": teacher, "student_before": before, "student_after": after}
+        results.write_results(self.folder, self.config.eval, self.parts.splits, judgements, notes)
+        return results.write_samples(self.folder, judgements, self.config.eval.samples)
+
+    def keep_cost(self, trainer: DistillationTrainer, log: MetricsLog, counts: dict[str, int | None]) -> None:
+        """Write what all sessions took: a resumed run is not cheaper than a whole one."""
+        self.clock.keep()
+        stages = self.clock.seconds | {"train": log.spent.seconds, "validation": log.validation_seconds}
+        seconds = stages | {"total": sum(stages.values())}
+        steps = trainer.state.global_step
+        facts = {
+            "steps": steps,
+            **trainer.tally.totals(),
+            "seconds": {stage: round(spent, 2) for stage, spent in seconds.items()},
+            "seconds_per_step": log.spent.seconds / max(steps, 1),
+            "cpu_seconds_per_step": log.spent.cpu_seconds / max(steps, 1),
+            "peak_memory_bytes": self.clock.peak_memory_bytes,
+        }
+        if self.teacher.facts is not None:
+            facts["teacher_cache"] = self.teacher.facts
+        results.write_cost(self.folder, facts, counts)
 
 
 def base_recipe(config: ExperimentConfig, base: LoadedStudent) -> dict[str, Any]:
@@ -163,66 +227,3 @@ def _title(config: ExperimentConfig) -> str:
         f"{config.method.name} student of {config.model.teacher.path or config.model.student.path}"
     )
     return title
-
-
-# ---- judgement
-
-
-def _judge(
-    config: ExperimentConfig,
-    model: PreTrainedModel,
-    teacher: TeacherSource | None,
-    parts: Parts,
-    progress: Progress,
-    label: str,
-) -> Judgement:
-    with progress.bar(f"judging {label}") as report:
-        return judge(
-            model,
-            teacher if config.eval.teacher else None,
-            parts.splits.test,
-            parts.tokenizer,
-            config.eval,
-            config.seed,
-            eos_ids=parts.eos_ids,
-            shared_vocabulary=parts.shared_vocabulary,
-            progress=report,
-        )
-
-
-def _judge_before(
-    config: ExperimentConfig, parts: Parts, access: TeacherAccess, folder: Path, progress: Progress
-) -> None:
-    """Teacher and untouched student; kept on disk, so that nobody judges them again."""
-    kept = folder / BEFORE
-    if kept.exists():
-        try:
-            _judged_before(folder)
-            return
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            logger.warning("%s is damaged (%s): judged again.", kept.name, type(error).__name__)
-    judged = Judged(config, parts, progress.say)
-
-    def judge_teacher() -> Judgement:
-        itself = access.model()
-        return _judge(config, itself, itself, parts, progress, "the teacher")
-
-    def judge_student() -> Judgement:
-        untouched = parts.student
-        if virtual_tokens(untouched) and config.model.student.adapter is None:
-            untouched = adapter_off(
-                untouched
-            )  # a prompt that nobody has trained yet is noise before every row
-        return _judge(config, untouched, access.test, parts, progress, "the untouched student")
-
-    has_teacher = parts.teacher_facts is not None and config.eval.teacher
-    teacher = judged.teacher(judge_teacher) if has_teacher else None
-    before = judged.student(judge_student)
-    write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
-
-
-def _judged_before(folder: Path) -> tuple[Judgement | None, Judgement]:
-    """What ``_judge_before`` kept."""
-    stored = read_json(folder / BEFORE)
-    teacher = None if stored["teacher"] is None else restored(stored["teacher"])
-    return teacher, restored(stored["student_before"])
