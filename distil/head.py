@@ -2,9 +2,18 @@
 
 Three things meet here and know nothing of each other: a signal (hidden states at the scored positions, with
 the head that turns them into logits), a divergence (a function of log-probabilities), and the head itself.
-The (N, V) logits of a batch are never held: each chunk's gradient is taken while its logits are there
-(``fused.py``), so each head is multiplied once. Gradients stay float32 until the loss's own scale is known;
-log-probabilities are float32 whatever the models are.
+The (N, V) logits of a batch are never held: each chunk's gradient is taken while its logits are there, so
+each head is multiplied once. Log-probabilities are float32 whatever the models are.
+
+The way of one call of ``score``; 1 to 6 for each chunk of positions (``_Work.run``):
+
+1. hidden states times the head, of the student and of a dense teacher: ``Product``
+2. scale and soft cap, float32: ``Head.finish``
+3. probabilities over each width at each temperature: ``fused.Logits``
+4. the value of every term, and the slope of their weighted sum along the logits: ``fused.add_terms``
+5. the slope along the product: ``Head.unfinish``
+6. from it the gradients of hidden states, weight and bias, kept in float32: ``Gradients.add``
+7. once the loss's own gradient is known, its product with those: ``_Score.backward``
 """
 
 from __future__ import annotations
