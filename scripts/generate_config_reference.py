@@ -43,6 +43,13 @@ GROUPS = {
     "tracker": schema.TrackerConfig,
     "compare": schema.CompareConfig,
 }
+WRITTEN = {
+    "MISSING": "???",
+    "list": "[]",
+    "dict": "{}",
+    "MethodConfig.temperature": "${method.temperature}",  # what the option's YAML says of it
+}
+"""Defaults of dataclasses that YAML writes another way."""
 TOP = ("| key | type | default | unit | meaning |", "|---|---|---|---|---|")
 
 UNITS = {
@@ -92,7 +99,7 @@ def keys(config: type[Any]) -> Iterator[tuple[str, str, str, str]]:
             doc = " ".join(str(after.value.value).split())
         default = "" if node.value is None else ast.unparse(node.value)
         default = default.removeprefix("field(default_factory=").removesuffix(")").removeprefix("lambda: ")
-        default = {"MISSING": "???", "list": "[]", "dict": "{}"}.get(default, default)
+        default = WRITTEN.get(default, default)
         for python, yaml_word in (("None", "null"), ("True", "true"), ("False", "false"), ("'", "")):
             default = default.replace(python, yaml_word)
         yield ast.unparse(node.target), ast.unparse(node.annotation), default, doc

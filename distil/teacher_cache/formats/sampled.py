@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from distil.config.schema import TeacherCacheConfig, check, check_choice
+from distil.config.schema import MethodConfig, TeacherCacheConfig, check, check_choice
 from distil.divergences import forward_kl
 from distil.teacher_cache.formats.base import CacheFormat, Size, Stored, register_format
 from distil.teacher_cache.formats.packing import join_ids, split_ids
@@ -43,7 +43,7 @@ class SampledConfig(TeacherCacheConfig):
     """Draws at each position."""
     draws: str = "systematic"
     """``systematic``: in equal steps from one random start; ``independent``: as in the paper."""
-    temperature: float = 2.0
+    temperature: float = MethodConfig.temperature
     """Softens the distribution that is drawn from: the method's own."""
     seed: int = 0
     """Of the draws: not the run's seed, so that all runs share them."""
