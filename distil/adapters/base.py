@@ -23,6 +23,8 @@ C = TypeVar("C", bound=PeftConfig)
 class Adapter(ABC, Generic[C]):
     """Turns a loaded student into the model that is trained. Nothing heavy is imported before ``wrap``."""
 
+    adapts: ClassVar[bool] = True
+    """Whether there is an adapter at all."""
     peft_type: ClassVar[str] = ""
     """PEFT's word for the kind, as ``adapter_config.json`` has it."""
     packages: ClassVar[tuple[str, ...]] = ("peft",)
@@ -45,11 +47,6 @@ class Adapter(ABC, Generic[C]):
 
         Draws initial weights from the global generator. Raises InputError for what does not fit ``student``.
         """
-
-    @property
-    def adapts(self) -> bool:
-        """Whether there is an adapter at all."""
-        return True
 
     @property
     def keeps_base(self) -> bool:

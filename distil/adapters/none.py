@@ -23,6 +23,7 @@ class NoneConfig(PeftConfig):
 class NoAdapter(Adapter[NoneConfig]):
     """Full fine-tuning."""
 
+    adapts = False
     packages = ()
     usual_rates = (1e-7, 2e-2)
 
@@ -31,11 +32,6 @@ class NoAdapter(Adapter[NoneConfig]):
     ) -> PreTrainedModel:
         """The student itself."""
         return student
-
-    @property
-    def adapts(self) -> bool:
-        """No."""
-        return False
 
     @property
     def keeps_base(self) -> bool:
