@@ -89,8 +89,8 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
         facts = load_skeleton(config.model, allow_network=network)
     _check_positions(config, splits, {"teacher": facts, "student": student})
     shared = shared_vocabulary(facts, student, tokenizer)
-    eos_ids = ending_ids(stop_ids(config.data, tokenizer), facts, student)
-    return Parts(tokenizer, splits, teacher, student, shared, eos_ids, notes, loaded, facts)
+    stops = ending_ids(stop_ids(config.data, tokenizer), facts, student)
+    return Parts(tokenizer, splits, teacher, student, shared, stops, notes, loaded, facts)
 
 
 def _first(rows: Dataset, count: int) -> Dataset:
