@@ -8,7 +8,6 @@ Knows files only, not what is in them.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from distil.files import read_json, remove, sync_folder, write_json
+from distil.files import digest_of, fsync, nearest_existing, read_json, remove, write_json
 from distil.types import InputError
 
 MANIFEST = "manifest.json"
@@ -43,13 +42,13 @@ def publish(partial: Path, final: Path) -> None:
     (partial / MANIFEST).unlink(missing_ok=True)
     seal(partial, _files(partial))
     for folder, _, _ in os.walk(partial, topdown=False):
-        sync_folder(Path(folder))
+        fsync(Path(folder))
     partial.rename(final)
-    sync_folder(final.parent)
+    fsync(final.parent)
     if partial.parent.name.endswith(PARTIAL):
         shutil.rmtree(partial.parent, ignore_errors=True)
     else:
-        sync_folder(partial.parent)
+        fsync(partial.parent)
 
 
 def seal(folder: Path, files: Iterable[Path]) -> None:
@@ -100,7 +99,7 @@ def _problem(file: Path, size: int, digest: str, largest: int | None, *, linked:
         if there.st_size != size:
             return f"has {there.st_size} bytes instead of {size}"
         hashed = largest is None or size <= largest
-        return "has changed" if hashed and _digest(file) != digest else None
+        return "has changed" if hashed and digest_of(file) != digest else None
     except (FileNotFoundError, NotADirectoryError, ValueError):  # of the last: a name that no disk can hold
         return "is missing"
     except OSError as error:
@@ -166,8 +165,7 @@ def space_needed(saved_bytes: int, trained_bytes: int, keep: int) -> int:
 
 def ensure_space(folder: Path, needed_bytes: int) -> None:
     """Raise InputError unless ``needed_bytes`` are free where ``folder`` lies (or will lie)."""
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(nearest_existing(folder)).free
     if free < needed_bytes:
         raise InputError(
             f"output_dir={folder}: the checkpoints asked for take {_human(needed_bytes)}, "
@@ -182,18 +180,9 @@ def _files(folder: Path) -> list[Path]:
 
 def _describe(file: Path, root: Path) -> dict[str, str | int]:
     """The manifest's entry of one file, which is synced to the disk on the way."""
-    digest = _digest(file)
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    digest = digest_of(file)
+    fsync(file)
     return {"name": file.relative_to(root).as_posix(), "size": file.stat().st_size, "sha256": digest}
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _step(folder: Path) -> int | None:

@@ -25,7 +25,7 @@ from distil.checkpoints import changes
 from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.tuned import Tuned
-from distil.files import sync_folder, unwritable, write_json, write_text
+from distil.files import fsync, unwritable, write_json, write_text
 from distil.limits import RUN, check_addresses
 from distil.locks import alone
 from distil.methods.base import Method, method_of
@@ -194,7 +194,7 @@ def _open_folder(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for parent in (folder.parent, folder.parent.parent):
-            sync_folder(parent)
+            fsync(parent)
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
         write_text(folder / "config.yaml", text)
         known: dict[str, Any] = {

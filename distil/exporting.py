@@ -14,7 +14,7 @@ from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR
 from distil.cards.exported import CardOptions, model_card
 from distil.cards.subject import Subject
 from distil.cards.usage import BASE, usage_of
-from distil.files import publish, read_json, write_json, write_text
+from distil.files import published, read_json, write_json, write_text
 from distil.merging import HALF_TOLERANCE, check_output, merge, probe_ids
 from distil.products import FinishedRun, load_base, put_on
 from distil.quiet import no_hints, quiet_transformers
@@ -77,19 +77,12 @@ def export(run: FinishedRun, output: Path, options: CardOptions, *, merged: bool
     """
     check_export(run, output, merged=merged)
     subject = Subject.of(run, "merged" if merged else "adapter" if run.adapter.adapts else "model")
-    partial = output.absolute().with_name(f".{output.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
+    with published(output) as partial:
         travels = _write_model(subject, partial)
         architecture = _architecture(partial) if travels else None
         usage = usage_of(subject, architecture, options.title or output.absolute().name, options.samples)
         _write_words(subject, partial, usage, options)
         size = sum(file.stat().st_size for file in partial.rglob("*.safetensors"))
-        publish(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Exported(output, subject.kind, size, travels, options.license or subject.start.license)
 
 
@@ -99,7 +92,8 @@ def _write_model(subject: Subject, folder: Path) -> bool:
     if subject.kind == "merged":
         merge(run, folder, "")
         return False
-    shutil.copytree(run.student, folder, ignore=shutil.ignore_patterns("README.md", ".*"))
+    unwanted = shutil.ignore_patterns("README.md", ".*")
+    shutil.copytree(run.student, folder, ignore=unwanted, dirs_exist_ok=True)
     if subject.kind == "model":
         return False
     travels = not _others_have(subject)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,14 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What systems say of a disk that is full, or of one's share of it."""
 
 
+def nearest_existing(path: Path) -> Path:
+    """``path``, or the closest folder above it that is there."""
+    return next(place for place in (path, *path.absolute().parents) if place.exists())
+
+
 def check_writable(output_dir: str) -> None:
     """Raise InputError where no folder of that name is or can be made. Makes none."""
-    output = Path(output_dir)
-    existing = next(parent for parent in (output, *output.absolute().parents) if parent.exists())
+    existing = nearest_existing(Path(output_dir))
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(
             f"output_dir={output_dir}: {existing} cannot be written to. Give another output_dir=."
@@ -54,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)  # on a full disk the next message needs the room
         raise
-    sync_folder(path.parent)
+    fsync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,19 +85,28 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path.name} is nested too deeply") from error
 
 
-def publish(partial: Path, folder: Path) -> None:
-    """Rename the folder ``partial`` to ``folder`` (absent or empty), once every file in it is on the disk."""
-    for file in filter(Path.is_file, partial.rglob("*")):
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_folder(partial)
-    if folder.is_dir():
-        folder.rmdir()
-    os.replace(partial, folder.absolute())
-    sync_folder(folder.absolute().parent)
+@contextmanager
+def published(folder: Path) -> Iterator[Path]:
+    """A folder to fill; behind the block it is ``folder`` (absent or empty), its files being on the disk.
+
+    After an error nothing is left of it.
+    """
+    place = folder.absolute()
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for file in filter(Path.is_file, partial.rglob("*")):
+            fsync(file)
+        fsync(partial)
+        if place.is_dir():
+            place.rmdir()
+        os.replace(partial, place)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    fsync(place.parent)
 
 
 def remove(folder: Path) -> None:
@@ -101,9 +117,15 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def digest_of(file: Path) -> str:
+    """SHA-256 of ``file``, in hexadecimal digits."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Make the file ``path``, or the renames inside the folder ``path``, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from distil.files import nearest_existing
+
 CGROUP = Path("/sys/fs/cgroup")
 GPU_NODES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """What drivers of NVIDIA, of AMD and of Windows' Linux put there."""
@@ -121,7 +123,7 @@ def _line(file: Path, index: int = 0) -> str:
 
 def free_disk(folder: Path) -> int:
     """Bytes free where ``folder`` lies, or will lie."""
-    return shutil.disk_usage(next(p for p in (folder, *folder.absolute().parents) if p.exists())).free
+    return shutil.disk_usage(nearest_existing(folder)).free
 
 
 def bitsandbytes_libraries() -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.pytorch_utils import Conv1D
 
 from distil.cards.brief import base_card, merged_card, run_card
-from distil.files import publish, write_text
+from distil.files import nearest_existing, published, write_text
 from distil.library_products import SavedStudent
 from distil.products import FinishedRun, load_base, load_tokenizer, put_on
 from distil.quiet import no_hints, quiet_transformers
@@ -51,7 +50,7 @@ def check_output(folder: Path) -> None:
     """Raise InputError unless ``folder`` is absent or empty, and can be made."""
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"--output {folder} is there already. Give a folder that is absent or empty.")
-    existing = next(path for path in folder.absolute().parents if path.exists())
+    existing = nearest_existing(folder.absolute().parent)
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"--output {folder}: {existing} cannot be written to. Give another folder.")
 
@@ -79,15 +78,10 @@ def merge(run: FinishedRun, output: Path, command: str, *, base_only: bool = Fal
     merged.config.use_cache = True
     merged.train(False)
     dtype = merged.dtype
-    partial = output.absolute().with_name(f".{output.absolute().name}.partial")
-    try:
+    with published(output) as partial:
         _save(partial, merged, load_tokenizer(run), _card(run, command, base_only))
         del merged, student, base
         said_BTV = _proven(partial, probe_BT, plain_BTV, dtype)
-        publish(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return Written(
         output,
         sum(file.stat().st_size for file in output.glob("*.safetensors")),
@@ -164,8 +158,6 @@ def _restore_conv1d(model: PreTrainedModel) -> None:
 
 
 def _save(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, card: str) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -19,7 +19,7 @@ from distil.config.schema import EvalConfig
 from distil.data.malformed import BadRow
 from distil.data.splits import Splits
 from distil.evaluation import HOW_IT_ANSWERS, Judgement, entropy_floor, plan
-from distil.files import publish, write_json, write_text
+from distil.files import published, write_json, write_text
 from distil.identity import rows_digest
 from distil.metrics.base import describe
 
@@ -129,19 +129,18 @@ def keep_student(
 
     ``base``: beside an adapter, how the model under it is made (``distil.json``).
     """
-    partial, target = folder / ".student.partial", folder / "student"
-    shutil.rmtree(partial, ignore_errors=True)
-    if is_adapted(student):
-        untyped: Any = student
-        # False: no vocabulary is resized here, and PEFT would ask a hub whether one was.
-        untyped.save_pretrained(partial, save_embedding_layers=False)
-        write_json(partial / SIDECAR, base)
-    else:
-        student.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    write_text(partial / CARD, run_card(title, command, base if is_adapted(student) else None))
-    shutil.rmtree(target, ignore_errors=True)  # of a session that was stopped behind it
-    publish(partial, target)
+    target = folder / "student"
+    with published(target) as partial:
+        if is_adapted(student):
+            untyped: Any = student
+            # False: no vocabulary is resized here, and PEFT would ask a hub whether one was.
+            untyped.save_pretrained(partial, save_embedding_layers=False)
+            write_json(partial / SIDECAR, base)
+        else:
+            student.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        write_text(partial / CARD, run_card(title, command, base if is_adapted(student) else None))
+        shutil.rmtree(target, ignore_errors=True)  # of a session that was stopped behind it
 
 
 def seal(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from distil.files import write_text
+from distil.files import fsync, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +146,7 @@ class MetricsLog(TrainerCallback):
 
     def _sync(self) -> None:
         if self.path.exists():
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
+            fsync(self.path)
 
     @property
     def spent(self) -> Spent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distil.files import read_json, write_json
+from distil.files import digest_of, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -104,12 +103,6 @@ def damage(folder: Path, shard: Shard) -> str | None:
         return f"{path} is missing"
     except OSError as error:
         return f"{path} cannot be read ({error.strerror})"
-
-
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def whole(folder: Path) -> Manifest | None:

@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distil.files import sync_folder
-from distil.teacher_cache.manifest import Manifest, Shard, digest_of
+from distil.files import digest_of, fsync
+from distil.teacher_cache.manifest import Manifest, Shard
 from distil.types import InputError
 
 LENGTHS = "lengths_R"
@@ -37,13 +37,12 @@ def write_shard(
         tensors = {LENGTHS: torch.tensor(list(lengths), dtype=torch.int32), **kept}
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, partial)
         digest = digest_of(partial)
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
+        fsync(partial)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)  # on a full disk the next message needs the room
         raise
-    sync_folder(folder)
+    fsync(folder)
     return Shard(name, first_row, len(lengths), sum(lengths), path.stat().st_size, digest)
 
 

@@ -146,7 +146,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_not_a_crash(
     (newer / "model.safetensors").unlink()
     (newer / "model.safetensors").symlink_to(tmp_path / "nowhere")
     assert verify(newer) == ["model.safetensors is no file"]
-    digest = checkpoints._digest
+    digest = checkpoints.digest_of
 
     def failing(file: Path) -> str:
         if newer in file.parents:
@@ -155,7 +155,7 @@ def test_a_file_that_cannot_be_read_is_a_problem_not_a_crash(
 
     (newer / "model.safetensors").unlink()
     write(newer)
-    monkeypatch.setattr(checkpoints, "_digest", failing)
+    monkeypatch.setattr(checkpoints, "digest_of", failing)
     assert verify(newer) == [f"{name} cannot be read (Input/output error)" for name in sorted(FILES)]
     newest, notes = newest_valid(tmp_path)
     assert newest == older
