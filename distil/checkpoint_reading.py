@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from distil.printable import one_line
 from distil.types import DistilError, RunFailed
 
 SUFFIXES = (".bin", ".pt", ".pth")
@@ -29,9 +30,9 @@ def readable(checkpoint: str | Path | None) -> Iterator[None]:
     except Exception as error:  # their readers raise anything
         if checkpoint is None:
             raise
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = one_line(f"{type(error).__name__}: {error}")
         raise RunFailed(
-            f"{checkpoint}: training cannot go on from what it holds ({text[:300]}). run.resume=false starts "
+            f"{checkpoint}: training cannot go on from what it holds ({text}). run.resume=false starts "
             "this run afresh."
         ) from error
 

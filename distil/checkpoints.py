@@ -17,6 +17,7 @@ from pathlib import Path
 
 from distil.files import digest_of, fsync, nearest_existing, read_json, remove, write_json
 from distil.types import InputError
+from distil.units import human_bytes
 
 MANIFEST = "manifest.json"
 PARTIAL = ".partial"
@@ -168,9 +169,9 @@ def ensure_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(nearest_existing(folder)).free
     if free < needed_bytes:
         raise InputError(
-            f"output_dir={folder}: the checkpoints asked for take {_human(needed_bytes)}, "
-            f"{_human(free)} are free. Free some space, choose another output_dir, or keep fewer checkpoints "
-            "(trainer.save_total_limit=1)."
+            f"output_dir={folder}: the checkpoints asked for take {human_bytes(needed_bytes)}, "
+            f"{human_bytes(free)} are free. Free some space, choose another output_dir, or keep fewer "
+            "checkpoints (trainer.save_total_limit=1)."
         )
 
 
@@ -188,10 +189,3 @@ def _describe(file: Path, root: Path) -> dict[str, str | int]:
 def _step(folder: Path) -> int | None:
     match = _CHECKPOINT.fullmatch(folder.name)
     return int(match[1]) if match else None
-
-
-def _human(count: int) -> str:
-    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.3g} {units[0]}"

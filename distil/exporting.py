@@ -16,6 +16,7 @@ from distil.cards.subject import Subject
 from distil.cards.usage import BASE, usage_of
 from distil.files import published, read_json, write_json, write_text
 from distil.merging import HALF_TOLERANCE, check_output, merge, probe_ids
+from distil.printable import one_line
 from distil.products import FinishedRun, load_base, put_on
 from distil.quiet import no_hints, quiet_transformers
 from distil.sharing import check_shareable, clean_settings, places_of, scrubbed, shareable
@@ -148,10 +149,9 @@ def _prove(run: FinishedRun, folder: Path) -> None:
     try:
         apart, largest, exact = _compared(run, folder)
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError) as error:
-        told = " ".join(str(error).split())[:300]
         raise RunFailed(
-            f"The adapter and its base cannot be loaded with PEFT alone ({type(error).__name__}: {told}): "
-            f"nothing was written.{way}"
+            f"The adapter and its base cannot be loaded with PEFT alone ({type(error).__name__}: "
+            f"{one_line(error)}): nothing was written.{way}"
         ) from error
     if not apart <= (TOLERANCE if exact else HALF_TOLERANCE) * max(largest, 1.0):
         raise RunFailed(

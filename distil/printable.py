@@ -14,6 +14,12 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or not _hidden(c) else "\ufffd" for c in text.replace("\r\n", "\n"))
 
 
+def one_line(said: object, longest: int = 300) -> str:
+    """``said`` on one line, its end replaced by an ellipsis where it has more than ``longest`` characters."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
+
+
 TURNS = ("LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI", "FSI", "PDI")
 """Bidirectional classes of characters that are nothing but a direction (UAX #9)."""
 MARKS = "\u200e\u200f\u061c"

@@ -19,6 +19,7 @@ from distil.config.validate import check_packages
 from distil.files import read_json
 from distil.models import check_models
 from distil.models.sources import Source, teacher_source
+from distil.printable import one_line
 from distil.quiet import no_hints, quiet_transformers
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.report.seal import USED, since_done
@@ -195,10 +196,9 @@ def put_on(base: PreTrainedModel, run: FinishedRun) -> PreTrainedModel:
             warnings.filterwarnings("error", "Found missing adapter keys")
             student: Any = PeftModel.from_pretrained(base, str(run.student))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, UserWarning) as error:
-        text = " ".join(str(error).split())
         raise InputError(
             f"{run.student}: {WEIGHTS} or {ADAPTER_CONFIG} is damaged, or not of this run "
-            f"({type(error).__name__}: {text[:300]}). Copy the folder again."
+            f"({type(error).__name__}: {one_line(error)}). Copy the folder again."
         ) from error
     student.requires_grad_(False)
     student.train(False)

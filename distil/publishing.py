@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.hub import endpoint, offline_asked, token
+from distil.printable import one_line
 from distil.redact import redact
 from distil.types import DistilError, InputError, RunFailed
 
@@ -114,7 +115,7 @@ def _explained(what: str, kind: type[DistilError], way: str = "") -> Iterator[No
         raise
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
-        said = " ".join(str(redact(error.server_message or str(error))).split())[:300]
+        said = one_line(redact(error.server_message or str(error)))
         if status == 401:
             raise InputError(
                 f"{what}: {endpoint()} refuses the token ({said}). Make another with write access at "
@@ -130,7 +131,7 @@ def _explained(what: str, kind: type[DistilError], way: str = "") -> Iterator[No
         # The hub's library has changed its client once (httpx, httpx2): told by where they are from.
         if not isinstance(error, (OSError, ValueError)) and not type(error).__module__.startswith("httpx"):
             raise
-        said = " ".join(str(redact(str(error))).split())[:300]
+        said = one_line(redact(str(error)))
         raise kind(
             f"{what}: {endpoint()} cannot be reached ({type(error).__name__}: {said}).{way}"
         ) from error

@@ -22,6 +22,7 @@ from distil.evaluation import pad_id, score_rows
 from distil.files import remove
 from distil.methods.base import Method
 from distil.parts import Parts
+from distil.printable import one_line
 from distil.progress import Progress
 from distil.scalars import MetricsLog
 from distil.sharded import starting
@@ -75,8 +76,9 @@ def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArgume
                 logging_nan_inf_filter=False,
             )
     except (ValueError, TypeError, ImportError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"trainer: transformers refuses these keys together: {text}") from error
+        raise InputError(
+            f"trainer: transformers refuses these keys together: {one_line(error, 600)}"
+        ) from error
 
 
 def _for_this_device() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from distil.adapters.targets import check_saved, names_of_linear, shown
 from distil.config.schema import PeftConfig
+from distil.printable import one_line
 from distil.registry import Registry
 from distil.types import InputError
 
@@ -94,11 +95,11 @@ def peft_model(student: PreTrainedModel, kind: Callable[..., Any], **keys: Any) 
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             wrapped: PreTrainedModel = get_peft_model(student, kind(task_type="CAUSAL_LM", **keys))
     except (ValueError, TypeError, KeyError, NotImplementedError, re.error) as error:
-        text = " ".join(str(error).split()).rstrip(".")
+        text = one_line(error, 400).rstrip(".")
         targets = keys.get("target_modules")
         key = "peft" if targets is None else f"peft.target_modules={shown(targets)}"
         raise InputError(
-            f"{key}: {kind.__name__} does not fit {type(student).__name__}: {text[:400]}. Its linear "
+            f"{key}: {kind.__name__} does not fit {type(student).__name__}: {text}. Its linear "
             f"modules: {', '.join(linear)}."
         ) from error
     return wrapped

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.files import read_json
+from distil.printable import one_line
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -89,10 +90,9 @@ def load_existing(wrapped: PreTrainedModel, folder: Path, base_name: str, base_p
     except SafetensorError as error:
         raise InputError(f"{KEY}={folder}: {WEIGHTS} is damaged ({error}). Copy it again.") from error
     except RuntimeError as error:  # sizes that no config key tells: another base
-        text = " ".join(str(error).split())
         raise InputError(
             f"{KEY}={folder} was trained on {stored.get('base_model_name_or_path')}; it does not fit "
-            f"{base_name}: {text[:300]}"
+            f"{base_name}: {one_line(error)}"
         ) from error
     except KeyError as error:  # a prompt that is not there
         raise InputError(f"{KEY}={folder}: {WEIGHTS} lacks {error}. Copy it again.") from error

@@ -17,6 +17,7 @@ from distil.api.tokenizers import SETTINGS
 from distil.cards.library import CONFIG
 from distil.files import read_json, write_json, write_text
 from distil.models.tokenizers import TOKENIZER_FILES
+from distil.printable import one_line
 from distil.quiet import quiet_transformers
 from distil.types import InputError
 
@@ -214,8 +215,9 @@ def _finished(folder: Path, where: str, student: PreTrainedModel, base_print: st
     try:
         model: Any = PeftModel.from_pretrained(untyped.get_base_model(), str(folder))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        text = " ".join(str(error).split())
-        raise ArgumentError(f"{where}: its adapter does not fit the student here: {text[:300]}") from error
+        raise ArgumentError(
+            f"{where}: its adapter does not fit the student here: {one_line(error)}"
+        ) from error
     model.requires_grad_(False)  # PEFT leaves the prompt trainable, behind a network that is not there
     finished: PreTrainedModel = model
     return finished

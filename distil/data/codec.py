@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from distil.data.base import MalformedRow
+from distil.printable import one_line
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -155,10 +156,9 @@ def _its_own_failure() -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:  # tokenizers raises a bare Exception
-        text = " ".join(str(error).split())[:300]
         raise InputError(
-            f"model.student.path: its tokenizer cannot read this text: {type(error).__name__}: {text}. Copy "
-            "the tokenizer's files again."
+            f"model.student.path: its tokenizer cannot read this text: {type(error).__name__}: "
+            f"{one_line(error)}. Copy the tokenizer's files again."
         ) from error
 
 

@@ -18,6 +18,7 @@ from distil.models.pruning import block_influence, choose_layers, decoder_blocks
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
 from distil.models.sources import Source, student_source, teacher_source
+from distil.printable import one_line
 from distil.quiet import quiet_transformers
 from distil.types import DistilError, InputError
 
@@ -154,13 +155,14 @@ def user_error(source: Source, allow_network: bool) -> Iterator[None]:
     except Exception as error:  # of damaged files their readers raise anything, tokenizers a bare Exception
         if out_of_memory(error):  # the model is not to blame
             raise
-        text = " ".join(str(error).split())
-        if not source.trust_remote_code and "trust_remote_code" in text:
+        if not source.trust_remote_code and "trust_remote_code" in str(error):
             raise InputError(runs_code(source)) from error
         if source.folder is None and lost(error):
             check_may_ask(source, allow_network)
-            raise InputError(told(source, f"{type(error).__name__}: {text[:300]}")) from error
-        raise InputError(f"{source.label} cannot be loaded: {type(error).__name__}: {text[:600]}") from error
+            raise InputError(told(source, f"{type(error).__name__}: {one_line(error)}")) from error
+        raise InputError(
+            f"{source.label} cannot be loaded: {type(error).__name__}: {one_line(error, 600)}"
+        ) from error
 
 
 def _options(config: LoadConfig) -> dict[str, Any]:

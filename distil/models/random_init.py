@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distil.models.pruning import per_layer_lists
+from distil.printable import one_line
 from distil.registry import unknown_name
 from distil.types import InputError
 
@@ -30,7 +31,7 @@ def changed_config(config: PreTrainedConfig, overrides: dict[str, Any]) -> PreTr
         _follow(config, values, wanted)
         changed = type(config).from_dict({**values, **wanted})
     except Exception as error:  # A wrong type fails in many ways, each config class in its own.
-        raise InputError(f"{_KEY}={overrides}: {' '.join(str(error).split())}") from error
+        raise InputError(f"{_KEY}={overrides}: {one_line(error, 600)}") from error
     _check_heads(changed)
     return changed
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from distil.printable import one_line
 from distil.report import palette, words
 from distil.report.run_directory import Metric, Results, RunRecord, Sample, printable
 
@@ -47,12 +48,6 @@ def print_summary(run: RunRecord, console: Console) -> None:
     console.print(_facts(run, show))
 
 
-def cut(text: str, longest: int = LONGEST) -> str:
-    """``text`` on one line, its end replaced by an ellipsis where it has more than ``longest`` characters."""
-    line = " ".join(text[: 4 * longest].split())
-    return line if len(line) <= longest else line[: longest - 1].rstrip() + "…"
-
-
 def fitted(console: Console) -> Show:
     """What makes texts fit for ``console``."""
     encoding = console.encoding
@@ -68,7 +63,7 @@ def _title(run: RunRecord, show: Show) -> Text:
     style = {"done": "bold green", "failed": "bold red"}.get(run.status, "bold yellow")
     title = Text.assemble((show(run.path.resolve().name), "bold"), "  ", (show(run.status), style))
     if run.reason:
-        title.append(f": {show(cut(run.reason))}")
+        title.append(f": {show(one_line(run.reason, LONGEST))}")
     return title
 
 
@@ -108,11 +103,11 @@ def _remarks(results: Results) -> Iterator[str]:
     if judged := words.judged_on(results):
         yield judged
     for note in words.notes(results):
-        yield f"Note: {cut(note)}"
+        yield f"Note: {one_line(note, LONGEST)}"
 
 
 def _prompt(sample: Sample, show: Show) -> Text:
-    return Text.assemble(("prompt  ", "dim"), (show(cut(sample.prompt)), "bold"))
+    return Text.assemble(("prompt  ", "dim"), (show(one_line(sample.prompt, LONGEST)), "bold"))
 
 
 def _side_by_side(sample: Sample, show: Show) -> Table:
@@ -129,7 +124,7 @@ def _side_by_side(sample: Sample, show: Show) -> Table:
     )
     for role, _ in texts:
         table.add_column(role.label, header_style=f"bold {role.terminal}", ratio=1, overflow="fold")
-    table.add_row(*(Text(show(cut(text))) for _, text in texts))
+    table.add_row(*(Text(show(one_line(text, LONGEST))) for _, text in texts))
     return table
 
 
@@ -137,9 +132,9 @@ def _stacked(sample: Sample, show: Show) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row(Text("prompt", style="dim"), Text(show(cut(sample.prompt)), style="bold"))
+    table.add_row(Text("prompt", style="dim"), Text(show(one_line(sample.prompt, LONGEST)), style="bold"))
     for role, text in words.texts(sample):
-        table.add_row(Text(role.label, style=role.terminal), Text(show(cut(text))))
+        table.add_row(Text(role.label, style=role.terminal), Text(show(one_line(text, LONGEST))))
     return table
 
 
@@ -151,7 +146,7 @@ def _facts(run: RunRecord, show: Show) -> Table:
     if run.cost is not None:
         table.add_row("cost", Text(show(words.cost_sentence(run.cost))))
     for problem in run.problems:
-        table.add_row("unreadable", Text(show(cut(problem))))
+        table.add_row("unreadable", Text(show(one_line(problem, LONGEST))))
     if run.status in ("failed", "interrupted") and run.way_on:
         table.add_row("go on with", Text(show(run.way_on)))
     if (run.path / "report.html").is_file():

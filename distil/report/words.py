@@ -9,6 +9,7 @@ from typing import Any
 
 from distil.report import palette
 from distil.report.run_directory import Metric, Results, Sample, mapping, number
+from distil.units import human_bytes
 
 NOTHING = "–"
 """Stands for a number that is not there."""
@@ -79,15 +80,6 @@ def moment(text: str) -> str:
     return f"{time:%Y-%m-%d %H:%M} {time.tzname() or ''}".rstrip()
 
 
-def size(amount: float) -> str:
-    """Bytes as ``812 MB`` (decimal)."""
-    for unit in ("B", "kB", "MB"):
-        if amount < 999.5:
-            return f"{amount:.0f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} GB"
-
-
 def parameters(amount: float) -> str:
     """A number of parameters as ``820 k`` or ``1.54 B``."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -126,8 +118,8 @@ def cost_facts(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts.append(("scored tokens", _fact(tokens, "{:,.0f}".format)))
     facts.append(("tokens a second", _fact(tokens / train if tokens and train else None, "{:,.0f}".format)))
     facts.append(("sampled tokens", _fact(number(cost.get("rollout_tokens")) or None, "{:,.0f}".format)))
-    facts.append(("peak memory", _fact(number(cost.get("peak_memory_bytes")), size)))
-    facts.append(("product", _fact(number(cost.get("student_bytes")), size)))
+    facts.append(("peak memory", _fact(number(cost.get("peak_memory_bytes")), human_bytes)))
+    facts.append(("product", _fact(number(cost.get("student_bytes")), human_bytes)))
     facts += [(f"{who} parameters", _fact(number(counted.get(who)), parameters)) for who in _COUNTED]
     facts.append(("trainable share", _share(counted)))
     return [(what, value) for what, value in facts if value]

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from distil.printable import one_line
 from distil.report.comparison import compare, print_comparison, write_comparison
-from distil.report.comparison.runs import LeftOut, first_line, is_run
+from distil.report.comparison.runs import LeftOut, is_run
 from distil.sweeps.plan import ending
 from distil.sweeps.record import DONE, FAILED, Job, SweepRecord
 from distil.tracking import how_to_see
@@ -48,7 +49,7 @@ def finish(record: SweepRecord, command: str, budget: str | None) -> None:
 def _without_directory(record: SweepRecord, jobs: Sequence[Job]) -> list[LeftOut]:
     """The jobs that failed before they left a run directory."""
     return [
-        LeftOut(job.label, f"{job.status}: {first_line(job.reason)}" if job.reason else job.status)
+        LeftOut(job.label, f"{job.status}: {one_line(job.reason)}" if job.reason else job.status)
         for job in jobs
         if job.status != DONE and (job.run is None or not is_run(record.folder / job.run))
     ]

@@ -16,10 +16,9 @@ from distil.config.tuned import Tuned
 from distil.experiment import run, tell
 from distil.metrics.base import METRICS
 from distil.preflight import locate
-from distil.printable import printable
+from distil.printable import one_line, printable
 from distil.redact import redact
 from distil.report.run_directory import read_run
-from distil.report.terminal import cut
 from distil.report.words import duration, score
 from distil.stopping import asked, check, pass_on
 from distil.sweeps.plan import seconds_left
@@ -119,4 +118,4 @@ def free_memory() -> None:
 
 def _one_line(text: str) -> str:
     told: str = redact(text)
-    return printable(cut(told, 500))
+    return printable(one_line(told, 500))

@@ -14,10 +14,11 @@ from distil.head import Dense, Head
 from distil.sparse import Sparse
 from distil.teacher_cache.build import check_room
 from distil.teacher_cache.formats.base import CacheFormat
-from distil.teacher_cache.manifest import MANIFEST, Manifest, human_bytes, kept_shards, whole
+from distil.teacher_cache.manifest import MANIFEST, Manifest, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import Reader, read_tensors, unreadable, write_shard
 from distil.types import InputError
+from distil.units import human_bytes
 
 HEAD = "head.safetensors"
 

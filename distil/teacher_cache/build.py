@@ -13,10 +13,11 @@ import torch
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.teacher_cache.formats.base import CacheFormat, Size
-from distil.teacher_cache.manifest import Manifest, Shard, human_bytes, kept_shards, whole
+from distil.teacher_cache.manifest import Manifest, Shard, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import join_rows, split_rows, write_shard
 from distil.types import IGNORE_INDEX, InputError
+from distil.units import human_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from distil.files import digest_of, fsync
+from distil.printable import one_line
 from distil.teacher_cache.manifest import Manifest, Shard
 from distil.types import InputError
 
@@ -112,9 +113,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def unreadable(path: Path, why: object) -> InputError:
     """The message about a shard whose bytes are as its manifest says, and which is none of ours."""
-    text = " ".join(f"{type(why).__name__}: {why}".split()) if isinstance(why, Exception) else str(why)
+    text = one_line(f"{type(why).__name__}: {why}" if isinstance(why, Exception) else why)
     return InputError(
-        f"{path} holds no answers of a teacher ({text[:300]}). It is made again after: distil cache clear "
+        f"{path} holds no answers of a teacher ({text}). It is made again after: distil cache clear "
         f"{path.parent.name} --folder {path.parent.parent}"
     )
 

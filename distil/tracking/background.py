@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distil.printable import one_line
 from distil.tracking.base import Tracker
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,7 @@ class Background(Tracker):
         except Exception as error:
             if not self._failed:
                 self._failed = True
-                text = " ".join(str(error).split())[:300]
                 logger.warning(
                     "The tracker failed and records no more; the run goes on. %s (%s: %s)",
-                    self._way_out, type(error).__name__, text,
+                    self._way_out, type(error).__name__, one_line(error),
                 )  # fmt: skip

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from distil.printable import one_line
 from distil.redact import redact
 from distil.tracking.base import UNITS, Tracker, numbers, results_table
 from distil.tracking.ending import note_why
@@ -65,7 +66,7 @@ class WandbTracker(Tracker):
         try:
             self._run = self._begun(run_dir, plain, run_name)
         except wandb.errors.CommError as error:
-            text = " ".join(str(error).split())[:300]
+            text = one_line(error)
             if self.mode != "online" or _REFUSED.search(f"{type(error).__name__} {text}"):
                 raise InputError(_refusal(text)) from error
             logger.warning("W&B does not answer as it should (%s): the run is recorded offline.", text)
@@ -73,7 +74,7 @@ class WandbTracker(Tracker):
             self.abandon()  # its process still has a run of this name
             self._run = self._begun(run_dir, plain, run_name)
         except wandb.errors.UsageError as error:
-            raise InputError(_refusal(" ".join(str(error).split())[:300])) from error
+            raise InputError(_refusal(one_line(error))) from error
         # Of a run that W&B continues: the first step that it does not have.
         self._first = self._run.starting_step
         self._step = self._first

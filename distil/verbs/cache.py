@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 from distil.files import remove
 from distil.locks import alone
 from distil.registry import unknown_name
-from distil.teacher_cache.manifest import MANIFEST, NAMED, Manifest, bytes_in, caches, damage, human_bytes
+from distil.teacher_cache.manifest import MANIFEST, NAMED, Manifest, bytes_in, caches, damage
 from distil.types import InputError
+from distil.units import human_bytes
 from distil.verbs.arguments import Parser
 
 Caches: TypeAlias = Mapping[Path, Manifest | None]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.types import InputError
+from distil.units import human_bytes
 from distil.verbs.arguments import Parser, begin, warn, whole
 
 if TYPE_CHECKING:
@@ -99,7 +100,6 @@ def _parser() -> Parser:
 
 
 def _told(exported: Exported) -> str:
-    from distil.report import words
 
     what = {
         "model": "a plain model",
@@ -107,7 +107,7 @@ def _told(exported: Exported) -> str:
         "merged": "adapter and base, merged into a plain model",
     }[exported.kind]
     lines = [
-        f"{exported.folder}/  {what}, {words.size(exported.bytes)} of weights.",
+        f"{exported.folder}/  {what}, {human_bytes(exported.bytes)} of weights.",
         f"{exported.folder / 'README.md'}  is the model card: read it before others do.",
     ]
     if exported.license is None:

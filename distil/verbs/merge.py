@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.offline import network
 from distil.types import InputError
+from distil.units import human_bytes
 from distil.verbs.arguments import Parser, begin, warn
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _check(run: FinishedRun, base_only: bool) -> None:
 
 def _told(written: Written) -> str:
     lines = [
-        f"{written.folder}/  {written.bytes / 1e6:,.1f} MB, {written.dtype}: "
+        f"{written.folder}/  {human_bytes(written.bytes)}, {written.dtype}: "
         "AutoModelForCausalLM.from_pretrained loads it.",
         f"Its logits lie at most {written.difference:.1e} from those before (the largest is "
         f"{written.largest:.1f}).",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from distil import cli
 from distil.cards.brief import base_card, merged_card, run_card
 from distil.cards.text import code
-from distil.printable import printable
+from distil.printable import one_line, printable
 from distil.run_log import log_file
 
 STEERS = "\x1b[2J\x1b]8;;http://192.0.2.1\x07link\x1b]8;;\x07\x9b31m\r\x00\x7f\u202e\u2066\u2069\u202c\u200f\u2028\u2029"
@@ -99,3 +99,10 @@ def test_titles_are_no_markup() -> None:
         assert "<img" not in text.replace("\\<img", "")
         assert "\n# [x]" not in text
         assert "](http" not in text.replace("\\]", "")
+
+
+def test_one_line() -> None:
+    assert one_line("a\n b\t c") == "a b c"
+    assert one_line(ValueError("no\nsuch row")) == "no such row"
+    assert one_line("x" * 301, 240) == "x" * 239 + "…"
+    assert one_line("x" * 200 + " " * 5000 + "y" * 5000) == f"{'x' * 200} {'y' * 98}…"

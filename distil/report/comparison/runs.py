@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from distil.files import read_json
+from distil.printable import one_line
 from distil.report.run_directory import RunRecord, mapping, read_run
 from distil.types import InputError
 
@@ -71,7 +71,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
             run = read_run(path)
             why = _flaw(run)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            left_out.append(LeftOut(path.resolve().name, f"cannot be read: {first_line(error)}"))
+            left_out.append(LeftOut(path.resolve().name, f"cannot be read: {one_line(error)}"))
             continue
         if why:
             left_out.append(LeftOut(path.resolve().name, why))
@@ -113,10 +113,10 @@ def _jobs_of(folder: Path) -> list[str]:
 def _flaw(run: RunRecord) -> str:
     """Why ``run`` cannot be compared; empty where it can."""
     if broken := [problem for problem in run.problems if problem.startswith(NEEDED)]:
-        return first_line(broken[0])
+        return one_line(broken[0])
     lacking = [name for name in NEEDED if not (run.path / name).is_file()]
     if run.status != "done" and NEEDED[0] not in lacking:
-        return f"{run.status}{f': {first_line(run.reason)}' if run.reason else ''}"
+        return f"{run.status}{f': {one_line(run.reason)}' if run.reason else ''}"
     if lacking:
         return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
     seed = run.config.get("seed")
@@ -127,16 +127,10 @@ def _flaw(run: RunRecord) -> str:
     ):
         return "config.yaml says no seed or no method."
     if changed := [line for line in run.damaged if line.startswith(NEEDED)]:
-        return f"{first_line(changed[0])}."
+        return f"{one_line(changed[0])}."
     if run.results is None or not run.results.after:
         return "done, but results.json holds no scores of the distilled student."
     return ""
-
-
-def first_line(error: Any) -> str:
-    """``error`` on one line of 200 characters at most."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def code_of(run: RunRecord) -> str:

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from distil.printable import one_line
 from distil.report import words as run_words
 from distil.report.comparison import words
 from distil.report.comparison.compare import Comparison
 from distil.report.comparison.style import group_hues
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Column
-from distil.report.terminal import Show, cut, fitted
+from distil.report.terminal import LONGEST, Show, fitted
 
 VERDICTS = {BETTER: "green", WORSE: "red"}
 ALIKE = "≈"
@@ -51,7 +52,7 @@ def print_comparison(comparison: Comparison, console: Console, folder: Path | No
     for sentence in words.verdicts(comparison) if comparison.budget is None else ():
         say(sentence)
     for note in comparison.notes:
-        say(f"Note: {cut(note)}", "dim")
+        say(f"Note: {one_line(note, LONGEST)}", "dim")
     for name in ("html", "md", "csv", "json"):
         if folder is not None and (path := folder / f"comparison.{name}").is_file():
             console.print(Text.assemble(("comparison  ", "dim"), (show(str(path)), "bold")))
@@ -62,19 +63,19 @@ def _first(comparison: Comparison) -> Iterator[tuple[str, str]]:
     for reason in comparison.unranked:
         yield f"Not ranked: {reason}", "bold red"
     for each in comparison.confounds:
-        yield f"CONFOUND  {cut(each.text)}", "bold yellow"
+        yield f"CONFOUND  {one_line(each.text, LONGEST)}", "bold yellow"
     if comparison.runs > 1 and not comparison.confounds:
         yield "Nothing differs but what was swept and what belongs to it.", ""
     for kind, what in _KINDS.items():
         told = [each for each in comparison.differences if each.kind == kind]
         if len(told) > FEW:
-            yield f"{what}  {cut(', '.join(_folded([each.key for each in told])))}", "dim"
+            yield f"{what}  {one_line(', '.join(_folded([each.key for each in told])), LONGEST)}", "dim"
         else:
-            yield from ((f"{what}  {cut(each.text)}", "dim") for each in told)
+            yield from ((f"{what}  {one_line(each.text, LONGEST)}", "dim") for each in told)
     if line := words.held_line(comparison):
         yield line, ""
     for left in comparison.left_out:
-        yield f"Left out  {left.run}: {cut(left.why)}", "yellow"
+        yield f"Left out  {left.run}: {one_line(left.why, LONGEST)}", "yellow"
 
 
 def _folded(keys: Sequence[str]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from distil.report.comparison.compare import Comparison
 from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Cell, Column
 from distil.report.run_directory import Metric
+from distil.units import human_bytes
 
 MARK = "★"
 MOST_DIGITS = 7
@@ -47,7 +48,7 @@ def amount(value: float, metric: Metric, digits: int | None = None) -> str:
             return f"{value:.{min(2, digits or 0) or int(abs(value) < 9.95)}f} s"
         return words.duration(value) if value >= 0 else f"-{words.duration(-value)}"
     if metric.unit == "bytes":
-        return words.size(value) if value >= 0 else f"-{words.size(-value)}"
+        return human_bytes(value) if value >= 0 else f"-{human_bytes(-value)}"
     if metric.name in ("trainable_parameters", "tokens", "sampled_tokens"):
         return words.parameters(value) if value >= 0 else f"-{words.parameters(-value)}"
     fixed = re.fullmatch(r"\.(\d+)f", metric.format)

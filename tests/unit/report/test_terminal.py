@@ -13,7 +13,7 @@ from rich.console import Console
 
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
-from distil.report.terminal import cut, print_summary
+from distil.report.terminal import print_summary
 from tests.unit.report.made_up_run import METRICS, write_run
 
 CASES: dict[str, dict[str, Any]] = {
@@ -91,9 +91,3 @@ def test_an_ascii_console_gets_ascii(tmp_path: Path) -> None:
         print_summary(read_run(write_run(tmp_path, hostile=True)), Console(file=file, width=120))
         file.flush()
         assert b"perplexity v" in raw.getvalue()
-
-
-def test_cut() -> None:
-    assert cut("a\n b\t c") == "a b c"
-    assert cut("x" * 300) == "x" * 239 + "…"
-    assert len(cut(" " * 5000 + "x" * 5000)) <= 240
