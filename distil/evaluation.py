@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -34,7 +34,7 @@ from distil.metrics.likelihood import Likelihood
 from distil.modes import eval_mode
 from distil.rollouts import Generated, generate, uniforms
 from distil.teacher_signal import SignalOf, TeacherSource, forward_on_device, signal_of
-from distil.types import IGNORE_INDEX
+from distil.types import IGNORE_INDEX, Report
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = Mapping[str, Any]
 Rows: TypeAlias = "Dataset | Sequence[Row]"
-Report: TypeAlias = Callable[[int, int], None]
-"""Told how many rows are done, of how many."""
 
 HOW_IT_ANSWERS = ("max_new_tokens", "do_sample", "sampling_temperature", "top_k", "top_p")
 """Keys of ``eval`` that answers hang on; results name them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.anatomy import position_limit
 from distil.config.schema import EvalConfig
-from distil.data.base import ColumnsConfig
+from distil.data.base import COLUMNS, ColumnsConfig
 from distil.data.encode import stop_ids
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
@@ -32,9 +32,6 @@ from distil.types import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-COLUMNS = ("prompt_column", "response_column", "context_column", "messages_column", "text_column")
-"""Keys that name columns of the run's own data."""
 
 
 @dataclass(frozen=True)

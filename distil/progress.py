@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-logger = logging.getLogger(__name__)
+from distil.types import Report
 
-Report = Callable[[int, int], None]
-"""Called with (done, total)."""
+logger = logging.getLogger(__name__)
 
 
 class Progress:

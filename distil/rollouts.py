@@ -35,6 +35,12 @@ class Generated:
     """Whether it stopped at an EOS rather than at the limit."""
 
 
+def generator_of(*name: int) -> torch.Generator:
+    """A generator, on the CPU, of the chance that belongs to these numbers alone."""
+    digest = hashlib.blake2b(",".join(map(str, name)).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+
+
 def uniforms(seed: int, step: int, rows: Sequence[int], length: int) -> Tensor:
     """Noise in [0, 1) for ``rows`` of optimizer step ``step``: float64 (B, length), on the CPU.
 
@@ -43,11 +49,7 @@ def uniforms(seed: int, step: int, rows: Sequence[int], length: int) -> Tensor:
     """
     noise = torch.empty(len(rows), length, dtype=torch.float64)
     for i, row in enumerate(rows):
-        name = f"{seed},{step},{row}".encode()
-        generator = torch.Generator().manual_seed(
-            int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "little")
-        )
-        noise[i].uniform_(generator=generator)
+        noise[i].uniform_(generator=generator_of(seed, step, row))
     return noise
 
 

@@ -7,10 +7,15 @@ Shape letters, carried as suffixes of tensor names (``logits_BTV``, ``teacher_NV
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
+from typing import TypeAlias
 
 IGNORE_INDEX = -100
 """Label of a position that is not scored (the value ``torch.nn.functional.cross_entropy`` ignores)."""
+
+Report: TypeAlias = Callable[[int, int], None]
+"""Called with how many are done, of how many."""
 
 
 class Sequences(str, Enum):

@@ -1,4 +1,7 @@
-"""Checks of config values: one line each, one message each."""
+"""Checks of config values: one line each, one message each.
+
+Modules above ``distil.config.schema`` import them from there, with the class whose keys they check.
+"""
 
 from __future__ import annotations
 

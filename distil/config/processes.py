@@ -6,8 +6,7 @@ import os
 from importlib.util import find_spec
 
 from distil import ranks
-from distil.config.checks import check
-from distil.config.schema import ExperimentConfig
+from distil.config.schema import ExperimentConfig, check
 from distil.types import InputError
 
 NOT_IN_PARTS = {

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from distil.adapters.base import Adapter, adapter_of
-from distil.config.checks import check
-from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.config.schema import ExperimentConfig, MethodConfig, check
 from distil.data.base import DATA
 from distil.methods.base import Method, method_of
 from distil.metrics.base import METRICS

@@ -55,6 +55,9 @@ class ColumnsConfig(DataConfig):
         )
 
 
+COLUMNS = ("prompt_column", "response_column", "context_column", "messages_column", "text_column")
+"""Its keys that name a column."""
+
 C = TypeVar("C", bound=ColumnsConfig)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from math import inf
 
-from distil.data.base import ColumnsConfig, MalformedRow, Row
+from distil.data.base import COLUMNS, ColumnsConfig, MalformedRow, Row
 from distil.data.text_files import is_text
 from distil.types import InputError
 
@@ -88,7 +88,7 @@ def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
 
 
 def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) -> None:
-    for key in ("prompt_column", "response_column", "context_column", "messages_column", "text_column"):
+    for key in COLUMNS:
         name = getattr(config, key)
         if name is not None and name not in columns:
             raise InputError(

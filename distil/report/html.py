@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.files import write_text
+from distil.printable import printable
 from distil.report import chart, palette, words
-from distil.report.run_directory import RunRecord, mapping, number, printable, read_run
+from distil.report.run_directory import RunRecord, mapping, number, read_run
 from distil.report.seal import in_few_lines
 
 if TYPE_CHECKING:

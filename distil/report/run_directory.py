@@ -17,7 +17,6 @@ from typing import Any
 
 from distil.commands import resume_command
 from distil.files import read_json, read_text
-from distil.printable import printable as printable
 from distil.report.seal import since_done
 from distil.types import InputError
 

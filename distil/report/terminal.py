@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distil.printable import one_line
+from distil.printable import one_line, printable
 from distil.report import palette, words
-from distil.report.run_directory import Metric, Results, RunRecord, Sample, printable
+from distil.report.run_directory import Metric, Results, RunRecord, Sample
 
 SAMPLES = 3
 SIDE_BY_SIDE = 100

@@ -16,7 +16,7 @@ from distil.teacher_cache.formats.base import CacheFormat, Size
 from distil.teacher_cache.manifest import Manifest, Shard, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import join_rows, split_rows, write_shard
-from distil.types import IGNORE_INDEX, InputError
+from distil.types import IGNORE_INDEX, InputError, Report
 from distil.units import human_bytes
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ SHARDS = 256
 """Of a cache at most, about: a large one has larger shards."""
 
 Row = Mapping[str, Any]
-Report = Callable[[int, int], None]
 
 
 class TeacherForward:

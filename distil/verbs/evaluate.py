@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distil.data.base import COLUMNS
 from distil.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn, whole
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if given.json is not None and not os.access(given.json.absolute().parent, os.W_OK):
         raise InputError(f"--json {given.json}: {given.json.absolute().parent} cannot be written to.")
-    named = {key: getattr(given, key) for key in _COLUMNS}
+    named = {key: getattr(given, key) for key in COLUMNS}
     if given.data is None and (odd := [key for key, value in named.items() if value is not None]):
         raise InputError(f"--{odd[0].replace('_', '-')} names a column of --data FILE: give both.")
     from distil.data.local import check_file
@@ -53,9 +54,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-_COLUMNS = ("prompt_column", "response_column", "context_column", "messages_column", "text_column")
-
-
 def _parser() -> Parser:
     parser = Parser(
         "evaluate",
@@ -73,7 +71,7 @@ def _parser() -> Parser:
         help="rows of your own: JSON Lines, JSON, CSV or Parquet; all of them are judged, prompts\n"
         "written as in the run's training (chat template, headings, closing line break)",
     )
-    for key in _COLUMNS:
+    for key in COLUMNS:
         parser.add_argument(f"--{key.replace('_', '-')}", metavar="NAME", help="a column of FILE by name")
     parser.add_argument("--rows", metavar="N", type=whole(1), help="the first N rows only")
     parser.add_argument(

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     with network(run.config.run.allow_network):
         answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
     if len(given.prompt) == 1 and not given.teacher:
-        from distil.report.run_directory import printable
+        from distil.printable import printable
 
         print(printable(answers["student"][0]))
     else:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.cards.text import plain
+from distil.cards.text import table as markdown_table
 from distil.files import write_json, write_text
 from distil.report import words as run_words
 from distil.report.comparison import words
@@ -190,7 +191,7 @@ def _said_first(comparison: Comparison) -> Iterator[str]:
 
 def _table(comparison: Comparison, columns: Sequence[Column], references: bool) -> str:
     heads = ["", "n", *(plain(f"{words.title(c)} {words.unit(c)}") for c in columns)]
-    lines = [heads, ["---", "--:", *("--:" for _ in columns)]]
+    lines = [heads]
     if references:
         lines += [_reference(who, scores, columns) for who, scores in comparison.references.items()]
     for group in comparison.groups:
@@ -199,7 +200,7 @@ def _table(comparison: Comparison, columns: Sequence[Column], references: bool) 
         lines.append(
             ["*best*", "", *(f"*{plain(best)}*" if (best := words.best(c)) else "" for c in columns)]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def _reference(who: str, scores: Mapping[str, float | None], columns: Sequence[Column]) -> list[str]:

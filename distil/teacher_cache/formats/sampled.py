@@ -10,7 +10,6 @@ one random start: as unbiased, and each count is within one of its expectation.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,13 +106,13 @@ class Sampled(CacheFormat[SampledConfig]):
         """Where each draw falls, (N, samples) in [0, 1), rising."""
         import torch
 
+        from distil.rollouts import generator_of
+
         c, parts = self.config, []
         for row, group in groupby(rows_N):
-            name = hashlib.blake2b(f"{c.seed},{row}".encode(), digest_size=8).digest()
-            chance = torch.Generator().manual_seed(int.from_bytes(name, "little"))
             count, systematic = len(list(group)), c.draws == "systematic"
             shape = (count, 1 if systematic else c.samples)
-            drawn_NS = torch.rand(shape, generator=chance, dtype=torch.float64)
+            drawn_NS = torch.rand(shape, generator=generator_of(c.seed, row), dtype=torch.float64)
             if systematic:
                 drawn_NS = (torch.arange(c.samples, dtype=torch.float64) + drawn_NS) / c.samples
             parts.append(drawn_NS.sort(-1).values)

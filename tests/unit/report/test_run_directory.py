@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from distil.report.run_directory import printable, read_run
+from distil.printable import printable
+from distil.report.run_directory import read_run
 from distil.types import InputError
 from tests.unit.report.made_up_run import HOSTILE, METRICS, write_run
 
