@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be asked, known within seconds. Standard library only.
+"""Whether the Hugging Face hub can be asked, known within seconds.
 
 Libraries retry a hub that nobody reaches for most of a minute; one probe, made once, tells before they start.
 """
@@ -32,12 +32,9 @@ def endpoint() -> str:
 
 def hub_cache() -> Path:
     """Where ``huggingface_hub`` keeps what it has fetched."""
-    return Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
+    from huggingface_hub import constants
 
-
-def _home() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    return Path(os.environ.get("HF_HOME") or cache / "huggingface")
+    return Path(constants.HF_HUB_CACHE)
 
 
 def in_cache(kind: str, name: str) -> bool:
@@ -47,11 +44,10 @@ def in_cache(kind: str, name: str) -> bool:
 
 
 def token() -> str | None:
-    """The token that ``HF_TOKEN`` holds or ``hf auth login`` left, if there is one."""
-    if given := os.environ.get("HF_TOKEN"):
-        return given
-    file = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
-    return (file.read_text(encoding="utf-8").strip() or None) if file.is_file() else None
+    """The token that ``HF_TOKEN`` holds or ``hf auth login`` left, if there is one; a worn one is renewed."""
+    from huggingface_hub import get_token
+
+    return get_token()
 
 
 def patience() -> float:
@@ -69,7 +65,7 @@ def ask(path: str) -> int | None:
     Runs in a thread of its own, since a name server that is silent is not bound by a socket's timeout.
     """
     answer: list[int] = []
-    thread = threading.Thread(target=_ask, args=(f"{endpoint()}/{path}", answer), daemon=True)
+    thread = threading.Thread(target=_ask, args=(f"{endpoint()}/{path}", token(), answer), daemon=True)
     thread.start()
     thread.join(patience())
     return answer[0] if answer else None
@@ -80,9 +76,9 @@ class _Stays(urllib.request.HTTPRedirectHandler):
         """Go nowhere else."""
 
 
-def _ask(url: str, answer: list[int]) -> None:
+def _ask(url: str, secret: str | None, answer: list[int]) -> None:
     headers = {"User-Agent": "distil-runner"}
-    if secret := token():
+    if secret:
         headers["Authorization"] = f"Bearer {secret}"
     try:
         request = urllib.request.Request(url, headers=headers, method="HEAD")

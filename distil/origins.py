@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from distil.cards.text import plain
 from distil.config.schema import DataConfig, ExperimentConfig
+from distil.files import read_json
 from distil.hub import in_cache
 from distil.methods.base import method_of
 from distil.models.sources import Source, student_source, teacher_source
@@ -83,19 +83,18 @@ def _license(source: Source | None) -> str | None:
     """What the model's own card says, or its config; None where neither is here or neither says it."""
     if source is None:
         return None
-    told: list[Any] = []
-    for name in ("README.md", "config.json"):
-        file = source.file(name)
-        text = file.read_text(encoding="utf-8", errors="replace") if file is not None else ""
-        if name == "README.md":
-            match = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, re.DOTALL)
-            text = match[1] if match else ""
-        try:
-            told.append(yaml.safe_load(text))  # JSON is YAML
-        except yaml.YAMLError:
-            continue
-    licenses = (each.get("license") for each in told if isinstance(each, dict))
-    return next((each for each in licenses if isinstance(each, str) and each), None)
+    from huggingface_hub import metadata_load
+
+    card, config = source.file("README.md"), source.file("config.json")
+    return _license_in(card, metadata_load) or _license_in(config, read_json)
+
+
+def _license_in(file: Path | None, read: Callable[[Path], Any]) -> str | None:
+    try:
+        said = None if file is None else read(file)["license"]
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+        return None
+    return said if isinstance(said, str) else None
 
 
 def data_of(data: DataConfig) -> Origin:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
+from statistics import fmean
 from typing import SupportsFloat
 
 from distil.api.errors import ArgumentError, require
@@ -49,7 +49,7 @@ class MetricTracker:
         if name not in self._values:
             raise ArgumentError(unknown_name("name", name, self._values))
         values = self._values[name]
-        return math.fsum(values) / len(values)
+        return fmean(values)
 
     def get_all_metrics(self) -> dict[str, float]:
         """The means of all names.

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from statistics import fmean
 from typing import Any, ClassVar
 
 from distil.registry import Registry
@@ -179,4 +180,4 @@ def describe(metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
 
 def mean(numbers: Collection[float]) -> float | None:
     """The arithmetic mean; None of nothing."""
-    return math.fsum(numbers) / len(numbers) if numbers else None
+    return fmean(numbers) if numbers else None

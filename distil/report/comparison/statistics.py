@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import fmean
 
 CONFIDENCE = 0.95
 LARGEST = 1e100
@@ -53,7 +54,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     The interval is mean ± t s / √n, with s of n - 1 degrees of freedom.
     """
     n = len(values)
-    mean = math.fsum(values) / n
+    mean = fmean(values)
     if n == 1:
         return Estimate(mean, None, None, 1)
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
