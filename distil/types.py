@@ -3,6 +3,7 @@
 Shape letters, carried as suffixes of tensor names (``logits_BTV``, ``teacher_NV``):
 
     B  sequences    T  positions    N  scored positions    V  vocabulary    H  hidden width    K  terms
+    R  rows of a packed batch or of a file, W wide      M  what is kept of all positions, one after the other
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from distil.origins import Origin
     from distil.report.run_directory import RunRecord
 
-SYMBOLS = {"temperature": "T", "kd_loss_weight": "α", "lambda_gkd": "λ", "mixture_weight": "β"}
+SYMBOLS = {"temperature": "T", "kd_loss_weight": "α", "lambda_gkd": "λ", "mixture_weight": "w", "skew": "s"}
 SCORES = {
     "cross_entropy": "cross-entropy",
     "forward_kl": "KL(teacher ‖ student)",
