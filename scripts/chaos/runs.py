@@ -17,6 +17,10 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 WORDS = ["the", "a", "cat", "dog", "sun", "sea", "likes", "sees", "finds", "red", "blue", "big", "tree"]
 LOG = "log"
@@ -75,18 +79,38 @@ def cases() -> list[Case]:
     return found
 
 
-def make_pair(folder: Path) -> list[str]:
-    """Write teacher, student (with dropout), tokenizer and rows; overrides for runs of seconds on them."""
-    import torch
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a word: ``WORDS``, ``?`` and ``.``, and no other."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {word: i for i, word in enumerate(["<unk>", "<eos>", *WORDS, "?", "."])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs has no types
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs has no types
         tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>"
     )
+
+
+def write_rows(file: Path, count: int) -> None:
+    """Prompts of those words, with answers of which some are short and some long."""
+    chance = random.Random(0)
+    rows = [
+        {
+            "prompt": f"{' '.join(chance.choices(WORDS, k=4))} ?",
+            "response": f"{' '.join(chance.choices(WORDS, k=chance.choice([2, 9])))} .",
+        }
+        for _ in range(count)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def make_pair(folder: Path) -> list[str]:
+    """Write teacher, student (with dropout), tokenizer and rows; overrides for runs of seconds on them."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = word_tokenizer()
     for seed, (name, dropout) in enumerate({"teacher": 0.0, "student": 0.1}.items()):
         torch.manual_seed(seed)
         shape = LlamaConfig(
@@ -103,17 +127,8 @@ def make_pair(folder: Path) -> list[str]:
             bos_token_id=None,
         )
         LlamaForCausalLM(shape).save_pretrained(folder / name)
-        fast.save_pretrained(folder / name)
-    chance = random.Random(0)
-    rows = [
-        {
-            "prompt": f"{' '.join(chance.choices(WORDS, k=4))} ?",
-            "response": f"{' '.join(chance.choices(WORDS, k=chance.choice([2, 9])))} .",
-        }
-        for _ in range(60)
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+        tokenizer.save_pretrained(folder / name)
+    write_rows(folder / "rows.jsonl", 60)
     return [
         f"model.teacher.path={folder / 'teacher'}",
         f"model.student.path={folder / 'student'}",

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
+from scripts.chaos.runs import word_tokenizer, write_rows
 from tests.browser import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ["the", "a", "cat", "dog", "sun", "sea", "likes", "sees", "finds", "red", "blue", "big", "tree"]
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -24,29 +24,14 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def small_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``teacher/`` and ``student/`` (random Llamas with one tokenizer) and ``rows.jsonl``."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
     from tests.training import tiny_llama
 
     folder = tmp_path_factory.mktemp("pair")
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<eos>", *WORDS, "?", "."])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", unk_token="<unk>")
+    tokenizer = word_tokenizer()
     for name, model in {"teacher": tiny_llama(2, width=24, layers=3), "student": tiny_llama(1)}.items():
         model.save_pretrained(folder / name)
-        fast.save_pretrained(folder / name)
-    chance = random.Random(0)
-    rows = [
-        {
-            "prompt": f"{' '.join(chance.choices(WORDS, k=4))} ?",
-            "response": f"{' '.join(chance.choices(WORDS, k=chance.choice([2, 9])))} .",
-        }
-        for _ in range(200)
-    ]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "rows.jsonl").write_text(lines, encoding="utf-8")
+        tokenizer.save_pretrained(folder / name)
+    write_rows(folder / "rows.jsonl", 200)
     return folder
 
 
@@ -94,6 +79,30 @@ def run_command() -> Command:
         )
 
     return run
+
+
+def started(*arguments: str, log: Path | None = None, session: bool = False) -> subprocess.Popen[str]:
+    """The real command, going. Its words go into ``log``, or into two pipes.
+
+    ``session``: at the head of a process group of its own, as Slurm starts it.
+    """
+    with nullcontext(subprocess.PIPE) if log is None else log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *arguments],
+            stdout=out,
+            stderr=subprocess.PIPE if log is None else subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=environment(),
+            start_new_session=session,
+            preexec_fn=hear_signals,
+        )
+
+
+def hear_signals() -> None:
+    """Ctrl-C and SIGHUP, also where these tests run in the background of a shell, or under nohup."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import Command
-from tests.end_to_end.test_sweeps import started, told
+from tests.end_to_end.conftest import Command, started
+from tests.end_to_end.test_sweeps import told
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 TWO = {

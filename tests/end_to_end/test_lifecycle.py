@@ -7,31 +7,16 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.end_to_end.conftest import ROOT, Command, environment
+from tests.end_to_end.conftest import Command, started
 
 LONG = ["trainer.max_steps=150", "trainer.save_steps=25", "trainer.eval_steps=25"]
 """Long enough to be stopped on the way."""
-
-
-def started(*arguments: str) -> subprocess.Popen[str]:
-    """The real command, going. It hears Ctrl-C even where these tests run in the background of a shell."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
 
 
 def only_run(output: Path) -> Path:

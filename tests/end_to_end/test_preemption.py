@@ -14,32 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.conftest import ROOT, Command, environment
+from tests.end_to_end.conftest import ROOT, Command, environment, hear_signals, started
 
 PREEMPTED = 75
 LONG = ["method=gkd", "trainer.max_steps=60", "trainer.save_steps=20", "trainer.dataloader_num_workers=1"]
 
 
-def started(log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """The real command at the head of a process group of its own, as Slurm starts it."""
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), *arguments],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=environment(),
-            start_new_session=True,
-            preexec_fn=heard,
-        )
-
-
-def heard() -> None:
-    """SIGHUP as a shell leaves it, also where these tests run under nohup."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
-def wait_for(there: Callable[[], object], process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(there: Callable[[], object], process: subprocess.Popen[str], log: Path) -> None:
     deadline = time.monotonic() + 200
     while not there():
         assert process.poll() is None, log.read_text()
@@ -77,7 +58,7 @@ def test_training_is_checkpointed_and_a_requeue_goes_on(
     """Sent to the whole process group, and once more: the step is finished and saved, the run goes on."""
     arguments = [*small_arguments, *LONG, f"output_dir={tmp_path / 'out'}"]
     log = tmp_path / "log"
-    process = started(log, *arguments)
+    process = started(*arguments, log=log, session=True)
     wait_for(lambda: list(tmp_path.glob("out/*/*/checkpoints/checkpoint-20")), process, log)
     os.killpg(process.pid, getattr(signal, name))
     time.sleep(0.05)
@@ -109,7 +90,7 @@ def test_elsewhere_a_run_stops_at_once(
     arguments = [*small_arguments, *words, f"output_dir={output}"]
 
     def stopped_once(there: Callable[[], object]) -> None:
-        process = started(log, *arguments)
+        process = started(*arguments, log=log, session=True)
         wait_for(there, process, log)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == PREEMPTED, log.read_text()
@@ -138,7 +119,7 @@ def test_a_sweep_ends_with_the_same_code_and_goes_on(
 ) -> None:
     output, log = tmp_path / "out", tmp_path / "log"
     arguments = ["-m", *small_arguments, *LONG, "seed=0,1", f"output_dir={output}"]
-    process = started(log, *arguments)
+    process = started(*arguments, log=log, session=True)
     wait_for(lambda: list(output.glob("*/*/checkpoints/checkpoint-20")), process, log)
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=60) == PREEMPTED, log.read_text()
@@ -162,7 +143,7 @@ def test_a_terminal_that_closes_takes_no_run_along(small_arguments: list[str], t
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(ROOT)
-        heard()
+        hear_signals()
         os.execve(sys.executable, [sys.executable, str(ROOT / "run.py"), *arguments], environment())
     deadline = time.monotonic() + 200
     while not list(tmp_path.glob("*/*/checkpoints/checkpoint-20")):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.end_to_end.conftest import Command
-from tests.end_to_end.test_sweeps import started, told
+from tests.end_to_end.conftest import Command, started
+from tests.end_to_end.test_sweeps import told
 
 TRIALS = 4
 SEARCH = ["hydra/sweeper=search_rates", f"hydra.sweeper.trials={TRIALS}"]

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from distil.locks import alone
-from tests.end_to_end.conftest import ROOT, Command, environment
+from tests.end_to_end.conftest import Command, started
 
 JOBS = 12
 SWEPT = ["method=sft,kd,gkd", "seed=0,1,2,3"]
@@ -44,20 +43,7 @@ def told(folder: Path) -> Any:
     return json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
 
 
-def started(*arguments: str, log: Path) -> subprocess.Popen[bytes]:
-    """The real command, going, its words in ``log``. It hears Ctrl-C even in the background of a shell."""
-    with log.open("wb") as file:
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "run.py"), *arguments],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=environment(),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
-
-
-def wait_for_a_job(process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_a_job(process: subprocess.Popen[str], log: Path) -> None:
     deadline = time.monotonic() + 200
     while b"\njob " not in log.read_bytes() and process.poll() is None:
         assert time.monotonic() < deadline, log.read_text()

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from distil.redact import redact
-from tests.end_to_end.conftest import ROOT, Command
-from tests.end_to_end.test_lifecycle import only_run, read, started
+from tests.end_to_end.conftest import ROOT, Command, started
+from tests.end_to_end.test_lifecycle import only_run, read
 
 pytestmark = pytest.mark.slow
 
