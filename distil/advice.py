@@ -66,8 +66,8 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
     odd = sorted({t.temperature for t in active if t.needs_teacher and not low <= t.temperature <= high})
     if odd:
         said.append(
-            f"method.temperature={', '.join(map(str, odd))} is unusual: "
-            f"{low:g} to {high:g} is where it helps."
+            f"method.temperature={', '.join(map(str, odd))} is unusual: {low:g} to {high:g} is where "
+            "it helps."
         )
     rate, (slow, fast) = config.trainer.learning_rate, adapter_of(config.peft).usual_rates
     if rate is not None and not slow <= rate <= fast:

@@ -245,13 +245,13 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> tuple[DictConfig
     composed: list[tuple[Any, DictConfig]] = []
 
     def task(config: DictConfig) -> None:
-        composed.append(
-            (HydraConfig.get(), config)
-        )  # it runs outside: Hydra's words on a failure are not ours
+        # It runs outside: Hydra's words on a failure are not ours.
+        composed.append((HydraConfig.get(), config))
 
-    entry = hydra.main(version_base=HYDRA_VERSION_BASE, config_path=str(conf_folder()), config_name="config")(
-        task
+    composing = hydra.main(
+        version_base=HYDRA_VERSION_BASE, config_path=str(conf_folder()), config_name="config"
     )
+    entry = composing(task)
     environment = {"HYDRA_FULL_ERROR": "1", PLUGINS_VARIABLE: os.pathsep.join(plugins)}
     with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
         try:
@@ -307,7 +307,6 @@ def _config_dirs(arguments: Sequence[str]) -> list[Path]:
     return [folder for folder in found if folder.is_dir()]
 
 
-if (
-    __name__ == "__main__"
-):  # python -m distil.cli; what is pickled for other processes must not be of __main__
+if __name__ == "__main__":
+    # python -m distil.cli; what is pickled for other processes must not be of __main__.
     sys.exit(importlib.import_module("distil.cli").main())

@@ -101,9 +101,8 @@ class Forward:
             self._fused = bool(kept) and _gives(head, kept[0][:, -1], last_logits_BV)
             if not self._fused:
                 logger.warning(
-                    "The output head of %s is not a plain matrix product: its full logits are used (same "
-                    "numbers, more "
-                    "memory).",
+                    "The output head of %s is not a plain matrix product: its full logits are used "
+                    "(same numbers, more memory).",
                     type(innermost(self.inner)).__name__,
                 )
                 return None

@@ -66,9 +66,8 @@ def add_terms(
     values_KN = student.logits_NV.new_zeros(len(terms), len(student.logits_NV))
     for k in active:
         term, mine = terms[k], rows_of[k]
-        weight = (
-            term.weight / term.temperature
-        )  # The slope along softened logits is T times that along logits.
+        # The slope along softened logits is T times that along logits.
+        weight = term.weight / term.temperature
         if term.needs_teacher:
             assert teacher is not None
             part = slope.first(shared_vocabulary)

@@ -29,6 +29,8 @@ REGISTRIES: dict[str, Registry[Any]] = {
 """Groups whose options each have a dataclass of their own."""
 YOUNGER = ("teacher_cache",)
 """Those that runs of earlier versions do not name."""
+OTHER_KIND = (TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of a value of another kind than its key's."""
 
 
 def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
@@ -43,13 +45,7 @@ def saved_config(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
     try:
         _check_loaded(plugins or [])
         return _experiment(file, values)
-    except (
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:  # a value of another kind than the key's
+    except OTHER_KIND as error:
         raise InputError(f"{file} does not fit this version: {error}. Restore the run's own file.") from error
     except InputError as error:
         raise InputError(f"{file}: {error}") from error

@@ -5,6 +5,7 @@ Nothing set means transformers' own default; the runner's defaults are in ``conf
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -123,7 +124,7 @@ class TrainerConfig(TrainingFields):
             f"trainer.gradient_accumulation_steps={steps} gives the same result in less memory."
         )
 
-    def _check_range(self, key: str, holds: Any, rule: str) -> None:
+    def _check_range(self, key: str, holds: Callable[[float], bool], rule: str) -> None:
         value = getattr(self, key)
         if value is not None:
             finite = is_finite(value)

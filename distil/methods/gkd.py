@@ -36,8 +36,8 @@ class GKDConfig(MethodConfig):
         check(
             0 < self.mixture_weight < 1,
             f"method.mixture_weight must lie in (0, 1), got {self.mixture_weight}: at the ends the "
-            f"divergence "
-            "vanishes. For KL(teacher || student) use method=kd, for KL(student || teacher) method=revkd.",
+            "divergence vanishes. For KL(teacher || student) use method=kd, for KL(student || teacher) "
+            "method=revkd.",
         )
 
 

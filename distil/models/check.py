@@ -164,9 +164,8 @@ def ask_hub(source: Source, allow_network: bool) -> int:
     if answer is None:
         ask.cache_clear()  # a network may come back before this process ends
         raise InputError(
-            f"{_absent(source)}, and the hub cannot be reached "
-            f"(no answer from {endpoint()} in {patience():g} s; "
-            f"HF_HUB_ETAG_TIMEOUT sets how long to wait, HF_HUB_OFFLINE=1 asks no hub). "
+            f"{_absent(source)}, and the hub cannot be reached (no answer from {endpoint()} in "
+            f"{patience():g} s; HF_HUB_ETAG_TIMEOUT sets how long to wait, HF_HUB_OFFLINE=1 asks no hub). "
             f"Once it answers, the same command goes on. {_get(source)}"
         )
     return answer

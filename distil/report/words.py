@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -142,8 +142,8 @@ def _share(counted: Mapping[str, Any]) -> str:
     return f"{100 * trained / whole:.2g} %" if trained and whole and trained < whole else ""
 
 
-def _fact(value: float | None, show: Any) -> str:
-    return "" if value is None else str(show(value))
+def _fact(value: float | None, show: Callable[[float], str]) -> str:
+    return "" if value is None else show(value)
 
 
 def judged_on(results: Results) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distil.evaluation import Judgement
     from distil.judging import Pair
     from distil.products import FinishedRun
+    from distil.progress import Progress
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -135,7 +136,7 @@ def _one(
     rows: Dataset,
     config: EvalConfig,
     with_teacher: bool,
-    progress: Any,
+    progress: Progress,
 ) -> Judgement | None:
     """One of the two models, as the run judges it."""
     from distil.evaluation import judge

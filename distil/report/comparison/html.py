@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distil.report import palette
 from distil.report import words as run_words
@@ -17,6 +17,9 @@ from distil.report.comparison.svg import definitions
 from distil.report.comparison.table import Cell, Column
 from distil.report.html import STYLE_DIGEST, digest, sealed, template_environment
 from distil.report.run_directory import Sample, mapping
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 PRICES = ("train_seconds", "tokens", "peak_memory", "trainable_parameters")
@@ -68,7 +71,7 @@ def render(comparison: Comparison) -> str:
     )
 
 
-def _markup(text: str) -> Any:
+def _markup(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup(text)

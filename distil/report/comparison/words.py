@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from distil.report import words
 from distil.report.comparison.budget import BESIDE, EqualBudget, Held
@@ -164,7 +163,7 @@ def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple
             yield group.label, base, [(verdict, _listed(verdict, names, parts)) for verdict, names in parts]
 
 
-def _listed(verdict: str, names: Sequence[str], parts: Sequence[Any]) -> str:
+def _listed(verdict: str, names: Sequence[str], parts: Sequence[object]) -> str:
     """The metrics of a verdict; of many that say nothing only how many they are."""
     if verdict != EITHER or len(names) <= LISTED:
         return ", ".join(names)
