@@ -51,18 +51,18 @@ def with_effect(config: Mapping[str, Any], unused: Iterable[str] = ()) -> dict[s
     trainer = config.get("trainer")
     best = isinstance(trainer, Mapping) and trainer.get("load_best_model_at_end")
     without = (*WITHOUT_EFFECT, *unused, *(() if best else SAVING))
-    return {key: value for key, value in leaves(config).items() if not _matches(key, without)}
+    return {key: value for key, value in leaves(plain(config)).items() if not _matches(key, without)}
 
 
-def leaves(value: Any, key: str = "") -> dict[str, Any]:
-    """What nested mappings hold, by dotted key below ``key``; 2 and 2.0 are one value."""
+def leaves(value: Any, key: str = "", join: str = ".") -> dict[str, Any]:
+    """What nested mappings hold, by the path to it below ``key``: ``peft.r``. Lists are leaves."""
     if isinstance(value, Mapping) and value:
         return {
             inner: leaf
             for name, item in value.items()
-            for inner, leaf in leaves(item, f"{key}.{name}" if key else str(name)).items()
+            for inner, leaf in leaves(item, f"{key}{join}{name}" if key else str(name), join).items()
         }
-    return {key: plain(value)}
+    return {key: value}
 
 
 def plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from distil.config.schema import (
 )
 from distil.config.trainer import TrainerConfig
 from distil.data.hf import HfConfig
+from distil.effect import leaves
 from distil.methods.base import METHODS
 from distil.registry import unknown_name
 
@@ -153,8 +154,8 @@ def command_of(experiment: ExperimentConfig) -> str:
     if experiment.peft.name != "none":
         words.append(f"peft={experiment.peft.name}")
     words.append(f"data={experiment.data.name}")
-    defaults = dict(_leaves(asdict(_defaults(experiment))))
-    for key, value in _leaves(asdict(experiment)):
+    defaults = leaves(asdict(_defaults(experiment)))
+    for key, value in leaves(asdict(experiment)).items():
         if value != defaults[key] and key not in ("model.name", "tracker.name"):
             words.append(f"{key}={_override(value)}")
     return f"{program()} {shlex.join(words)}"
@@ -175,14 +176,6 @@ def _defaults(experiment: ExperimentConfig) -> ExperimentConfig:
         trainer=TrainerConfig(**trainer),
         tracker=TrackerConfig(name="none"),
     )
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else name)
-    else:
-        yield key, value
 
 
 def _override(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from distil.effect import leaves
+from distil.effect import leaves, plain
 from distil.identity import fingerprint_path
 
 GROUPS = ("tuned", "tuned_adapter")
@@ -38,4 +38,4 @@ def _keys(file: Path) -> dict[str, Any]:
     tree = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     assert isinstance(tree, dict)
     tree.pop("defaults", None)
-    return leaves(tree, inside)
+    return leaves(plain(tree), inside)

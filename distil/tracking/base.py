@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from distil.effect import leaves
+
 logger = logging.getLogger(__name__)
 
 MODELS = ("teacher", "student_before", "student_after")
@@ -97,23 +99,12 @@ class NoTracker(Tracker):
         """Do nothing."""
 
 
-def leaves(value: Any, name: str = "", join: str = "/") -> dict[str, Any]:
-    """What nested dicts hold, by the path to it, joined by ``join``."""
-    if isinstance(value, Mapping):
-        return {
-            inner: leaf
-            for key, item in value.items()
-            for inner, leaf in leaves(item, f"{name}{join}{key}" if name else str(key), join).items()
-        }
-    return {name: value}
-
-
 def numbers(results: Mapping[str, Any], cost: Mapping[str, Any]) -> dict[str, float]:
     """The final numbers of a run: ``student_after/nll``, ``cost/seconds/train``; what is no number is not."""
     named = {model: results.get(model) for model in MODELS} | {"cost": cost}
     return {
         name: float(value)
-        for name, value in leaves(named).items()
+        for name, value in leaves(named, join="/").items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     }
 

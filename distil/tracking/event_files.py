@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
+from distil.effect import leaves
 from distil.redact import redact
-from distil.tracking.base import Tracker, leaves, numbers, results_table
+from distil.tracking.base import Tracker, numbers, results_table
 
 NAMES = ("method", "model", "peft", "data")
 """Groups whose chosen option is a hyperparameter under the group's own name, as on the command line."""
@@ -96,10 +97,10 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, bool | int | float |
         chosen[group] = (config.get(group) or {}).get("name")
     for group in ("method", "peft"):
         below = {key: value for key, value in (config.get(group) or {}).items() if key != "name"}
-        chosen |= leaves(below, group, ".") if below else {}
+        chosen |= leaves(below, group) if below else {}
     trainer = config.get("trainer") or {}
     chosen |= {f"trainer.{key}": trainer[key] for key in TRAINER if key in trainer}
-    return {key: _plain(value) for key, value in chosen.items() if value is not None}
+    return {key: _plain(value) for key, value in chosen.items() if value not in (None, {})}
 
 
 def _plain(value: Any) -> bool | int | float | str:
