@@ -13,12 +13,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from distil import ranks
 from distil.files import write_text
+from distil.run_files import BROKEN_STEPS
 from distil.types import RunDiverged
 
 logger = logging.getLogger(__name__)
-
-FILE = "broken_steps.jsonl"
-"""In the run directory: one line for each such step, with what it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class BrokenSteps(TrainerCallback):
         if not self.skipped:
             return []
         steps = "1 step was" if self.skipped == 1 else f"{self.skipped} steps were"
-        return [f"{steps} left out of training: loss or gradient were no numbers ({FILE})."]
+        return [f"{steps} left out of training: loss or gradient were no numbers ({BROKEN_STEPS})."]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -11,7 +11,7 @@ import yaml
 from distil.checkpoints import published
 from distil.effect import with_effect
 from distil.files import read_json
-from distil.status import STATUS, status_of
+from distil.run_files import CHECKPOINTS, CONFIG, ENVIRONMENT, STATUS, status_of
 from distil.types import InputError
 
 SHOWN = 8
@@ -23,8 +23,8 @@ def settings(folder: Path) -> dict[str, Any]:
 
     Raises OSError or ValueError where the folder's files cannot be read.
     """
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    known = read_json(folder / "environment.json")
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    known = read_json(folder / ENVIRONMENT)
     if not isinstance(config, dict) or not isinstance(known, dict):
         raise ValueError(f"{folder} holds no run")
     files = {f"contents of {key}": value for key, value in known.get("fingerprints", {}).items()}
@@ -76,7 +76,7 @@ def unfinished_beside(folder: Path) -> str | None:
             for other in folder.parent.glob(f"{label}-*")
             if other != folder and other.name.rpartition("-")[0] == label
         ]
-        begun = [other for other in others if status_of(other) != "done" and published(other / "checkpoints")]
+        begun = [other for other in others if status_of(other) != "done" and published(other / CHECKPOINTS)]
         if not begun:
             return None
         newest = max(begun, key=lambda other: (other / STATUS).stat().st_mtime)

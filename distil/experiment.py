@@ -37,8 +37,9 @@ from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.seal import SMALL
 from distil.report.terminal import print_summary
+from distil.run_files import CONFIG, ENVIRONMENT, LOG, STATUS, status_of
 from distil.run_log import log_file
-from distil.status import STATUS, kept_status, status_of, told_how_to_go_on
+from distil.status import kept_status, told_how_to_go_on
 from distil.tracking import NoTracker, Tracker, how_to_see, start_tracker
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ def _attempt(
     made_by = _open_folder(folder, config, method, command, tuned)
     if summary and fresh and (line := unfinished_beside(folder)):
         tell(line)
-    with _reported(folder), log_file(folder / "run.log"):
+    with _reported(folder), log_file(folder / LOG):
         logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))
         with (
             kept_status(folder, name, command, config.run.resume, config.trainer.with_less_memory()),
@@ -196,7 +197,7 @@ def _open_folder(
         for parent in (folder.parent, folder.parent.parent):
             fsync(parent)
         text = yaml.safe_dump(_without_secrets(config), sort_keys=False, allow_unicode=True)
-        write_text(folder / "config.yaml", text)
+        write_text(folder / CONFIG, text)
         known: dict[str, Any] = {
             "code": environment.code_version(),
             "fingerprints": fingerprints(config),
@@ -206,7 +207,7 @@ def _open_folder(
         if ranks.world_size() > 1:
             known["processes"] = ranks.world_size()
         made_by = environment.describe_environment(command) | known
-        write_json(folder / "environment.json", made_by)
+        write_json(folder / ENVIRONMENT, made_by)
     except OSError as error:
         raise unwritable("output_dir", config.output_dir, error, (folder / STATUS).exists()) from error
     return made_by

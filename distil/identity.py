@@ -14,8 +14,8 @@ from typing import Any
 
 from distil.config.schema import ExperimentConfig
 from distil.effect import with_effect
-from distil.files import read_json
 from distil.redact import is_secret
+from distil.run_files import status_of
 from distil.types import InputError
 
 LENGTH = 10
@@ -92,7 +92,7 @@ def run_folder(config: ExperimentConfig, identity: str) -> Path:
         folders.append(following)
     if not first.exists():
         return first
-    done = [folder for folder in folders if _is_done(folder)]
+    done = [folder for folder in folders if status_of(folder) == "done"]
     if config.run.rerun:
         return following if folders[-1] in done else folders[-1]
     return done[-1] if done else folders[-1]
@@ -106,13 +106,6 @@ def checked_name(name: str) -> Path:
     if not good or any(part.startswith(".") or len(part.encode()) > LONGEST_NAME for part in path.parts):
         raise InputError(f"name={name} must be a folder below output_dir, such as name=first_try.")
     return path
-
-
-def _is_done(folder: Path) -> bool:
-    try:
-        return bool(read_json(folder / "status.json")["status"] == "done")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _file_digest(file: Path) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distil import run_files
 from distil.adapters.base import ADAPTERS, Adapter
 from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, check_folder
 from distil.cards.library import CONFIG
@@ -72,9 +73,9 @@ def open_product(folder: Path, *, trust: bool = False) -> FinishedRun:
 
 
 def _opened(folder: Path) -> FinishedRun:
-    if (folder / "config.yaml").is_file() or (folder / "status.json").is_file():
+    if (folder / run_files.CONFIG).is_file() or (folder / run_files.STATUS).is_file():
         return open_run(folder)
-    if folder.name == "student" and (folder.parent / "config.yaml").is_file():
+    if folder.name == run_files.STUDENT and (folder.parent / run_files.CONFIG).is_file():
         return open_run(folder.parent)
     if (folder / ADAPTER_CONFIG).is_file():
         if not (folder / SIDECAR).is_file():

@@ -23,6 +23,7 @@ from distil.printable import one_line
 from distil.quiet import no_hints, quiet_transformers
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.report.seal import USED, since_done
+from distil.run_files import CONFIG, STUDENT
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class FinishedRun:
     @property
     def student(self) -> Path:
         """The folder of its product."""
-        return self.folder / "student"
+        return self.folder / STUDENT
 
     @property
     def source(self) -> Source:
@@ -65,7 +66,7 @@ class FinishedRun:
     @property
     def recipe(self) -> Path:
         """The file that names its models."""
-        return self.folder / "config.yaml"
+        return self.folder / CONFIG
 
     @property
     def title(self) -> str:
@@ -122,7 +123,7 @@ def open_run(folder: Path) -> FinishedRun:
     if not record.config:
         told = "; ".join(record.problems) or "config.yaml is missing"
         raise InputError(f"{folder}: {told}. It says how the student was made: restore it.")
-    run = FinishedRun(folder, saved_config(folder / "config.yaml", record.config), record)
+    run = FinishedRun(folder, saved_config(folder / CONFIG, record.config), record)
     wanted = (ADAPTER_CONFIG, WEIGHTS, SIDECAR) if run.adapter.adapts else ("config.json",)
     absent = [name for name in wanted if not (run.student / name).is_file()]
     if not run.adapter.adapts and not any((run.student / name).is_file() for name in WHOLE):

@@ -22,11 +22,10 @@ from distil.evaluation import HOW_IT_ANSWERS, Judgement, entropy_floor, plan
 from distil.files import published, write_json, write_text
 from distil.identity import rows_digest
 from distil.metrics.base import describe
+from distil.run_files import BAD_ROWS, COST, RESULTS, SAMPLES, STUDENT
 
 logger = logging.getLogger(__name__)
 
-BAD_ROWS = "bad_rows.jsonl"
-"""In the run directory: one line for each malformed row."""
 CARD = "README.md"
 
 
@@ -43,7 +42,7 @@ def write_results(
     metrics, _ = plan(config, splits.test, has_teacher=judgements["teacher"] is not None)
     said = [note for judgement in judgements.values() if judgement is not None for note in judgement.notes]
     write_json(
-        folder / "results.json",
+        folder / RESULTS,
         {
             "metrics": describe(metrics),
             **{who: judgement and judgement.scores for who, judgement in judgements.items()},
@@ -79,8 +78,8 @@ def write_bad_rows(folder: Path, rows: Sequence[BadRow]) -> None:
 
 def write_cost(folder: Path, facts: Mapping[str, Any], parameters: Mapping[str, int | None]) -> None:
     """``cost.json``: what the run took, apart from results, so that those compare byte for byte."""
-    weights = sum(file.stat().st_size for file in (folder / "student").glob("*.safetensors"))
-    write_json(folder / "cost.json", {**facts, "student_bytes": weights, "parameters": dict(parameters)})
+    weights = sum(file.stat().st_size for file in (folder / STUDENT).glob("*.safetensors"))
+    write_json(folder / COST, {**facts, "student_bytes": weights, "parameters": dict(parameters)})
 
 
 def parameter_counts(teacher: PreTrainedModel | None, student: PreTrainedModel) -> dict[str, int | None]:
@@ -113,7 +112,7 @@ def write_samples(
         for who, judgement in judgements.items():
             row[who] = None if judgement is None else judgement.generations[i].text
         rows.append(row)
-    write_text(folder / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_text(folder / SAMPLES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows
 
 
@@ -129,7 +128,7 @@ def keep_student(
 
     ``base``: beside an adapter, how the model under it is made (``distil.json``).
     """
-    target = folder / "student"
+    target = folder / STUDENT
     with published(target) as partial:
         if is_adapted(student):
             untyped: Any = student
@@ -145,8 +144,8 @@ def keep_student(
 
 def seal(folder: Path) -> None:
     """Write down what the run came to, file by file, so that damage is told later. Cards may be edited."""
-    product = [file for file in sorted((folder / "student").rglob("*")) if file.is_file()]
-    names = ("results.json", "samples.jsonl", "cost.json")
+    product = [file for file in sorted((folder / STUDENT).rglob("*")) if file.is_file()]
+    names = (RESULTS, SAMPLES, COST)
     checkpoints.seal(
         folder, [*(folder / name for name in names), *(file for file in product if file.name != CARD)]
     )

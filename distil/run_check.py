@@ -12,11 +12,9 @@ from distil import checkpoints, identity, locks
 from distil.files import read_json
 from distil.redact import HIDDEN
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
+from distil.run_files import BEFORE, CHECKPOINTS, OF_A_DONE_RUN, OF_EVERY_RUN, REPORT, SPENT, STATUS
 
-OF_EVERY_RUN = ("config.yaml", "environment.json", "status.json")
-OF_A_DONE_RUN = ("metrics.jsonl", "results.json", "student")
-"""Beside the others that its manifest lists."""
-UNREAD = ("before.json", "spent.json")
+UNREAD = (BEFORE, SPENT)
 """What read_run does not look at."""
 
 
@@ -48,10 +46,10 @@ def check_run(folder: Path) -> Findings:
         (found.notes if lines.search(problem) and not done else found.damaged).append(problem)
     found.damaged += _unread(folder)
     found.damaged += _other_config(found.record, folder)
-    _checkpoints(folder / "checkpoints", found)
+    _checkpoints(folder / CHECKPOINTS, found)
     if done:
         _sealed(folder, found)
-    if done and not (folder / "report.html").is_file():
+    if done and not (folder / REPORT).is_file():
         found.notes.append(f"report.html is not there: distil report {folder} writes it again")
     found.damaged = list(dict.fromkeys(found.damaged))
     return found
@@ -92,7 +90,7 @@ def _other_config(record: RunRecord, folder: Path) -> Iterator[str]:
     """Whether config.yaml still hashes to the run's identity. One with hidden secrets does not."""
     told: dict[str, Any] = dict(record.environment)
     try:
-        wanted = str(read_json(folder / "status.json")["identity"])
+        wanted = str(read_json(folder / STATUS)["identity"])
         known = dict(told["fingerprints"])
         if "processes" in told:
             known["processes"] = str(told["processes"])

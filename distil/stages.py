@@ -33,6 +33,7 @@ from distil.parts import Parts, load_parts
 from distil.progress import Progress
 from distil.quiet import quiet_datasets, quiet_transformers
 from distil.redact import redact
+from distil.run_files import BEFORE, COST, RESULTS, SPENT
 from distil.scalars import MetricsLog
 from distil.self_teacher import adapter_off
 from distil.teacher import TeacherAccess, open_teacher, teacher_stays
@@ -43,11 +44,6 @@ from distil.trainer import DistillationTrainer
 from distil.training import advise, build_trainer, place, train, training_arguments
 
 logger = logging.getLogger(__name__)
-
-BEFORE = "before.json"
-"""What teacher and untouched student came to."""
-SPENT = "spent.json"
-"""What the sessions of this run have taken so far."""
 
 
 @quiet_transformers()
@@ -98,7 +94,7 @@ def run_stages(
     run.keep_cost(trainer, log, counts)
     results.seal(folder)
     tracker.samples(samples)
-    tracker.summary(read_json(folder / "results.json"), read_json(folder / "cost.json"))
+    tracker.summary(read_json(folder / RESULTS), read_json(folder / COST))
 
 
 def _loaded(

@@ -12,30 +12,21 @@ from pathlib import Path
 
 from distil.checkpoints import published
 from distil.commands import resume_command
-from distil.files import NO_ROOM, read_json, write_json
+from distil.files import NO_ROOM, write_json
 from distil.limits import out_of_memory, shortage
 from distil.redact import redact
+from distil.run_files import BEFORE, CHECKPOINTS, METRICS, RESULTS, STATUS, status_of
 from distil.stopping import interrupted, not_lost
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)
 
-STATUS = "status.json"
 FAILING = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EACCES, errno.EPERM)
 """What disks and their servers say that are there no more, or are no one's to write to."""
 OF_TORCH = ("inline_container", "PytorchStreamWriter", "iostream error")
 """Of what torch says where a disk takes no more, without the error of the system."""
-COMPUTED = ("before.json", "metrics.jsonl", "results.json")
+COMPUTED = (BEFORE, METRICS, RESULTS)
 """Files that took time to come by, as checkpoints do."""
-
-
-def status_of(folder: Path) -> str | None:
-    """What the ``status.json`` of a run directory says; None where there is none that can be read."""
-    try:
-        status: str = read_json(folder / STATUS)["status"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return status
 
 
 @contextmanager
@@ -119,15 +110,13 @@ def _log_end(error: DistilError) -> None:
 
 def _how_to_go_on(folder: Path, command: str, resumes: bool) -> str:
     who = "The same command" if resumes else "Without run.resume=false the same command"
-    where = (
-        "from the last checkpoint" if published(folder / "checkpoints") else "with training from its start"
-    )
+    where = "from the last checkpoint" if published(folder / CHECKPOINTS) else "with training from its start"
     return f"{who} goes on {where}:\n  {resume_command(command, resumes)}"
 
 
 def _computed(folder: Path) -> bool:
     """Whether a run directory holds what would have to be computed again."""
-    return bool(published(folder / "checkpoints")) or any((folder / name).exists() for name in COMPUTED)
+    return bool(published(folder / CHECKPOINTS)) or any((folder / name).exists() for name in COMPUTED)
 
 
 def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from distil import checkpoints, ranks
 from distil.advice import advice
 from distil.anatomy import is_adapted, to_device
-from distil.broken_steps import FILE, BrokenSteps
+from distil.broken_steps import BrokenSteps
 from distil.callbacks import InterruptGuard, ProgressBar
 from distil.changed import SameRun
 from distil.checkpoint_reading import numbers_only
@@ -24,6 +24,7 @@ from distil.methods.base import Method
 from distil.parts import Parts
 from distil.printable import one_line
 from distil.progress import Progress
+from distil.run_files import BROKEN_STEPS, CHECKPOINTS, METRICS
 from distil.scalars import MetricsLog
 from distil.sharded import starting
 from distil.stopping import interrupted
@@ -67,7 +68,7 @@ def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArgume
         with starting():
             return TrainingArguments(
                 **chosen,
-                output_dir=str(folder / "checkpoints"),
+                output_dir=str(folder / CHECKPOINTS),
                 seed=config.seed,
                 report_to=[],
                 disable_tqdm=True,
@@ -131,9 +132,11 @@ def build_trainer(
         packing=config.run.packing,
         evaluate_student=evaluate_student,
         cached=teacher.train,
-        broken_steps=BrokenSteps(config.run.max_skipped_steps, folder / FILE, parts.splits.train["row"][:]),
+        broken_steps=BrokenSteps(
+            config.run.max_skipped_steps, folder / BROKEN_STEPS, parts.splits.train["row"][:]
+        ),
     )
-    log = MetricsLog(folder / "metrics.jsonl", tracker.log, trainer.tokens_seen)
+    log = MetricsLog(folder / METRICS, tracker.log, trainer.tokens_seen)
     if ranks.is_main():
         trainer.add_callback(log)
         trainer.kept["clock"] = log
@@ -155,7 +158,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     Raises RunInterrupted where Ctrl-C or a signal stopped it, RunDiverged where losses or weights are no
     numbers, RunFailed for a method that asks for rollouts and got none and for a checkpoint that holds code.
     """
-    checkpoint = ranks.from_main(lambda: _checkpoint(folder / "checkpoints", config.run.resume, console))
+    checkpoint = ranks.from_main(lambda: _checkpoint(folder / CHECKPOINTS, config.run.resume, console))
     trainer.kept["run"] = SameRun(folder)
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)

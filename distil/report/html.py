@@ -14,6 +14,7 @@ from distil.printable import printable
 from distil.report import chart, palette, words
 from distil.report.run_directory import RunRecord, mapping, number, read_run
 from distil.report.seal import in_few_lines
+from distil.run_files import REPORT
 
 if TYPE_CHECKING:
     import jinja2
@@ -31,7 +32,7 @@ def write_report(run_dir: Path) -> Path:
 
     Raises InputError if ``run_dir`` is not a run directory.
     """
-    path = run_dir / "report.html"
+    path = run_dir / REPORT
     write_text(path, render(read_run(run_dir)))
     return path
 

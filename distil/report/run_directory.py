@@ -18,6 +18,7 @@ from typing import Any
 from distil.commands import resume_command
 from distil.files import read_json, read_text
 from distil.report.seal import since_done
+from distil.run_files import CONFIG, COST, ENVIRONMENT, METRICS, RESULTS, SAMPLES, STATUS, STUDENT
 from distil.types import InputError
 
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
@@ -114,7 +115,7 @@ class RunRecord:
     @property
     def student(self) -> Path | None:
         """The folder of the distilled student, if it was saved."""
-        folder = self.path / "student"
+        folder = self.path / STUDENT
         return folder if folder.is_dir() else None
 
 
@@ -122,17 +123,17 @@ def read_run(path: Path) -> RunRecord:
     """Read the run directory ``path``. Raises InputError if it is not one."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder. Give the run directory that a run printed at its end.")
-    if not (path / "status.json").is_file() and not (path / "config.yaml").is_file():
+    if not (path / STATUS).is_file() and not (path / CONFIG).is_file():
         raise InputError(
             f"{path} is not a run directory: it has neither status.json nor config.yaml."
             " Give the folder of one run, such as outputs/<name>/<method>-<model>-<peft>-s<seed>-<hash>."
         )
     problems: list[str] = []
-    status = _object(path / "status.json", problems)
-    environment = _object(path / "environment.json", problems)
-    results = _object(path / "results.json", problems)
-    config, config_text = _config(path / "config.yaml", problems)
-    curves, clocks = _curves(path / "metrics.jsonl", problems)
+    status = _object(path / STATUS, problems)
+    environment = _object(path / ENVIRONMENT, problems)
+    results = _object(path / RESULTS, problems)
+    config, config_text = _config(path / CONFIG, problems)
+    curves, clocks = _curves(path / METRICS, problems)
     return RunRecord(
         path=path,
         status=_text(status.get("status")) or "unknown",
@@ -144,10 +145,10 @@ def read_run(path: Path) -> RunRecord:
         config_text=config_text,
         environment=environment,
         results=_results(results) if results else None,
-        cost=_object(path / "cost.json", problems) or None,
+        cost=_object(path / COST, problems) or None,
         curves=curves,
         clocks=clocks,
-        samples=tuple(_sample(line) for line in _lines(path / "samples.jsonl", problems)),
+        samples=tuple(_sample(line) for line in _lines(path / SAMPLES, problems)),
         problems=tuple(problems),
         damaged=since_done(path) if status.get("status") in ("done", None) else (),
         diverged=status.get("diverged") is True,

@@ -12,6 +12,7 @@ from rich.text import Text
 from distil.printable import one_line, printable
 from distil.report import palette, words
 from distil.report.run_directory import Metric, Results, RunRecord, Sample
+from distil.run_files import REPORT
 
 SAMPLES = 3
 SIDE_BY_SIDE = 100
@@ -149,8 +150,8 @@ def _facts(run: RunRecord, show: Show) -> Table:
         table.add_row("unreadable", Text(show(one_line(problem, LONGEST))))
     if run.status in ("failed", "interrupted") and run.way_on:
         table.add_row("go on with", Text(show(run.way_on)))
-    if (run.path / "report.html").is_file():
-        table.add_row("report", Text(show(str(run.path / "report.html")), style="bold"))
+    if (run.path / REPORT).is_file():
+        table.add_row("report", Text(show(str(run.path / REPORT)), style="bold"))
     if run.student is not None:
         table.add_row("student", Text(show(f"{run.student}/"), style="bold"))
     return table

@@ -9,7 +9,7 @@ from pathlib import Path
 from distil.config.schema import ExperimentConfig
 from distil.files import read_json
 from distil.preflight import locate
-from distil.status import status_of
+from distil.run_files import COST, status_of
 from distil.sweeps.record import DONE, Job, shared
 from distil.types import DistilError, InputError
 
@@ -147,6 +147,6 @@ def _likenesses(job: Job) -> tuple[str, str, str]:
 def _seconds(run: Path) -> float | None:
     """What a run that is done took."""
     try:
-        return float(read_json(run / "cost.json")["seconds"]["total"])
+        return float(read_json(run / COST)["seconds"]["total"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distil.run_files import METRICS
 from distil.types import InputError
 
 JOURNAL = "search.journal"
@@ -184,7 +185,7 @@ def validation_score(run: Path, objective: str, best: bool) -> float:
     Raises InputError where nothing was measured.
     """
     key, sign = f"validation/{objective}", OBJECTIVES[objective]
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
     values = [record[key] for record in map(json.loads, lines) if key in record]
     if not values:
         raise InputError(

@@ -17,7 +17,7 @@ from distil.config.help import conf_folder
 from distil.config.schema import ExperimentConfig
 from distil.files import write_json, write_text
 from distil.preflight import locate
-from distil.status import status_of
+from distil.run_files import status_of
 from distil.sweeps.plan import ending
 from distil.sweeps.record import DONE, FAILED, Job, SweepRecord, shared
 from distil.sweeps.search import (

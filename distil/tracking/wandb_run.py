@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from distil.printable import one_line
 from distil.redact import redact
+from distil.run_files import REPORT, STUDENT
 from distil.tracking.base import UNITS, Tracker, numbers, results_table
 from distil.tracking.ending import note_why
 from distil.tracking.network import NETWORK_SECONDS, reachable
@@ -160,7 +161,7 @@ class WandbTracker(Tracker):
 
     def files(self, run_dir: Path) -> None:
         """Record the report and the student as artifacts, where the config asks for them."""
-        report, student = run_dir / "report.html", run_dir / "student"
+        report, student = run_dir / REPORT, run_dir / STUDENT
         if self._config.log_report and report.is_file():
             artifact = self._wandb.Artifact(self._artifact_name("report"), type="report")
             artifact.add_file(str(report))

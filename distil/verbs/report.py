@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.commands import rerun_command
+from distil.run_files import RESULTS
 from distil.types import InputError
 from distil.verbs.arguments import Parser, warn
 
@@ -21,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     from distil.report.seal import in_few_lines
 
     record = read_run(given.run)
-    if lost := [line for line in record.damaged if line.startswith("results.json")]:
+    if lost := [line for line in record.damaged if line.startswith(RESULTS)]:
         raise InputError(
             f"{given.run}: {lost[0]}: report.html is left as it is. Copy that file again, or make the run "
             f"once more: {rerun_command(record.command)}"

@@ -10,11 +10,12 @@ from pathlib import Path
 from distil.files import read_json
 from distil.printable import one_line
 from distil.report.run_directory import RunRecord, mapping, read_run
+from distil.run_files import CONFIG, ENVIRONMENT, RESULTS, STATUS
 from distil.types import InputError
 
-SIGNS = ("status.json", "results.json", "environment.json")
+SIGNS = (STATUS, RESULTS, ENVIRONMENT)
 """A folder that holds one of these is, or was, a run directory. An exported student holds a config alone."""
-NEEDED = ("status.json", "config.yaml", "results.json")
+NEEDED = (STATUS, CONFIG, RESULTS)
 """Without one of these a run cannot be compared; a hole in another file costs a picture only."""
 
 
@@ -115,7 +116,7 @@ def _flaw(run: RunRecord) -> str:
     if broken := [problem for problem in run.problems if problem.startswith(NEEDED)]:
         return one_line(broken[0])
     lacking = [name for name in NEEDED if not (run.path / name).is_file()]
-    if run.status != "done" and NEEDED[0] not in lacking:
+    if run.status != "done" and STATUS not in lacking:
         return f"{run.status}{f': {one_line(run.reason)}' if run.reason else ''}"
     if lacking:
         return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
