@@ -79,7 +79,9 @@ def ray_launcher(part: Mapping[str, Any]) -> RayLauncher | None:
 def _refuse_unknown(group: str, given: Iterable[str], known: Sequence[str]) -> None:
     for key in given:
         if key not in known:
-            raise InputError(f"{group}.{key} is unknown: it has no such key. It has: {', '.join(known)}.")
+            raise InputError(
+                f"{group}.{key} is unknown: {group} has no such key. It has: {', '.join(known)}."
+            )
 
 
 def run_on_ray(
