@@ -180,7 +180,9 @@ def bare_loop(world: World, task: Task, clock: Clock) -> Start:
     def rolled(step: int, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         prompts = [row["prompt_ids"] for row in rows]
         noise = uniforms(SEED, step, range(len(rows)), NEW)
-        new = generate(student, prompts, eos_ids=(), pad_id=0, max_new_tokens=NEW, uniforms=noise)
+        new = generate(
+            student, prompts, RolloutConfig(max_new_tokens=NEW), eos_ids=(), pad_id=0, uniforms=noise
+        )
         return [
             {"input_ids": p + r.ids, "labels": [IGNORE_INDEX] * len(p) + r.ids}
             for p, r in zip(prompts, new, strict=True)

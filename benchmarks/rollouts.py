@@ -22,6 +22,7 @@ import torch
 from runs import markdown, parser, write
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from distil.config.schema import RolloutConfig
 from distil.rollouts import generate, uniforms
 
 VOCABULARY, ROWS, PROMPT, NEW = 32_000, 8, 64, 64
@@ -58,7 +59,7 @@ def floor(model: LlamaForCausalLM, prompts: list[list[int]]) -> None:
 def ours(model: LlamaForCausalLM, prompts: list[list[int]]) -> None:
     """What the trainer does."""
     noise = uniforms(0, 0, range(len(prompts)), NEW)
-    rows = generate(model, prompts, eos_ids=(), pad_id=0, max_new_tokens=NEW, uniforms=noise)
+    rows = generate(model, prompts, RolloutConfig(max_new_tokens=NEW), eos_ids=(), pad_id=0, uniforms=noise)
     assert all(len(row.ids) == NEW for row in rows)
 
 

@@ -235,13 +235,10 @@ def answer_rows(
             written = generate(
                 model,
                 [rows[i]["prompt_ids"] for i in indices],
+                config,
                 eos_ids=eos_ids,
                 pad_id=pad_id(tokenizer),
-                max_new_tokens=config.max_new_tokens,
                 uniforms=noise,
-                temperature=config.sampling_temperature,
-                top_k=config.top_k,
-                top_p=config.top_p,
             )
             for i, answer in zip(indices, written, strict=True):
                 answers[i] = _generation(rows[i], answer, tokenizer)

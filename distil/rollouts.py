@@ -13,7 +13,7 @@ import inspect
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,18 @@ from distil.unpacked import unpacked
 
 RUN = 256
 """Ids that are summed up before any of them is looked at."""
+
+
+class Sampling(Protocol):
+    """How tokens are drawn, as ``rollouts`` and ``eval`` of a config have it."""
+
+    max_new_tokens: int
+    sampling_temperature: float
+    """Divides the logits, in float32."""
+    top_k: int
+    """Then the likeliest K are left; 0: all."""
+    top_p: float
+    """Then the likeliest that hold this share of the probability; 1: all."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +69,11 @@ def uniforms(seed: int, step: int, rows: Sequence[int], length: int) -> Tensor:
 def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
     *,
     eos_ids: Collection[int],
     pad_id: int,
-    max_new_tokens: int,
     uniforms: Tensor | None,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
     vocabulary: int | None = None,
 ) -> list[Generated]:
     """Continue each prompt until an EOS or ``max_new_tokens``, all prompts in one batch with a KV cache.
@@ -73,18 +82,17 @@ def generate(
         model: a causal language model, plain or wrapped by PEFT; it is called, so hooks and adapters run.
             It runs in eval mode with gradient checkpointing off; both come back. Autocast is the caller's.
         prompts: token ids, none empty.
+        sampling: how tokens are drawn; the model's own generation_config has no say.
         eos_ids: any of these ends a row, and stays in its ids.
         pad_id: fills the left of shorter prompts (masked, so any id serves).
         uniforms: noise (B, >= max_new_tokens) in [0, 1), float64; None decodes greedily.
-        temperature, top_k, top_p: applied in this order, in float32; top_k 0 and top_p 1 keep all tokens.
-            The model's own generation_config has no say.
         vocabulary: only ids below it are written (None: any that the model has).
 
     A model with absolute positions (GPT-2) holds ``max_position_embeddings`` tokens: a row stops there with
     ``ended=False``, and a prompt that fills them all gets no token. Raises ValueError for an empty prompt or
     one that is longer still.
     """
-    room = _room(model, prompts, max_new_tokens)
+    room = _room(model, prompts, sampling.max_new_tokens)
     rows = [i for i in range(len(prompts)) if room[i] > 0]
     ids: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
@@ -94,7 +102,7 @@ def generate(
             # All rows of a batch are at the same token: each of them has drawn as many.
             at = len(ids[rows[0]])
             noise_B = None if uniforms is None else uniforms[rows, at]
-            tokens_B = next_tokens(decoder.logits_BV[:, :vocabulary], noise_B, temperature, top_k, top_p)
+            tokens_B = next_tokens(decoder.logits_BV[:, :vocabulary], noise_B, sampling)
             stay = []
             for slot, (row, token) in enumerate(zip(rows, tokens_B.tolist(), strict=True)):
                 ids[row].append(token)
@@ -107,20 +115,18 @@ def generate(
     return [Generated(*row) for row in zip(ids, ended, strict=True)]
 
 
-def next_tokens(
-    logits_BV: Tensor, uniforms_B: Tensor | None, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
-) -> Tensor:
+def next_tokens(logits_BV: Tensor, uniforms_B: Tensor | None, sampling: Sampling) -> Tensor:
     """One token a row: the likeliest (no noise), or the one whose share of [0, 1) holds the noise."""
     logits_BV = logits_BV.float()
     if uniforms_B is None:
         return logits_BV.argmax(-1)
-    if temperature != 1:
-        logits_BV = logits_BV / temperature
-    if 0 < top_k < logits_BV.shape[-1]:
-        kth_B1 = logits_BV.topk(top_k).values[:, -1:]
+    if sampling.sampling_temperature != 1:
+        logits_BV = logits_BV / sampling.sampling_temperature
+    if 0 < sampling.top_k < logits_BV.shape[-1]:
+        kth_B1 = logits_BV.topk(sampling.top_k).values[:, -1:]
         logits_BV = logits_BV.masked_fill(logits_BV < kth_B1, -torch.inf)
-    if top_p < 1:
-        logits_BV = _nucleus(logits_BV, top_p)
+    if sampling.top_p < 1:
+        logits_BV = _nucleus(logits_BV, sampling.top_p)
     return _inverse_cdf(logits_BV, uniforms_B)
 
 

@@ -126,19 +126,16 @@ class WindowedTrainer(CheckpointedTrainer):
         # Noise belongs to the row's place in the global batch: no micro-batch size, rank or padding moves it.
         rank, world, size = self.args.process_index, self.args.world_size, self.args.train_batch_size
         slots = [(at * world + rank) * size + i for at, count in enumerate(sizes) for i in range(count)]
-        c = self.rollouts
+        noise = uniforms(self.args.seed, self.state.global_step, slots, self.rollouts.max_new_tokens)
         assert self.model is not None
         with self.accelerator.autocast():
             generated = generate(
                 self.shells.filled(self.model),  # rows end where they end: some processes go on longer
                 prompts,
+                self.rollouts,
                 eos_ids=self.eos_ids,
                 pad_id=self.pad_id,
-                max_new_tokens=c.max_new_tokens,
-                uniforms=uniforms(self.args.seed, self.state.global_step, slots, c.max_new_tokens),
-                temperature=c.sampling_temperature,
-                top_k=c.top_k,
-                top_p=c.top_p,
+                uniforms=noise,
                 vocabulary=self.shared_vocabulary,
             )
         self.shells.emptied()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distil.adapters.base import ADAPTERS
 from distil.anatomy import is_adapted
-from distil.config.schema import PeftConfig, TeacherConfig
+from distil.config.schema import PeftConfig, RolloutConfig, TeacherConfig
 from distil.config.validate import validate
 from distil.results import keep_student, parameter_counts
 from distil.rollouts import generate
@@ -144,9 +144,9 @@ class Grid:
         written = generate(
             student,
             [PROMPT, PROMPT[:2]],
+            RolloutConfig(max_new_tokens=NEW),
             eos_ids=[],
             pad_id=EOS,
-            max_new_tokens=NEW,
             uniforms=None,
         )
         return Cell(

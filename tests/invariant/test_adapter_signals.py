@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distil.anatomy import plain_head, position_limit, virtual_tokens
+from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.head import score
@@ -46,8 +47,8 @@ def stirred(base: Path, case: str, **keys: Any) -> PreTrainedModel:
 def write(
     model: PreTrainedModel, prompts: list[list[int]], noise: Tensor | None, **more: Any
 ) -> list[Generated]:
-    settings: dict[str, Any] = {"eos_ids": [EOS], "pad_id": EOS, "max_new_tokens": NEW, "uniforms": noise}
-    return generate(model, prompts, **(settings | more))
+    settings: dict[str, Any] = {"eos_ids": [EOS], "pad_id": EOS, "uniforms": noise}
+    return generate(model, prompts, RolloutConfig(max_new_tokens=NEW), **(settings | more))
 
 
 @pytest.mark.parametrize("case", ADAPTED)

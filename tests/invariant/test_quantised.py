@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distil.adapters.base import ADAPTERS
-from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.config.schema import ModelConfig, RolloutConfig, StudentConfig, TeacherConfig
 from distil.data.collate import collate
 from distil.forward import Forward, scored_and_targets
 from distil.head import score
@@ -96,7 +96,7 @@ def test_gradients_are_those_of_the_dequantised_base(kind: str, family: str, bas
         model.eval()(input_ids=torch.tensor([[5, 6, 7]]))
         model(input_ids=torch.tensor([[5]]))  # one token: the road with a kernel of its own
     after_eval = gradients(model)
-    generate(model, [[5, 6], [7]], eos_ids=[], pad_id=EOS, max_new_tokens=6, uniforms=None)
+    generate(model, [[5, 6], [7]], RolloutConfig(max_new_tokens=6), eos_ids=[], pad_id=EOS, uniforms=None)
     after_generation = gradients(model)
     for later in (after_eval, after_generation):
         assert all(torch.equal(later[name], fresh[name]) for name in fresh)
@@ -144,7 +144,7 @@ def test_evaluations_do_not_disturb_training(case: str, family: str, bases: Path
     """40 steps with an evaluation every 5, generation too, against none: losses and weights to the bit."""
 
     def evaluate(model: PreTrainedModel) -> dict[str, float]:
-        generate(model, [[5, 6], [7]], eos_ids=[], pad_id=EOS, max_new_tokens=3, uniforms=None)
+        generate(model, [[5, 6], [7]], RolloutConfig(max_new_tokens=3), eos_ids=[], pad_id=EOS, uniforms=None)
         with torch.no_grad():
             said = model.eval()(input_ids=torch.tensor([[5, 9, 31]])).logits
         return {"nll_per_token": float(said.abs().mean())}
@@ -186,7 +186,9 @@ def test_a_quantised_teacher(kind: str, family: str, bases: Path, tmp_path: Path
     with torch.no_grad():
         expected = plain(input_ids=ids).logits.softmax(-1)
         first = quantised(input_ids=ids).logits
-        generate(quantised, [[5, 6], [7]], eos_ids=[], pad_id=EOS, max_new_tokens=3, uniforms=None)
+        generate(
+            quantised, [[5, 6], [7]], RolloutConfig(max_new_tokens=3), eos_ids=[], pad_id=EOS, uniforms=None
+        )
         assert torch.equal(quantised(input_ids=ids).logits, first)
     apart = (first.softmax(-1) - expected).abs().sum(-1).max()
     assert 0 < apart < 0.7, "quantised, and still itself"

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distil.anatomy import positions
+from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
 from distil.evaluation import score_rows
 from distil.forward import Forward, scored_and_targets
@@ -100,7 +101,7 @@ def test_it_does_all_that_is_asked_of_a_teacher(case: str, base: Path) -> None:
     stir(student)
     teacher = adapter_off(student)
     prompts = [row["prompt_ids"] for row in random_rows(5)]
-    settings: dict[str, Any] = {"eos_ids": [EOS], "pad_id": EOS, "max_new_tokens": 8}
+    settings: dict[str, Any] = {"sampling": RolloutConfig(max_new_tokens=8), "eos_ids": [EOS], "pad_id": EOS}
     noise = uniforms(0, 0, range(5), 8)
     before = facts(student)
     for chance in (None, noise):

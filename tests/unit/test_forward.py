@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from distil.config.schema import RolloutConfig
 from distil.forward import Forward, scored_and_targets
 from distil.packing import check_packable, rounded, tf32
 from distil.rollouts import generate, uniforms
@@ -93,9 +94,9 @@ def test_rollouts_depend_on_no_neighbour(family: str, ids_BT: torch.Tensor) -> N
         written = generate(
             model,
             [prompts[i] for i in rows],
+            RolloutConfig(max_new_tokens=12),
             eos_ids=[1],
             pad_id=1,
-            max_new_tokens=12,
             uniforms=noise[rows],
         )
         return [answer.ids for answer in written]
@@ -110,9 +111,9 @@ def test_only_ids_of_the_vocabulary_are_written(ids_BT: torch.Tensor) -> None:
     (answer,) = generate(
         model,
         [ids_BT[0].tolist()],
+        RolloutConfig(max_new_tokens=40),
         eos_ids=[],
         pad_id=1,
-        max_new_tokens=40,
         uniforms=uniforms(0, 0, [0], 40),
         vocabulary=9,
     )

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM, PreTrainedModel
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from distil.config.schema import RolloutConfig
 from distil.rollouts import RUN, Generated, generate, next_tokens, uniforms
 
 if TYPE_CHECKING:
     from tests.conftest import ModelFactory
 
 EOS, PAD, NEW = 2, 0, 24
+WHOLE = RolloutConfig(max_new_tokens=NEW)
 PROMPTS = [[5, 6, 7], [9], [11, 12, 13, 14, 15, 16, 17], [20, 21], [5, 6, 7]]
 
 
@@ -48,11 +50,11 @@ def model(
     return MistralForCausalLM(config).eval()
 
 
-def ours(model: nn.Module, prompts: list[list[int]], **settings: Any) -> list[Generated]:
+def ours(
+    model: nn.Module, prompts: list[list[int]], sampling: RolloutConfig = WHOLE, **settings: Any
+) -> list[Generated]:
     return generate(
-        model,
-        prompts,
-        **({"eos_ids": {EOS}, "pad_id": PAD, "max_new_tokens": NEW, "uniforms": None} | settings),
+        model, prompts, sampling, **({"eos_ids": {EOS}, "pad_id": PAD, "uniforms": None} | settings)
     )
 
 
@@ -115,9 +117,8 @@ def test_tokens_do_not_depend_on_the_batch(model: PreTrainedModel) -> None:
 
 def test_first_tokens_have_the_models_probabilities(tiny_llama: ModelFactory) -> None:
     model, rows = tiny_llama(vocab=24, initializer_range=0.2), 6000
-    drawn = ours(
-        model, [[5, 6]] * rows, uniforms=uniforms(0, 0, range(rows), 2), max_new_tokens=2, temperature=1.5
-    )
+    warm = RolloutConfig(max_new_tokens=2, sampling_temperature=1.5)
+    drawn = ours(model, [[5, 6]] * rows, warm, uniforms=uniforms(0, 0, range(rows), 2))
     with torch.no_grad():
         exact = (model(torch.tensor([[5, 6]])).logits[0, -1].double() / 1.5).softmax(-1)
     counts = torch.tensor([row.ids[0] for row in drawn]).bincount(minlength=24)
@@ -147,10 +148,10 @@ def test_settings_equal_the_processors_of_transformers(temperature: float, top_k
         *([TopPLogitsWarper(top_p)] if top_p < 1 else []),
     ):
         processed = processor(None, processed)
-    points = 20_000
+    points, sampling = 20_000, RolloutConfig(sampling_temperature=temperature, top_k=top_k, top_p=top_p)
     grid = (torch.arange(points, dtype=torch.float64) + 0.5) / points
     for row, expected in zip(logits, processed.double().softmax(-1), strict=True):
-        tokens = next_tokens(row.expand(points, -1), grid, temperature, top_k, top_p)
+        tokens = next_tokens(row.expand(points, -1), grid, sampling)
         frequency = tokens.bincount(minlength=40) / points
         torch.testing.assert_close(frequency.double(), expected, rtol=0, atol=1.01 / points)
         assert not (tokens.bincount(minlength=40) > 0)[expected == 0].any()
@@ -163,7 +164,7 @@ def test_the_token_is_the_one_whose_share_holds_the_noise(vocabulary: int) -> No
     logits = 3 * torch.randn(2000, vocabulary, generator=generator)
     noise = torch.rand(2000, generator=generator, dtype=torch.float64)
     ends = logits.double().softmax(-1).cumsum(-1)
-    tokens = next_tokens(logits, noise)[:, None]
+    tokens = next_tokens(logits, noise, WHOLE)[:, None]
     assert len(tokens.unique()) > vocabulary / 4
     starts = ends.gather(-1, (tokens - 1).clamp(min=0)).masked_fill(tokens == 0, 0)
     assert (noise[:, None] >= starts - 1e-6).all()
@@ -180,7 +181,8 @@ def test_impossible_tokens_are_never_drawn(seed: int, u: float, v: int) -> None:
     logits = 30 * torch.randn(4, v, generator=generator)
     possible = torch.rand(4, v, generator=generator) < 0.3
     possible[torch.arange(4), torch.randint(v, (4,), generator=generator)] = True
-    tokens = next_tokens(logits.masked_fill(~possible, -torch.inf), torch.full((4,), u, dtype=torch.float64))
+    noise = torch.full((4,), u, dtype=torch.float64)
+    tokens = next_tokens(logits.masked_fill(~possible, -torch.inf), noise, WHOLE)
     assert possible[torch.arange(4), tokens].all()
 
 
@@ -191,11 +193,12 @@ def test_logits_that_are_no_numbers_give_ids_of_the_vocabulary(
     bad: float, all_of_them: bool, top_k: int, top_p: float
 ) -> None:
     """The loss says what is wrong, in words; an id beyond the vocabulary would end in an index error."""
+    sampling = RolloutConfig(top_k=top_k, top_p=top_p)
     for vocabulary in (7, RUN, RUN + 7):
         logits = torch.zeros(3, vocabulary)
         logits[1, slice(None) if all_of_them else 3] = bad
         for noise in (0.0, 0.5, 1 - 2.0**-53):
-            tokens = next_tokens(logits, torch.full((3,), noise).double(), 1.0, top_k, top_p)
+            tokens = next_tokens(logits, torch.full((3,), noise).double(), sampling)
             assert ((tokens >= 0) & (tokens < vocabulary)).all()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.config.schema import ModelConfig, RolloutConfig, StudentConfig, TeacherConfig
 from distil.models.load import load_student
 from distil.rollouts import generate, uniforms
 from distil.unpacked import unpacked
@@ -39,7 +39,7 @@ def test_the_same_bits(packed: PreTrainedModel) -> None:
 
 def test_nothing_is_left_behind(packed: PreTrainedModel) -> None:
     noise = uniforms(0, 0, range(3), 6)
-    generate(packed, PROMPTS, eos_ids=[], pad_id=0, max_new_tokens=6, uniforms=noise)
+    generate(packed, PROMPTS, RolloutConfig(max_new_tokens=6), eos_ids=[], pad_id=0, uniforms=noise)
     assert not [module for module in packed.modules() if "forward" in vars(module)]
 
 
