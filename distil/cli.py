@@ -9,12 +9,13 @@ from __future__ import annotations
 import atexit
 import importlib
 import importlib.util
+import io
 import os
 import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,8 @@ def _verb(arguments: list[str]) -> int:
         code: int = importlib.import_module(f"distil.verbs.{verb}").main(rest)
         return code
     if verb not in ("--help", "-h"):
+        if "=" in verb or verb.startswith("-"):
+            raise InputError(f"distil wants a verb first. Write: distil run {shlex.join(arguments)}")
         raise InputError(unknown_name("distil", verb, VERBS).replace("distil=", "distil "))
     print("usage: distil VERB …\n")
     print("\n".join(f"  {name:<10}{text}" for name, text in VERBS.items()))
@@ -140,18 +143,23 @@ def run(arguments: list[str]) -> int:
     if "--help" in arguments or "-h" in arguments:
         print(help_text(_program(), [conf_folder(), *_config_dirs(arguments)]))
         return 0
+    if arguments and arguments[0] in VERBS:
+        raise InputError(f"A run takes no verb. Write: distil {shlex.join(arguments)}")
     with stopping.heard():
         return _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:
-    check_arguments(arguments)
+    check_arguments(arguments, _about_flag)
     plugins = plugin_paths(arguments)
     from distil.config.store import register_schemas
 
     register_schemas(plugins)
     flags, overrides = flags_first(arguments)
     overrides = expand(overrides)
+    folder = flag_value(flags, "--config-dir", "-cd")
+    if folder is not None and not Path(folder).is_dir():
+        raise InputError(f"--config-dir={folder}: no such folder.")
     if is_sweep(flags, overrides):
         _sweep(flags, overrides, arguments, plugins)
         return 0
@@ -162,6 +170,13 @@ def _run(arguments: list[str]) -> int:
     if composed is not None:
         _job(*composed, f"{_program()} {shlex.join(arguments)}".strip(), arguments)
     return 0
+
+
+def _about_flag(flag: str, value: str) -> str:
+    from distil.config.explain import unknown_flag
+    from distil.config.store import schemas
+
+    return unknown_flag(flag, value, schemas())
 
 
 def _job(config: DictConfig, tuned: Sequence[Tuned], command: str, arguments: Sequence[str]) -> None:
@@ -188,8 +203,6 @@ def _sweep(flags: list[str], overrides: list[str], arguments: list[str], plugins
     shown = [word for word in arguments if word not in MULTIRUN_FLAGS and word in flags]
     folder = flag_value(flags, "--config-dir", "-cd")
     if folder is not None:
-        if not Path(folder).is_dir():
-            raise InputError(f"--config-dir={folder}: no such folder.")
         overrides = [*overrides, f"hydra.searchpath=['file://{Path(folder).absolute()}']"]
     request = Request(
         conf=conf_folder(),
@@ -253,14 +266,18 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> tuple[DictConfig
     )
     entry = composing(task)
     environment = {"HYDRA_FULL_ERROR": "1", PLUGINS_VARIABLE: os.pathsep.join(plugins)}
+    told = io.StringIO()
     with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
         try:
-            entry()
+            with redirect_stderr(told):
+                entry()
         except ValueError as error:
             raise InputError(f"{error}.") from error
-        except SystemExit as error:  # Hydra's own flags, wrongly used, end with 1
+        except SystemExit as error:  # Hydra's own flags, wrongly used: usage, and a last line that says why
             if error.code:
-                raise InputError("--help shows what can be said, --hydra-help Hydra's own flags.") from error
+                why = told.getvalue().strip().rpartition("error: ")[2] or "A flag is wrong"
+                raise InputError(f"{why}. --help shows what can be said.") from error
+    print(told.getvalue(), end="", file=sys.stderr)
     return _single(*composed[0], arguments) if composed else None
 
 

@@ -113,7 +113,8 @@ def load_adapted_student(
     )
     notes = []
     if loaded.kept_layers is not None:
-        notes.append(f"The student keeps the teacher's layers {', '.join(map(str, loaded.kept_layers))}.")
+        whose = "the teacher's" if config.model.student.path is None else "its model's"
+        notes.append(f"The student keeps {whose} layers {', '.join(map(str, loaded.kept_layers))}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = adapter.wrap(loaded.model, tokenizer)

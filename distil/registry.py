@@ -84,12 +84,26 @@ def _origin(factory: object) -> tuple[str | None, str | None]:
     return getattr(factory, "__module__", None), getattr(factory, "__qualname__", None)
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Which of ``known`` was probably meant by ``name``, letter case aside; None where none is like it.
+
+    ``cutoff``: how like, as ``difflib`` counts it.
+    """
+    folded = {each.casefold(): each for each in sorted(known)}
+    near = get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    return folded[near[0]] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question, with a blank before it, that names the nearest of ``known``; empty where none is near."""
+    near = nearest(name, known)
+    return f" Did you mean {near}?" if near else ""
+
+
 def unknown_name(key: str, value: str, known: Iterable[str]) -> str:
     """The message for a name nobody knows: key, value, nearest name, all names."""
     names = sorted(known)
-    near = get_close_matches(value, names, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return f"{key}={value} is unknown.{hint} Known: {', '.join(names) or 'none'}."
+    return f"{key}={value} is unknown.{did_you_mean(value, names)} Known: {', '.join(names) or 'none'}."
 
 
 def load_plugins(paths: Iterable[str]) -> None:

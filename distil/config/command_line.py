@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 from distil.redact import holds_secret, is_secret
@@ -96,7 +96,7 @@ def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def flag_value(flags: Sequence[str], *names: str) -> str | None:
     """The value that ``flags`` (as ``flags_first`` gives them) have for any of ``names``."""
-    for word, following in zip(flags, [*flags[1:], ""], strict=True):
+    for word, following in zip(flags, [*flags[1:], ""], strict=False):  # of no flags, one is left over
         flag, sign, value = word.partition("=")
         if flag in names:
             return value if sign else following
@@ -110,29 +110,43 @@ def is_sweep(flags: Sequence[str], overrides: Sequence[str]) -> bool:
     return asked and not any(flag.split("=")[0] in OTHER_COMMANDS for flag in flags)
 
 
-def check_arguments(arguments: Sequence[str]) -> None:
-    """Raise InputError for a flag nobody knows, and for a secret: command lines are logged."""
+def _without_dashes(flag: str, value: str) -> str:
+    """What is said of a flag where no keys are known that it may mean."""
+    key = flag.lstrip("-").replace("-", "_") or "method"
+    return f"{flag} is no flag: keys have no dashes, as in {key}={value or 'VALUE'}. See --help."
+
+
+def check_arguments(
+    arguments: Sequence[str], about_flag: Callable[[str, str], str] = _without_dashes
+) -> None:
+    """Raise InputError for a flag nobody knows, and for a secret: command lines are logged.
+
+    ``about_flag`` is told such a flag and its value (empty: none was given), and says what is wrong.
+    """
     for number, argument in enumerate(arguments, 1):
-        flag = argument.split("=")[0]
+        flag, _, given = argument.partition("=")
         if argument in VALUED_FLAGS and number == len(arguments):
             raise InputError(f"{flag} wants a value after it. See --help.")
-        if flag.startswith("-") and flag not in HYDRA_FLAGS and not re.fullmatch(r"-\d.*", flag):
-            raise InputError(_unknown_flag(flag))
-        name, value = split_override(argument) or ("", argument)  # a folder's name is no key
+        unknown = flag.startswith("-") and flag not in HYDRA_FLAGS and not re.fullmatch(r"-\d.*", flag)
+        alone = (flag.lstrip("-"), given) if unknown else ("", argument)  # a folder's name is no key
+        name, value = split_override(argument) or alone
         if holds_secret(argument) or any(map(is_secret, (name, *_INNER_KEY.findall(value)))):
             shown = f"{name}=…" if name and not holds_secret(name) else "…"
             raise InputError(
                 f"{shown} is a secret, and command lines are logged. Set it in the environment instead: "
                 "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."
             )
+        if unknown:
+            near = get_close_matches(flag, [f for f in HYDRA_FLAGS if f[:2] == "--"], n=1, cutoff=0.8)
+            if near:
+                raise InputError(f"{flag} is no flag. Did you mean {near[0]}?")
+            raise InputError(about_flag(flag, given or _value_after(arguments[number:])))
 
 
-def _unknown_flag(flag: str) -> str:
-    near = get_close_matches(flag, HYDRA_FLAGS, n=1, cutoff=0.7)
-    if near:
-        return f"{flag} is no flag. Did you mean {near[0]}?"
-    key = flag.lstrip("-").replace("-", "_")
-    return f"{flag} is no flag: options have no dashes, as in {key or 'method'}=VALUE. See --help."
+def _value_after(words: Sequence[str]) -> str:
+    """The value of a flag, as other programs have it, that ``words`` follow; empty where it has none."""
+    word = words[0] if words else ""
+    return "" if word.startswith("-") or "=" in word or holds_secret(word) else word
 
 
 def expand(arguments: Sequence[str]) -> list[str]:

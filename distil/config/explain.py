@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
-from distil.config.command_line import value_of
+from distil.config.command_line import APPENDED_GROUPS, split_override, value_of
 from distil.config.trainer import OURS, SYNONYMS
-from distil.registry import unknown_name
+from distil.registry import nearest, unknown_name
 
 Schemas = Mapping[str, type[Any]]
 """Dataclasses by their name below ``schema/``: ``method/kd``, ``trainer``, …; ``experiment`` is the root."""
+
+FLAT = {
+    "teacher": "model.teacher.path",
+    "student": "model.student.path",
+    "teacher_model": "model.teacher.path",
+    "student_model": "model.student.path",
+    "teacher_model_name_or_path": "model.teacher.path",
+    "model_name_or_path": "model.student.path",
+    "dataset": "data",
+    "dataset_name": "data.path",
+    "temperature": "method.temperature",
+    "alpha": "method.kd_loss_weight",
+    "lambda": "method.lambda_gkd",
+    "lora_r": "peft.r",
+    "lora_rank": "peft.r",
+}
+"""What programs without groups call keys of several groups."""
 
 PEFT_SYNONYMS = {
     "rank": "r",
@@ -57,7 +74,8 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
         value = None if prefix else value_of(key[1], arguments)
         if re.search(r"Key '.*' not in '\w+'|is not in struct", text):
             owner = re.search(r"not in '(\w+)'", text)
-            return prefix + unknown_key(key[1], value, owner[1] if owner else "", schemas)
+            below = "" if prefix else _typed_below(key[1], arguments)
+            return prefix + below + unknown_key(key[1], value, owner[1] if owner else "", schemas)
         return prefix + wrong_type(key[1], value, text)
     if several := re.search(r"Ambiguous value for argument '(.*)'", text):
         return (
@@ -70,6 +88,12 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
     return prefix + " ".join(_useful_lines(text))
 
 
+def _typed_below(path: str, arguments: Sequence[str]) -> str:
+    """``modle.teacher.path=x: ``, where ``path`` is ``modle``; empty where it was typed whole."""
+    pairs = filter(None, map(split_override, arguments))
+    return next((f"{key}={value}: " for key, value in pairs if key.startswith(f"{path}.")), "")
+
+
 def _useful_lines(text: str) -> list[str]:
     text = text.split("Config search path:")[0]
     lines = [line.strip() for line in text.splitlines()]
@@ -78,7 +102,8 @@ def _useful_lines(text: str) -> list[str]:
 
 def unknown_option(missing: str, options: Sequence[str], text: str) -> str:
     """The message for ``method=kdd``, where ``missing`` is ``method/kdd``."""
-    group, _, name = missing.rpartition("/")
+    inside = re.fullmatch(r"(hydra/\w+|\w+)/(.*)", missing, re.DOTALL)
+    group, name = (inside[1], inside[2]) if inside else ("", missing)
     if "schema/" in text and (schema := re.search(r"schema/(\w+)/(\w+)", text)):
         return (
             f"{schema[1]}={schema[2]} has a config file, but no code that registers it. "
@@ -88,13 +113,24 @@ def unknown_option(missing: str, options: Sequence[str], text: str) -> str:
         return f"{group}={name} needs the package {package}, which is not installed: pip install {package}"
     if not group:
         return f"--config-name={missing}: there is no such file. The config of a run is called config."
+    if key := _key_of_ones_own(group, name):
+        return f"{group}={name} is unknown. {key} Known: {', '.join(sorted(options))}."
     return unknown_name(group, name, options)
+
+
+def _key_of_ones_own(group: str, name: str) -> str:
+    """What to write for a model or a file of one's own that was given to its group as an option."""
+    if group == "model" and "/" in name:
+        return f"For a model of your own: model.teacher.path={name} or model.student.path={name}."
+    if group == "data" and re.search(r"[/.]", name):
+        return f"For rows of your own: data.train_file={name}, or of a hub: data=hf data.path={name}."
+    return ""
 
 
 def unparsable(override: str, message: str) -> str:
     """The message for an argument that is no ``key=value``."""
     if "=" not in override:
-        return f"{override} is no option: write key=value, as in method=gkd or seed=1. See --help."
+        return f"{override} is no option: write key=value without blanks, as in method=gkd. See --help."
     key, _, value = override.partition("=")
     return (
         f"{override} cannot be read ({_useful_lines(message)[-1]}). Lists are '{key}=[a,b]'; "
@@ -102,13 +138,26 @@ def unparsable(override: str, message: str) -> str:
     )
 
 
+def unknown_flag(flag: str, value: str, schemas: Schemas) -> str:
+    """The message for ``--max_steps 10``, as other programs have it: how that is written here."""
+    name = flag.lstrip("-").replace("-", "_")
+    root = _root_keys(schemas)
+    if name in OURS and name not in root:
+        return f"{flag} is no flag, and trainer.{name} is set by the runner: {OURS[name]}."
+    keys = [name] if "." in name or name in root else _nearest(name, "", root, schemas)
+    if not keys:
+        return f"{flag} is no flag: keys are written key=value, as in method=gkd or seed=1. See --help."
+    written = " or ".join(shlex.quote(f"{key}={value}") if value else f"{key}=VALUE" for key in keys)
+    return f"{flag} is no flag: keys have no dashes. Write {written}."
+
+
 def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> str:
     """The message for a key that ``owner`` (name of a dataclass) does not have."""
     group, _, name = path.rpartition(".")
     shown = path if value is None else f"{path}={value}"
-    if group == "trainer" and name in OURS:
+    if group in ("", "trainer") and name in OURS:
         return f"{shown} is set by the runner: {OURS[name]}."
-    siblings = _keys_of(owner, schemas)
+    siblings = _keys_of(owner, schemas) if group else _root_keys(schemas)
     found = _nearest(name, group, siblings, schemas)
     hint = f" Did you mean {' or '.join(found)}?" if found else ""
     place = next(
@@ -133,11 +182,16 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
     if "is not Optional" in text:
         return f"{shown} has the wrong type: it cannot be null."
     if "is not a ListConfig" in text:
-        return f"{shown} has the wrong type: it takes a list, as in '{path}=[a,b]'."
+        return f"{shown} has the wrong type: it takes a list, as in '{path}=[{value or 'a,b'}]'."
     if "is not a subclass of" in text:
         return f"{shown} has the wrong type: it holds keys of its own, as in {path}.KEY=VALUE. See --cfg job."
     reasons = [line for line in _useful_lines(text) if not line.startswith("Error merging override")]
     return f"{shown} has the wrong type: {reasons[0]}"
+
+
+def _root_keys(schemas: Schemas) -> list[str]:
+    """What may stand first on the command line: keys without a group, and groups."""
+    return sorted([*(field.name for field in fields(schemas["experiment"])), *APPENDED_GROUPS])
 
 
 def _keys_of(owner: str, schemas: Schemas) -> list[str]:
@@ -159,20 +213,28 @@ def _nested(schemas: Schemas) -> list[tuple[str, type[Any]]]:
 
 def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -> list[str]:
     """What ``name`` may have been meant to be: a key beside it, or the same or a like key elsewhere."""
+    if "/" in name:  # as in Hydra's own groups
+        return [name.replace("/", ".")] if name.partition("/")[0] in siblings else []
+    if not group and name in FLAT:
+        return [FLAT[name]]
     if group in ("", "trainer") and name in SYNONYMS:
         return [f"trainer.{SYNONYMS[name]}"]
     if group == "peft" and PEFT_SYNONYMS.get(name) in siblings:
         return [f"peft.{PEFT_SYNONYMS[name]}"]
-    beside = get_close_matches(name, siblings, n=1, cutoff=0.75)
+    beside = nearest(name, siblings, cutoff=0.75)
     if beside:
-        return [f"{group}.{beside[0]}".lstrip(".")]
+        return [f"{group}.{beside}".lstrip(".")]
     elsewhere: dict[str, list[str]] = {}
     for path, config in [*schemas.items(), *_nested(schemas)]:
+        if path == "experiment" and group:  # nobody writes model= below another group
+            continue
         for field in fields(config):
             place = path.split("/")[0] if path != "experiment" else ""
             choice = f" (with {path.replace('/', '=')})" if "/" in path else ""
             full = f"{place}.{field.name}".lstrip(".")
             if full != f"{group}.{name}" or choice:
                 elsewhere.setdefault(field.name, []).append(full + (choice if place == group else ""))
-    near = get_close_matches(name, elsewhere, n=1, cutoff=0.8)
-    return list(dict.fromkeys(elsewhere[near[0]]))[:3] if near else []
+    near = nearest(name, elsewhere, cutoff=0.8)
+    places = list(dict.fromkeys(elsewhere[near]))[:3] if near else []
+    # Of the same group first: a key that another of its options has.
+    return [place for place in places if place.startswith(f"{group}.{name} (")] or places

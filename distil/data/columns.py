@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import string
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -9,13 +10,25 @@ from enum import Enum
 from math import inf
 
 from distil.data.base import COLUMNS, ColumnsConfig, MalformedRow, Row
-from distil.data.text_files import is_text
+from distil.data.text_files import is_text, no_header
+from distil.registry import did_you_mean, nearest
 from distil.types import InputError
 
 PROMPT_NAMES = ("instruction", "prompt", "question")
 RESPONSE_NAMES = ("response", "output", "completion", "answer")
 CONTEXT_NAMES = ("context", "input")
 MESSAGES_NAMES = ("messages", "conversations")
+TEXT_NAMES = ("text",)
+KNOWN_NAMES = dict(
+    zip(COLUMNS, (PROMPT_NAMES, RESPONSE_NAMES, CONTEXT_NAMES, MESSAGES_NAMES, TEXT_NAMES), strict=True)
+)
+"""Names under which a column is found that ``data.`` does not name."""
+LIKE_KNOWN = 0.8
+"""How like a well-known name a column is that may be meant by it."""
+LISTED = 20
+"""Columns that a message lists; the rest are counted."""
+LONGEST = 40
+"""Characters of a column's name that a message shows."""
 ALPACA = "### Instruction:\n{prompt}\n\n### Response:\n"
 ALPACA_CONTEXT = "### Instruction:\n{prompt}\n\n### Input:\n{context}\n\n### Response:\n"
 
@@ -65,14 +78,10 @@ def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape
         shape = _pair(config, columns)
         if shape is not None:
             return shape
-    text = config.text_column or (None if chosen else _first(("text",), columns))
+    text = config.text_column or (None if chosen else _first(TEXT_NAMES, columns))
     if text:
         return Shape(Kind.TEXT, text=text)
-    raise InputError(
-        f"{where} has no columns to learn from. Its columns: {_listed(columns)}. Name them: "
-        "data.prompt_column and data.response_column (or data.prompt_template), data.messages_column, "
-        "or data.text_column."
-    )
+    raise InputError(f"{where} has no columns to learn from. {_there(columns)} {_to_name(config, columns)}")
 
 
 def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
@@ -87,18 +96,47 @@ def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
     return Shape(Kind.PAIR, prompt, response, context, template=config.prompt_template)
 
 
+def _to_name(config: ColumnsConfig, columns: Collection[str]) -> str:
+    """Which keys name the columns: with those there are that well-known names are like."""
+    if no_header(columns):
+        return ""
+    pair: dict[str, str | None] = {}
+    for key in ("response_column",) if config.prompt_template else ("prompt_column", "response_column"):
+        taken = pair.values()
+        pair[key] = getattr(config, key) or _like(KNOWN_NAMES[key], [c for c in columns if c not in taken])
+    if config.prompt_template or any(pair.values()):
+        words = (shlex.quote(f"data.{key}={name or 'NAME'}") for key, name in pair.items())
+        return f"Name them: {' '.join(words)}."
+    for key in ("messages_column", "text_column"):
+        if name := _like(KNOWN_NAMES[key], columns):
+            return f"Name it: {shlex.quote(f'data.{key}={name}')}."
+    return (
+        "Name them: data.prompt_column and data.response_column (or data.prompt_template), "
+        "data.messages_column, or data.text_column."
+    )
+
+
+def _like(names: Collection[str], columns: Collection[str]) -> str | None:
+    """The column that is called, or nearly called, by one of ``names``."""
+    return next((near for name in names if (near := nearest(name, columns, LIKE_KNOWN))), None)
+
+
 def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) -> None:
-    for key in COLUMNS:
+    for key, names in KNOWN_NAMES.items():
         name = getattr(config, key)
         if name is not None and name not in columns:
+            known = _first(names, columns)
+            meant = did_you_mean(name, columns) or (f" Did you mean {known}?" if known else "")
             raise InputError(
-                f"data.{key}={name} is not a column of {where}. Its columns: {_listed(columns)}."
+                f"data.{key}={name} is not a column of {where}.{'' if no_header(columns) else meant} "
+                f"{_there(columns)}"
             )
     for name in template_fields(config.prompt_template):
         if name not in columns:
             raise InputError(
                 f"data.prompt_template={config.prompt_template!r} names {{{name}}}, which is not a column of "
-                f"{where}. Its columns: {_listed(columns)}. A brace that is text is written twice: {{{{ }}}}."
+                f"{where}.{did_you_mean(name, columns)} {_there(columns)} A brace that is text is written "
+                "twice: {{ }}."
             )
 
 
@@ -169,5 +207,9 @@ def _first(names: Collection[str], columns: Collection[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def _listed(columns: Collection[str]) -> str:
-    return ", ".join(sorted(columns)) or "none"
+def _there(columns: Collection[str]) -> str:
+    """Which columns there are, in a sentence, and a second one where they look like a row."""
+    names = sorted(columns)
+    shown = [name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in names[:LISTED]]
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"Its columns: {', '.join(shown) or 'none'}{more}. {no_header(names)}".rstrip()

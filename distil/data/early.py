@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distil.data.base import ColumnsConfig, MalformedRow, Row
-from distil.data.columns import Kind, Shape, as_text, detect, prompt_of
+from distil.data.columns import Kind, Shape, as_text, prompt_of
 from distil.data.encode import EMPTY_PROMPT, EMPTY_RESPONSE, EMPTY_TEXT
-from distil.data.local import load_file
+from distil.data.local import FORMATS, load_file
 from distil.data.splits import set_aside
 from distil.data.text_files import TextRows
 from distil.types import InputError
@@ -18,18 +18,27 @@ SMALL = 4 * 2**20
 """Bytes: what is wrong with larger files is found once they are loaded."""
 
 
-def check_rows(config: ColumnsConfig, where: str, path: Path, missing: Sequence[str]) -> None:
-    """Raise InputError where rows of a text file are too few for the ``missing`` splits, or all are empty.
+def small_rows(where: str, path: Path) -> TextRows | None:
+    """The rows of a text file that is small enough to be looked at whole; None for any other file.
 
-    Knows no tokenizer: rows that turn out too long are found later. So are all where malformed rows are left
-    out, whose columns then count for nothing.
+    Raises InputError like ``load_file``.
     """
-    if config.on_bad_row == "skip" or path.stat().st_size > SMALL:
-        return
+    if FORMATS.get(path.suffix.lower()) in (None, "parquet") or not path.is_file():
+        return None
+    if path.stat().st_size > SMALL:
+        return None
     rows = load_file(where, path)
-    if not isinstance(rows, TextRows):
-        return
-    shape = detect(config, rows.column_names, where)
+    assert isinstance(rows, TextRows)
+    return rows
+
+
+def check_rows(
+    config: ColumnsConfig, where: str, rows: TextRows, shape: Shape, missing: Sequence[str]
+) -> None:
+    """Raise InputError where the rows of a text file are too few for the ``missing`` splits, or all empty.
+
+    Knows no tokenizer: rows that turn out too long are found later.
+    """
     reasons = Counter(_empty(row, shape, where) for row in rows)
     if not reasons[None]:
         listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())

@@ -12,6 +12,7 @@ from distil.data.columns import detect
 from distil.data.local import FORMATS, check_file, load_file, split_files
 from distil.hub import ask, in_cache, offline_asked
 from distil.quiet import quiet_datasets
+from distil.registry import did_you_mean
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class HubOrDisk(DataSource[C]):
             name = getattr(c, key)
             if name is not None and name not in splits:
                 raise InputError(
-                    f"data.{key}={name} is not a split of {c.path}. Its splits: {_listed(splits)}."
+                    f"data.{key}={name} is not a split of {c.path}.{did_you_mean(name, splits)} "
+                    f"Its splits: {_listed(splits)}."
                 )
         validation = c.validation_split or ("validation" if c.train_split != "validation" else None)
         test = c.test_split or ("test" if c.train_split != "test" else None)

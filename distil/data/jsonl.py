@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.columns import detect
-from distil.data.early import check_rows
+from distil.data.early import check_rows, small_rows
 from distil.data.local import check_file, load_file
 from distil.types import InputError
 
@@ -35,11 +35,14 @@ class Jsonl(DataSource[JsonlConfig]):
     def check(self, allow_network: bool = True) -> None:
         """Every file exists, parses, and has the columns."""
         for split, path in self._files().items():
-            columns = check_file(self.where(split), path, skip=self._skip)
-            if columns is not None:
-                detect(self.config, columns, self.where(split))
+            where = self.where(split)
+            # Of rows that may be left out, nobody knows yet which those are.
+            rows = None if self._skip else small_rows(where, path)
+            columns = check_file(where, path, skip=self._skip) if rows is None else rows.column_names
+            shape = None if columns is None else detect(self.config, columns, where)
+            if shape is not None and rows is not None:
                 missing = {"validation", "test"} - self._files().keys() if split == "train" else ()
-                check_rows(self.config, self.where(split), path, sorted(missing, reverse=True))
+                check_rows(self.config, where, rows, shape, sorted(missing, reverse=True))
 
     def rows(self, allow_network: bool = True) -> RawSplits:
         """The rows of every file that is set."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from distil.data.base import MalformedRow, place_of
 from distil.data.text_files import Line, TextRows, read_csv, read_json
 from distil.quiet import quiet_datasets
+from distil.registry import nearest
 from distil.scratch import scratch
 from distil.types import InputError
 
@@ -32,7 +33,7 @@ def check_file(
     or of the wrong shape; MalformedRow names the first bad line of a text file.
     """
     if not path.exists():
-        raise InputError(f"{where}: no such file. Give the path of a file that exists.")
+        raise InputError(f"{where}: no such file.{_beside(path)} Give the path of a file that exists.")
     if path.is_dir():
         raise InputError(f"{where} is a folder. Give a file.")
     if path.suffix.lower() not in FORMATS:
@@ -58,6 +59,16 @@ def check_file(
         what = f"only malformed rows: {fault}" if fault else "no rows"
         raise InputError(f"{where} holds {what}. Give a file with rows.")
     return list(columns)
+
+
+def _beside(path: Path) -> str:
+    """The data file beside ``path`` that may have been meant, as a question; empty where there is none."""
+    try:
+        names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in FORMATS]
+    except OSError:
+        return f" Nor is there a folder {path.parent}." if not path.parent.exists() else ""
+    near = nearest(path.name, names)
+    return f" Did you mean {path.parent / near}?" if near else ""
 
 
 def _lines(where: str, path: Path, skip: bool) -> Iterator[Line]:

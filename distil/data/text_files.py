@@ -21,6 +21,9 @@ _HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 """How JSON spells either half of a surrogate pair."""
 _DIVIDERS = (";", "\t", "|")
 """What divides columns in files that are called CSV, besides commas."""
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*")
+WORDY = 6
+"""Words of the longest name that a column has."""
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -229,6 +232,23 @@ def _of_cells(number: int, header: list[str], row: list[str]) -> Line:
     return Line(number, dict(zip(header, row, strict=True)), None, size)
 
 
+def no_header(names: Iterable[str]) -> str:
+    """A sentence for messages where the names of columns look like a row; else nothing."""
+    if not any(map(_is_value, names)):
+        return ""
+    return (
+        "They look like a row: put a line before it that names the columns, such as prompt,response, or "
+        "instruction,context,response."
+    )
+
+
+def _is_value(name: str) -> bool:
+    """Whether no column would be called ``name``: a sentence, a text of many words, a number."""
+    words = name.split()
+    sentence = len(words) > 1 and words[-1][-1] in ".!?"
+    return sentence or len(words) > WORDY or _NUMBER.fullmatch(name) is not None
+
+
 def _header(where: str, reader: Iterator[list[str]], path: Path) -> list[str]:
     try:
         header = next(reader, [])
@@ -246,9 +266,11 @@ def _header(where: str, reader: Iterator[list[str]], path: Path) -> list[str]:
             f".writerows(csv.reader(sys.stdin, delimiter={json.dumps(other)}))' "
             f"< {shlex.quote(str(path))} > new.csv"
         )
+    header = [name.strip() for name in header]
     odd = [name or "a column without a name" for name in header if not name or header.count(name) > 1]
     if odd:
-        raise InputError(f"{where}: its first line names {odd[0]} (column names must differ, none empty).")
+        told = f"{where}: its first line names {odd[0]} (column names must differ, none empty)."
+        raise InputError(f"{told} {no_header(header)}".rstrip())
     return header
 
 

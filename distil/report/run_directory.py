@@ -119,14 +119,25 @@ class RunRecord:
         return folder if folder.is_dir() else None
 
 
+def _run_near(path: Path) -> str:
+    """The run directory around or below ``path``, as a question; empty where there is none."""
+    if (path.parent / STATUS).is_file():
+        return f"Did you mean {path.parent}?"
+    below = [file for depth in ("*", "*/*") for file in path.glob(f"{depth}/{STATUS}") if file.is_file()]
+    newest = max(below, key=lambda file: file.stat().st_mtime, default=None)
+    return f"Did you mean {newest.parent}, the newest below it?" if newest else ""
+
+
 def read_run(path: Path) -> RunRecord:
     """Read the run directory ``path``. Raises InputError if it is not one."""
     if not path.is_dir():
         raise InputError(f"{path}: no such folder. Give the run directory that a run printed at its end.")
     if not (path / STATUS).is_file() and not (path / CONFIG).is_file():
+        way_out = _run_near(path) or (
+            "Give the folder of one run, such as outputs/<name>/<method>-<model>-<peft>-s<seed>-<hash>."
+        )
         raise InputError(
-            f"{path} is not a run directory: it has neither status.json nor config.yaml."
-            " Give the folder of one run, such as outputs/<name>/<method>-<model>-<peft>-s<seed>-<hash>."
+            f"{path} is not a run directory: it has neither status.json nor config.yaml. {way_out}"
         )
     problems: list[str] = []
     status = _object(path / STATUS, problems)

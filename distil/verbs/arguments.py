@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from distil.limits import IMPORTS, check_addresses
 from distil.printable import printable
+from distil.registry import nearest
 from distil.types import InputError
 
 HELP = ("--help", "-h")
@@ -42,6 +43,11 @@ class Parser(argparse.ArgumentParser):
         if any(word in HELP for word in arguments):
             print(self.format_help(), end="")
             return None
+        known = self._option_string_actions
+        for word in arguments:
+            flag = word.partition("=")[0]
+            if flag.startswith("--") and flag not in known and (near := nearest(flag, known, 0.8)):
+                raise InputError(f"{self.prog}: {flag} is no flag. Did you mean {near}?")
         return self.parse_args(arguments)
 
 

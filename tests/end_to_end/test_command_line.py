@@ -38,9 +38,17 @@ BAD = {
     "peft=lorra": ["peft=lorra"],
     "tracker=mlflow": ["tracker=mlflow", "wandb"],
     "experiment=nope": ["experiment=nope", "smollm2_dolly"],
+    "model=Qwen/Qwen2.5-0.5B": ["model=Qwen/Qwen2.5-0.5B is", "model.student.path=Qwen/Qwen2.5-0.5B"],
     "eval.metrics=[rogue]": ["eval.metrics=rogue", "rouge"],
     # unknown keys
     "metod=kd": ["metod=kd", "Did you mean method?"],
+    "data.path=x": [
+        "data.path=x",
+        "Did you mean data.path (with data=dolly15k) or data.path (with data=hf)?",
+    ],
+    "tracker.mode=online": ["tracker.mode=online is unknown: tracker has no such key. It has:"],
+    "+experimnt=x": ["experimnt=x", "Did you mean experiment?"],
+    "modle.teacher.path=x": ["modle.teacher.path=x: modle is unknown", "Did you mean model?"],
     "lr=1e-4": ["lr=1e-4", "trainer.learning_rate"],
     "temperature=3": ["temperature=3", "method.temperature"],
     "trainer.learning_rat=1": ["trainer.learning_rat=1", "trainer.learning_rate?"],
@@ -83,7 +91,8 @@ BAD = {
     "name=a=b": ["name=a=b", "quotes"],
     "method=kd,sft": ["method=kd,sft", "-m"],
     "~method": ["~method", "method=kd"],
-    "--batch-size=8": ["--batch-size", "no flag"],
+    "--batch-size=8": ["--batch-size is no flag", "Write trainer.per_device_train_batch_size=8."],
+    "compare": ["Write: distil compare"],
     "--multirum": ["--multirum", "--multirun"],
     "tracker.api_key=abcdef": ["tracker.api_key", "WANDB_API_KEY"],
     "run.plugins=[missing.py]": ["run.plugins=missing.py", "no such file"],
@@ -184,6 +193,21 @@ def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert result.stderr.startswith("error: Only one of --run, --multirun, --cfg")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--cfg", "jobs"), "error: argument --cfg/-c: invalid choice: 'jobs' (choose from"),
+        (("--config-dir", "nowhere", "seed=1"), "error: --config-dir=nowhere: no such folder.\n"),
+    ],
+)
+def test_a_flag_with_a_wrong_value(arguments: tuple[str, ...], told: str, tmp_path: Path) -> None:
+    """One message, as of a key, and no usage of Hydra's before it."""
+    result = command(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.startswith(told)
+    assert result.stderr.count("\n") == 1
 
 
 SWEEPS = {
@@ -310,3 +334,24 @@ def test_help_of_the_command_and_its_verbs(tmp_path: Path) -> None:
     assert verbs.returncode == 2
     known = ", ".join(sorted(VERBS))
     assert verbs.stderr == f"error: distil runn is unknown. Did you mean run? Known: {known}.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["method=gkd"], "distil wants a verb first. Write: distil run method=gkd"),
+        (["--max_steps", "10"], "distil wants a verb first. Write: distil run --max_steps 10"),
+        (["run", "compare", "outputs"], "A run takes no verb. Write: distil compare outputs"),
+        (["generate", "RUN", "--promt", "hi"], "distil generate: --promt is no flag. Did you mean --prompt?"),
+        (
+            ["compare"],
+            "distil compare: the following arguments are required: FOLDER. See distil compare --help.",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_a_verb_or_its_flag_mistaken(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distil.metrics.base import METRICS
-from distil.registry import Registry, load_plugins
+from distil.registry import Registry, load_plugins, nearest, unknown_name
 from distil.types import InputError
 
 PLUGIN = """
@@ -59,3 +59,11 @@ def test_the_same_thing_again_is_no_conflict() -> None:
     registry.register("one")(int)
     with pytest.raises(InputError, match="thing=one is registered twice"):
         registry.register("one")(bool)
+
+
+def test_the_nearest_name_whatever_its_case() -> None:
+    assert nearest("GDK", ["gkd", "kd", "sft"]) == "gkd"
+    assert nearest("instruction", ["Instruction", "id"]) == "Instruction"
+    assert nearest("kd", ["KD", "kd"]) == "kd"
+    assert nearest("mlflow", ["wandb", "none"]) is None
+    assert unknown_name("method", "KD", ["kd"]) == "method=KD is unknown. Did you mean kd? Known: kd."

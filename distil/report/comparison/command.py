@@ -10,7 +10,6 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from distil.printable import one_line
 from distil.report.comparison.budget import KINDS
 from distil.report.comparison.compare import compare
 from distil.report.comparison.files import write_comparison
@@ -30,7 +29,7 @@ where it is one and nothing else is asked, otherwise into a folder comparison-â€
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}. {one_line(self.format_usage(), 1000)}")
+        raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
 
 
 def parser() -> argparse.ArgumentParser:

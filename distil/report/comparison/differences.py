@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from distil.effect import leaves
 from distil.report.comparison.keys import ABSENT, Config, Keys, by_group, versions_of
 from distil.report.comparison.runs import code_of, seed_of
 from distil.report.run_directory import RunRecord, mapping, number
@@ -148,10 +149,16 @@ def judged_apart(runs: Sequence[RunRecord]) -> list[str]:
 
     A digest of the rows decides where all runs have one; else their number and that of the scored tokens.
     """
-    found = []
     evaluations = [run.results.evaluation if run.results else {} for run in runs]
-    digests = all(evaluation.get("rows_digest") for evaluation in evaluations)
-    for key in (*(("rows_digest",) if digests else ()), "split", "rows", "scored_tokens", "generation_rows"):
+    if all(evaluation.get("rows_digest") for evaluation in evaluations):
+        by_digest: dict[str, list[RunRecord]] = {}
+        for run, evaluation in zip(runs, evaluations, strict=True):
+            by_digest.setdefault(str(evaluation["rows_digest"]), []).append(run)
+        found = [_other_rows(list(by_digest.values()))] if len(by_digest) > 1 else []
+        keys = ["generation_rows"]
+    else:
+        found, keys = [], ["split", "rows", "scored_tokens", "generation_rows"]
+    for key in keys:
         where: dict[str, list[str]] = {}
         for run, evaluation in zip(runs, evaluations, strict=True):
             where.setdefault(str(evaluation.get(key)), []).append(run.path.resolve().name)
@@ -159,6 +166,44 @@ def judged_apart(runs: Sequence[RunRecord]) -> list[str]:
             said = (f"{value} in {names[0]}{_more(len(names) - 1)}" for value, names in where.items())
             found.append(f"evaluation.{key}: {'; '.join(said)}")
     return found
+
+
+def _other_rows(apart: Sequence[Sequence[RunRecord]]) -> str:
+    """Which rows each of some groups of runs was judged on, why these differ, and what can be done."""
+    judged = "; ".join(
+        f"{_rows_of(runs[0])} in {runs[0].path.resolve().name}{_more(len(runs) - 1)}"
+        for runs in apart[:NAMED]
+    )
+    facts = [_of_data(runs[0]) for runs in apart]
+    differ = sorted(
+        {key for each in facts for key in each if len({str(fact.get(key)) for fact in facts}) > 1}
+    )
+    why = f" They differ in {', '.join(differ)}." if differ else ""
+    return (
+        f"they were judged on different rows: {judged}{_more(len(apart) - NAMED)}.{why} Run them again on "
+        "one set (data.test_file= says which), or judge each on it: distil evaluate RUN --data FILE."
+    )
+
+
+def _rows_of(run: RunRecord) -> str:
+    """``100 test rows of data.test_file=rows.jsonl``."""
+    evaluation = run.results.evaluation if run.results else {}
+    data = mapping(run.config.get("data"))
+    key = next((key for key in ("test_file", "train_file", "path", "name") if data.get(key)), None)
+    source = "" if key is None else f" of data{'' if key == 'name' else f'.{key}'}={data[key]}"
+    count = number(evaluation.get("rows"))
+    rows = "rows" if count is None else "row" if count == 1 else f"{count:,.0f} rows"
+    return f"{'1 ' if rows == 'row' else ''}{rows} ({evaluation.get('split', 'test')}){source}"
+
+
+def _of_data(run: RunRecord) -> dict[str, Any]:
+    """What rows of ids depend on: the keys of ``data``, the contents of its files, and whose ids they are."""
+    config = {key: value for key, value in leaves(run.config).items() if key.startswith("data.")}
+    printed = mapping(run.environment.get("fingerprints"))
+    contents = {f"the contents of {key}": value for key, value in printed.items() if key.startswith("data.")}
+    model = mapping(run.config.get("model"))
+    read_by = {f"model.{who}.path": mapping(model.get(who)).get("path") for who in ("teacher", "student")}
+    return config | contents | read_by
 
 
 def _more(count: int) -> str:

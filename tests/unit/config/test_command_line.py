@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -107,3 +108,32 @@ def test_a_flag_without_its_value(flag: str) -> None:
 )
 def test_what_is_no_secret_and_no_unknown_flag_passes(argument: str) -> None:
     check_arguments([argument])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag", "value"),
+    [
+        (["--max_steps", "10"], "--max_steps", "10"),
+        (["seed=1", "--max_steps=10"], "--max_steps", "10"),
+        (["--bf16", "seed=1"], "--bf16", ""),
+        (["--bf16", "--cfg", "job"], "--bf16", ""),
+        (["--bf16"], "--bf16", ""),
+        (["--run_name", "hf_" + "a" * 30], "--run_name", ""),
+    ],
+)
+def test_an_unknown_flag_is_told_with_its_value(arguments: list[str], flag: str, value: str) -> None:
+    with pytest.raises(InputError, match=re.escape(f"<{flag}> <{value}>")):
+        check_arguments(arguments, lambda flag, value: f"<{flag}> <{value}>")
+
+
+@pytest.mark.parametrize("argument", ["--hub_token", "--hub-token=abc", "--wandb_api_key"])
+def test_a_flag_for_a_secret_is_refused_as_one(argument: str) -> None:
+    with pytest.raises(InputError, match="is a secret") as caught:
+        check_arguments([argument, "abc"])
+    assert "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("--multirum", "--multirun"), ("--config_dir", "--config-dir")])
+def test_a_flag_that_is_mistyped(typed: str, meant: str) -> None:
+    with pytest.raises(InputError, match=f"{typed} is no flag. Did you mean {meant}"):
+        check_arguments([typed])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from distil.adapters.base import ADAPTERS
-from distil.config.explain import unknown_key, unknown_option
+from distil.config.explain import unknown_flag, unknown_key, unknown_option
+from distil.config.schema import ExperimentConfig
+from distil.config.store import schemas
 
 
 @pytest.mark.parametrize(
@@ -48,3 +50,68 @@ def test_a_name_is_not_suggested_where_the_adapter_has_no_such_key() -> None:
     config = ADAPTERS.get("prompt").config
     assert config is not None
     assert "Did you mean" not in unknown_key("peft.rank", "4", config.__name__, {"peft/prompt": config})
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("experimnt", "experiment"),
+        ("debg", "debug"),
+        ("sweeep", "sweep"),
+        ("Method", "method"),
+        ("trainer/max_steps", "trainer.max_steps"),
+        ("teacher", "model.teacher.path"),
+        ("alpha", "method.kd_loss_weight"),
+        ("batch_size", "trainer.per_device_train_batch_size"),
+    ],
+)
+def test_a_group_or_a_key_without_its_group(typed: str, meant: str) -> None:
+    """Groups that have no default, such as ``experiment``, are known as well as those that do."""
+    said = unknown_key(typed, "x", ExperimentConfig.__name__, schemas())
+    assert said.startswith(
+        f"{typed}=x is unknown. Did you mean {meant}? Groups and keys: compare, data, debug,"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "written"),
+    [
+        ("--max_steps", "10", "trainer.max_steps=10"),
+        ("--max-steps", "10", "trainer.max_steps=10"),
+        ("--trainer.max_steps", "10", "trainer.max_steps=10"),
+        ("--method", "gkd", "method=gkd"),
+        ("--experiment", "lambda", "experiment=lambda"),
+        ("--lr", "1e-4", "trainer.learning_rate=1e-4"),
+        ("--bf16", "", "trainer.bf16=VALUE"),
+        ("--resume", "", "run.resume=VALUE"),
+        ("--output_dir", "x", "output_dir=x"),
+        ("--train_file", "my rows.csv", "'data.train_file=my rows.csv'"),
+        ("--model_name_or_path", "gpt2", "model.student.path=gpt2"),
+        ("--max_step", "10", "trainer.max_steps=10"),
+    ],
+)
+def test_a_flag_of_other_programs_is_told_as_it_is_written_here(flag: str, value: str, written: str) -> None:
+    assert unknown_flag(flag, value, schemas()) == f"{flag} is no flag: keys have no dashes. Write {written}."
+
+
+def test_a_flag_for_what_the_runner_sets_itself_and_one_that_nothing_is_like() -> None:
+    assert "choose a tracker: tracker=wandb" in unknown_flag("--report_to", "wandb", schemas())
+    assert "keys are written key=value" in unknown_flag("--xyzzy", "", schemas())
+
+
+@pytest.mark.parametrize(
+    ("missing", "options", "told"),
+    [
+        ("model/Qwen/Qwen2.5", ["qwen"], ["model=Qwen/Qwen2.5 is", "model.student.path=Qwen/Qwen2.5."]),
+        ("data/./rows.jsonl", ["jsonl"], ["data=./rows.jsonl is", "data.train_file=./rows.jsonl"]),
+        ("data/owner/set", ["hf"], ["data=owner/set is", "data=hf data.path=owner/set."]),
+        ("method/KD", ["kd", "gkd"], ["method=KD is unknown. Did you mean kd?"]),
+        ("experiment/compare-method", ["compare_methods"], ["Did you mean compare_methods?"]),
+    ],
+)
+def test_an_option_that_is_none(missing: str, options: list[str], told: list[str]) -> None:
+    """A model or a file that is given to its group as if it were an option is told its key."""
+    said = unknown_option(missing, options, "")
+    for words in told:
+        assert words in said
+    assert f"Known: {', '.join(sorted(options))}." in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -236,13 +237,77 @@ def test_missing_columns_are_named() -> None:
     columns = ["question", "answer", "id"]
     assert detect(ColumnsConfig(name="t"), columns, "rows").prompt == "question"
     with pytest.raises(
-        InputError, match=r"data.prompt_column=q is not a column of rows. Its columns: answer, id"
+        InputError,
+        match=r"data.prompt_column=q is not a column of rows. Did you mean question\? Its columns: answer",
     ):
         detect(ColumnsConfig(name="t", prompt_column="q"), columns, "rows")
     with pytest.raises(InputError, match=r"both set"):
         detect(ColumnsConfig(name="t", prompt_column="id", text_column="id"), columns, "rows")
     with pytest.raises(InputError, match=r"not a format string"):
         detect(ColumnsConfig(name="t", prompt_template="{question"), columns, "rows")
+
+
+@pytest.mark.parametrize(
+    ("keys", "columns", "told"),
+    [
+        ({"prompt_column": "instructions"}, ["instruction", "output"], "Did you mean instruction?"),
+        ({"prompt_column": "Instruction"}, ["instruction", "output"], "Did you mean instruction?"),
+        ({"prompt_template": "Q: {Q}"}, ["q", "answer"], "Did you mean q?"),
+        ({}, ["Question", "Answer"], "Name them: data.prompt_column=Question data.response_column=Answer."),
+        ({}, ["instruction", "reply"], "data.prompt_column=instruction data.response_column=NAME."),
+        ({"prompt_column": "q"}, ["q", "a"], "data.prompt_column=q data.response_column=NAME."),
+        (
+            {"prompt_column": "answer"},
+            ["answer", "a"],
+            "data.prompt_column=answer data.response_column=NAME.",
+        ),
+        ({"prompt_template": "{q}"}, ["q", "reply"], "Name them: data.response_column=NAME."),
+        ({}, ["an answer", "q"], "data.prompt_column=NAME 'data.response_column=an answer'"),
+        ({}, ["conversation"], "Name it: data.messages_column=conversation."),
+        ({}, ["Text", "id"], "Name it: data.text_column=Text."),
+        ({}, ["q", "a"], "Name them: data.prompt_column and data.response_column (or data.prompt_template)"),
+        ({}, [f"c{i}" for i in range(99)], "and 79 more."),
+    ],
+)
+def test_the_column_that_was_probably_meant(keys: dict[str, str], columns: list[str], told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        detect(ColumnsConfig(name="t", **keys), columns, "rows")  # type: ignore[arg-type]  # texts alone
+    assert told in str(caught.value)
+    assert "look like a row" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("What is the capital of France?,Paris\nWhat is two and two?,4\n", {}),
+        ("What is two and two?,4\n1 + 1,2\n", {"prompt_column": "question"}),
+        ("Say it.,Say it.\na,b\n", {}),
+        ("2+2,4\n3+3,6\n", {"prompt_template": "{question}"}),
+        ("name three primary colours for me now please,\na,b\n", {}),
+    ],
+)
+def test_a_csv_without_a_header_is_told_so(text: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        check_data(JsonlConfig(train_file=str(tmp_path / "a.csv"), **keys))
+    assert "They look like a row: put a line before it that names the columns" in str(caught.value)
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_blanks_around_the_names_of_a_csv_are_none_of_theirs(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("question, answer\n" + "".join(f"{i}, {i}\n" for i in range(9)), encoding="utf-8")
+    config = JsonlConfig(train_file=str(path))
+    check_data(config)
+    assert load_file("", path)[0] == {"question": "0", "answer": " 0"}, "cells are text as written"
+
+
+def test_a_file_beside_the_one_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(GOOD, encoding="utf-8")
+    for name, told in (("row.jsonl", f"Did you mean {tmp_path / 'rows.jsonl'}?"), ("no/a.csv", "no folder")):
+        with pytest.raises(InputError, match=re.escape("no such file")) as caught:
+            check_data(JsonlConfig(train_file=str(tmp_path / name)))
+        assert told in str(caught.value).replace("Nor is there a folder", "no folder")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,20 @@ def test_what_is_not_a_run_is_refused_by_name(tmp_path: Path, name: str) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=name):
         read_run(tmp_path / name)
+
+
+def test_the_run_around_or_below_what_is_none_is_named(tmp_path: Path) -> None:
+    """``distil generate outputs`` and ``…/student`` mean a run, of several most likely the newest."""
+    runs = [write_run(tmp_path / "outputs" / name) for name in ("new", "old")]
+    for age, run in enumerate(runs):
+        os.utime(run / "status.json", (1e9 - age, 1e9 - age))
+    for folder, meant in (
+        (tmp_path / "outputs", f"{runs[0]}, the newest below it?"),
+        (tmp_path / "outputs" / "old", f"{runs[1]}, the newest below it?"),
+        (runs[1] / "student", f"{runs[1]}?"),
+    ):
+        with pytest.raises(InputError, match=re.escape(f"Did you mean {meant}")):
+            read_run(folder)
 
 
 @pytest.mark.parametrize(

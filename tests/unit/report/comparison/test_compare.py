@@ -286,11 +286,49 @@ class TestBadInput:
         )
         assert cell(forced, "kd").estimate is not None
 
-    def test_a_digest_of_the_rows_decides(self, tmp_path: Path) -> None:
-        write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows_digest": "aa"})
-        write_sweep(tmp_path, {"kd": KD}, evaluation={"rows_digest": "bb"})
-        with pytest.raises(InputError, match=r"evaluation\.rows_digest: bb in .*; aa in"):
+    @pytest.mark.parametrize(
+        ("changes", "environment", "rows", "why"),
+        [
+            ({}, {}, "256 rows (test) of data=embedded", ""),
+            ({"data.max_eval_rows": 50}, {}, "256 rows (test) of data=embedded", "data.max_eval_rows"),
+            (
+                {"data.name": "jsonl", "data.test_file": "b.jsonl"},
+                {},
+                "256 rows (test) of data.test_file=b.jsonl",
+                "data.name, data.test_file",
+            ),
+            (
+                {},
+                {"fingerprints": {"data.train_file": "ff"}},
+                "256 rows (test) of data=embedded",
+                "the contents of data.train_file",
+            ),
+            (
+                {"model.student.path": "other"},
+                {},
+                "256 rows (test) of data=embedded",
+                "model.student.path",
+            ),
+        ],
+    )
+    def test_a_digest_of_the_rows_decides_and_is_said_in_words(
+        self, tmp_path: Path, changes: dict[str, Any], environment: dict[str, Any], rows: str, why: str
+    ) -> None:
+        """Which rows, of which file, in which runs, what makes them differ, and what can be done."""
+        write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows_digest": "a1b2"})
+        other = {"evaluation": {"rows_digest": "c3d4"}, "changes": changes, "environment": environment}
+        write_sweep(tmp_path, {"kd": KD}, **other)
+        with pytest.raises(InputError) as caught:
             compare([tmp_path])
+        told = str(caught.value)
+        assert "a1b2" not in told
+        assert "c3d4" not in told
+        assert re.search(
+            rf"judged on different rows: {re.escape(rows)} in kd-[^;]* and \d+ more; 256 rows", told
+        )
+        assert (f"They differ in {why}." in told) == bool(why)
+        assert "data.test_file=" in told
+        assert "distil evaluate RUN --data FILE" in told
 
     def test_a_digest_that_only_some_runs_have_is_no_difference(self, tmp_path: Path) -> None:
         write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows_digest": "aa"})
