@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from distil import ranks
-from distil.broken_steps import FILE, BrokenSteps
+from distil.broken_steps import BrokenSteps
+from distil.run_files import BROKEN_STEPS
 from tests.invariant.test_broken_steps import POISON, poisoned_teacher, rows
 from tests.training import Setup, build_method, losses
 
@@ -21,7 +22,7 @@ setup = Setup(
     steps=6,
     rows=rows(),
     teacher=poisoned_teacher,
-    options={"shared_vocabulary": POISON, "broken_steps": BrokenSteps(4, folder / FILE)},
+    options={"shared_vocabulary": POISON, "broken_steps": BrokenSteps(4, folder / BROKEN_STEPS)},
     arguments={"ddp_backend": "gloo"} if world > 1 else {},
 )
 with ranks.joined(60):  # so that processes can ask each other

@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from distil.broken_steps import FILE, BrokenSteps
+from distil.broken_steps import BrokenSteps
+from distil.run_files import BROKEN_STEPS
 from distil.trainer import DistillationTrainer
 from distil.types import RunFailed
 from tests.training import Setup, build_method, distance, losses, random_rows, tiny_llama
@@ -53,7 +54,7 @@ class Steps(TrainerCallback):
 
 def trained(folder: Path, most: int, resume: Path | None = None, **keys: Any) -> tuple[Any, Steps]:
     method = build_method(keys.pop("method", "kd"))
-    broken_steps = BrokenSteps(most, folder / FILE, rows=list(range(100, 124)))
+    broken_steps = BrokenSteps(most, folder / BROKEN_STEPS, rows=list(range(100, 124)))
     options = {"shared_vocabulary": POISON, "broken_steps": broken_steps}  # no rollout writes the poison
     keys = {"steps": 6, "options": options} | keys
     setup = Setup(method, folder, rows=rows(), teacher=poisoned_teacher, **keys)
@@ -65,7 +66,7 @@ def trained(folder: Path, most: int, resume: Path | None = None, **keys: Any) ->
 
 
 def kept(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / FILE).read_text().splitlines()]
+    return [json.loads(line) for line in (folder / BROKEN_STEPS).read_text().splitlines()]
 
 
 @pytest.mark.parametrize(("batch", "accumulation"), [(4, 1), (2, 2)])
@@ -127,7 +128,7 @@ def test_without_leave_the_first_stops(tmp_path: Path) -> None:
 @pytest.mark.parametrize("most", [0, 1])
 def test_a_gradient_that_is_no_number(most: int, tmp_path: Path) -> None:
     """The loss is fine; the rows are those of the whole step."""
-    options = {"broken_steps": BrokenSteps(most, tmp_path / FILE)}
+    options = {"broken_steps": BrokenSteps(most, tmp_path / BROKEN_STEPS)}
     trainer = Setup(build_method("sft"), tmp_path, batch=2, accumulation=2, options=options).trainer()
     calls: list[int] = []
 

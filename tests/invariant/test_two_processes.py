@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from distil import checkpoints
-from distil.broken_steps import FILE
+from distil.run_files import BROKEN_STEPS
 from tests.invariant.test_broken_steps import POISONED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +88,10 @@ def test_a_step_that_is_broken_in_one_process_is_left_out_in_both(tmp_path: Path
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
     assert torch.allclose(two["weights"], one["weights"], atol=2e-4)
     lines = {
-        who: [json.loads(line) for line in (tmp_path / who / FILE).read_text(encoding="utf-8").splitlines()]
+        who: [
+            json.loads(line)
+            for line in (tmp_path / who / BROKEN_STEPS).read_text(encoding="utf-8").splitlines()
+        ]
         for who in ("one", "two")
     }
     for whole, half in zip(lines["one"], lines["two"], strict=True):
