@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import combinations
+from statistics import fmean
 
 from distil.adapters.base import adapter_of
 from distil.config.schema import ExperimentConfig, ModelConfig
@@ -14,6 +17,14 @@ WORSE = 1e-3
 """What a score must have got worse by, as a share of it: less is chance, and is not seen in what is shown."""
 LEARNT = ("nll", "kl_to_teacher")
 """Metrics of which a method makes at least one better, whatever it learns from."""
+NLL = "eval_nll_per_token"
+"""What the trainer logs of an evaluation on the way."""
+
+
+LOGGED = 200
+"""Losses that a trend is looked for in: longer curves are averaged to so many."""
+SURE = 1.64
+"""Standard deviations of Kendall's S from which on a trend counts: one curve in twenty without one has it."""
 
 
 def setback(
@@ -21,6 +32,8 @@ def setback(
     after: Mapping[str, float | None],
     terms: Sequence[Term],
     learning_rate: float | None,
+    history: Sequence[Mapping[str, float]],
+    notes: Sequence[str],
 ) -> str | None:
     """A line where training made the student worse: by every one of LEARNT that was measured; else None.
 
@@ -29,6 +42,8 @@ def setback(
         after: those of the distilled one, on the same rows.
         terms: of the method. Of one that follows its teacher alone, likelihood alone says nothing.
         learning_rate: of the training, for the way out.
+        history: what the trainer logged, in the order of its steps: what speaks for a way out.
+        notes: of the run: what they advise is not advised again.
     """
     pairs = {name: (before[name], after.get(name)) for name in LEARNT if before.get(name) is not None}
     told = [
@@ -40,11 +55,50 @@ def setback(
     broken = any(now is None for _, now in pairs.values())
     if not pairs or len(told) < len(pairs) or (follows and not broken and [*pairs] == ["nll"]):
         return None
-    rate = "" if learning_rate is None else f" (it was {learning_rate:g})"
-    return (
-        f"The distilled student is worse than the untouched one on the test rows: {'; '.join(told)}. Look at "
-        f"the curves of its loss; a lower trainer.learning_rate{rate} may help."
-    )
+    losses = [entry["loss"] for entry in history if math.isfinite(entry.get("loss", math.nan))]
+    line = f"The distilled student is worse than the untouched one on the test rows: {'; '.join(told)}."
+    if broken or trend(losses) > 0:
+        if any("trainer.learning_rate" in note for note in notes):
+            return line
+        rate = "" if learning_rate is None else f" (it was {learning_rate:g})"
+        why = "A" if broken else "Its loss rose in training: a"
+        return f"{line} {why} lower trainer.learning_rate{rate} may help."
+    return f"{line} {_more_or_less(losses, history)}".rstrip()
+
+
+def _more_or_less(losses: Sequence[float], history: Sequence[Mapping[str, float]]) -> str:
+    """Whether the curves speak for more steps or for fewer; empty where for neither."""
+    curve = [(entry[NLL], int(entry["step"])) for entry in history if math.isfinite(entry.get(NLL, math.nan))]
+    values = [value for value, _ in curve]
+    if curve and values[-1] > min(values) * (1 + WORSE):
+        lowest, step = min(curve)
+        return (
+            f"Its validation nll was lowest at step {step} ({lowest:.4g}; {values[-1]:.4g} at the end): "
+            "fewer steps, or more rows, may help."
+        )
+    falls = len(values) > 1 and values[-1] < values[-2] * (1 - WORSE)
+    if falls or trend(losses[len(losses) // 2 :]) < 0:
+        what = "validation nll" if falls else "loss"
+        return (
+            f"Its {what} was still falling at the end: more steps (trainer.max_steps or "
+            "trainer.num_train_epochs) may help."
+        )
+    return ""
+
+
+def trend(values: Sequence[float]) -> int:
+    """1 where ``values`` rise, -1 where they fall, 0 where that may be chance (as of fewer than four).
+
+    Kendall's S, how many pairs rise less how many fall, against its variance without a trend: n (n - 1)
+    (2 n + 5) / 18. Mann 1945, Econometrica 13.
+    """
+    width = math.ceil(len(values) / LOGGED)
+    means = [fmean(values[i : i + width]) for i in range(0, len(values), max(width, 1))]
+    n = len(means)
+    s = sum((b > a) - (b < a) for a, b in combinations(means, 2))
+    if abs(s) - 1 <= SURE * math.sqrt(n * (n - 1) * (2 * n + 5) / 18):
+        return 0
+    return 1 if s > 0 else -1
 
 
 def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:

@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from distil.files import digest_of, fsync, nearest_existing, read_json, remove, write_json
 from distil.types import InputError
@@ -52,9 +53,14 @@ def publish(partial: Path, final: Path) -> None:
         fsync(partial.parent)
 
 
-def seal(folder: Path, files: Iterable[Path]) -> None:
-    """Write down what ``files`` below ``folder`` hold, once they are on the disk: for ``changes``."""
-    write_json(folder / MANIFEST, {"files": [_describe(file, folder) for file in files]})
+def seal(folder: Path, files: Iterable[Path], editable: Iterable[Path] = ()) -> None:
+    """Write down what ``files`` below ``folder`` hold, once they are on the disk: for ``changes``.
+
+    ``editable``: files that people may change, for ``edits``.
+    """
+    listed = {"files": [_describe(file, folder) for file in files]}
+    edited = [_describe(file, folder) for file in editable]
+    write_json(folder / MANIFEST, listed | ({"editable": edited} if edited else {}))
 
 
 def verify(folder: Path) -> list[str]:
@@ -70,8 +76,7 @@ def changes(folder: Path, *, others: bool = True, largest: int | None = None) ->
     them); of larger ones the size alone is looked at.
     """
     try:
-        listed = read_json(folder / MANIFEST)["files"]
-        expected = {str(entry["name"]): (entry["size"], entry["sha256"]) for entry in listed}
+        expected = _listed(folder, "files")
     except FileNotFoundError:
         return [f"{MANIFEST} is missing"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -84,9 +89,42 @@ def changes(folder: Path, *, others: bool = True, largest: int | None = None) ->
             return [f"its files cannot be read ({_said(error)})"]
         extra = (name for name in found if name not in expected and name != MANIFEST)
         problems = [f"{name} is not in the manifest" for name in extra]
+    return problems + _changed(folder, expected, largest, linked=others)
+
+
+def edits(folder: Path, product: str) -> list[str]:
+    """What is not damage, a line each: editable files that were edited or removed since the manifest of
+    ``folder`` was written, and files below ``product`` that came after it.
+
+    Nothing of manifests that list no editable files: such were written before there were any.
+    """
+    try:
+        own, editable = _listed(folder, "files"), _listed(folder, "editable")
+        found = [file.relative_to(folder).as_posix() for file in _files(folder / product)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    told = [
+        f"{name} was {'removed' if line[0].endswith(' is missing') else 'edited'}"
+        for name, facts in editable.items()
+        if (line := _changed(folder, {name: facts}, None, linked=True))
+    ]
+    return told + [f"{name} was added" for name in found if name not in own and name not in editable]
+
+
+def _listed(folder: Path, key: str) -> dict[str, tuple[Any, Any]]:
+    """Size and hash by name, as the manifest has them. Raises what a damaged one makes its reader raise."""
+    listed = read_json(folder / MANIFEST)[key]
+    return {str(entry["name"]): (entry["size"], entry["sha256"]) for entry in listed}
+
+
+def _changed(
+    folder: Path, expected: Mapping[str, tuple[Any, Any]], largest: int | None, *, linked: bool
+) -> list[str]:
+    """A line for each of the ``expected`` files of which anything has become."""
+    problems = []
     for name, (size, digest) in expected.items():
         outside = name.startswith("/") or ".." in name.split("/")
-        problem = "is missing" if outside else _problem(folder / name, size, digest, largest, linked=others)
+        problem = "is missing" if outside else _problem(folder / name, size, digest, largest, linked=linked)
         problems += [] if problem is None else [f"{name} {problem}"]
     return problems
 

@@ -6,6 +6,7 @@ the runs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,8 @@ from distil.parts import Parts
 from distil.teacher_cache.keys import key_of, student_print, teacher_print, tokenizer_print
 from distil.teacher_cache.once import once
 
+logger = logging.getLogger(__name__)
+
 FOLDER = ".judged"
 """Below ``output_dir``."""
 FILE = "judgement.json"
@@ -34,13 +37,17 @@ class Judged:
     """What is known about the untrained models of a run.
 
     Args:
+        run: the name of its folder.
         say: takes a line of whom is waited for: two runs that want one score at once judge once.
     """
 
-    def __init__(self, config: ExperimentConfig, parts: Parts, say: Callable[[str], None]) -> None:
+    def __init__(self, config: ExperimentConfig, parts: Parts, run: str, say: Callable[[str], None]) -> None:
         self.config = config
         self.parts = parts
+        self.run = run
         self.say = say
+        self.taken_over: dict[str, str] = {}
+        """Of ``teacher`` and ``student_before``: the run that found its scores, where it was another."""
         evaluation = {key: value for key, value in asdict(config.eval).items() if key not in NO_SCORE}
         self.shared = {
             "tokenizer": tokenizer_print(parts.tokenizer),
@@ -58,30 +65,36 @@ class Judged:
 
     def teacher(self, judge: Callable[[], Judgement]) -> Judgement:
         """That of the teacher; ``judge`` is called where nobody has judged it."""
-        return self._known({"judged": self._teacher()}, judge)
+        return self._known("teacher", self._teacher(), judge)
 
     def student(self, judge: Callable[[], Judgement]) -> Judgement:
         """That of the student before it is trained."""
-        return self._known({"judged": student_print(self.config, self.parts.base)}, judge)
+        return self._known("student_before", student_print(self.config, self.parts.base), judge)
 
     def _teacher(self) -> dict[str, Any]:
         return teacher_print(self.config, self.parts.base, None)
 
-    def _known(self, who: Mapping[str, Any], judge: Callable[[], Judgement]) -> Judgement:
-        folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, **who})
+    def _known(self, who: str, of: Mapping[str, Any], judge: Callable[[], Judgement]) -> Judgement:
+        folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, "judged": of})
 
-        def make() -> Judgement:
+        def make() -> tuple[Judgement, str]:
             found = judge()
-            write_json(folder / FILE, asdict(found))
-            return found
+            write_json(folder / FILE, {**asdict(found), "run": self.run})
+            return found, self.run
 
-        return once(folder, lambda: _read(folder / FILE), make, self.say, "output_dir")
+        found, run = once(folder, lambda: _read(folder / FILE), make, self.say, "output_dir")
+        if run != self.run:
+            self.taken_over[who] = run
+            logger.info("Scores of %s are those that %s found: %s", who, run, folder / FILE)
+        return found
 
 
-def _read(file: Path) -> Judgement | None:
+def _read(file: Path) -> tuple[Judgement, str] | None:
+    """What is kept there, and the run that found it."""
     try:
-        return restored(read_json(file))
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = read_json(file)
+        return restored(stored), str(stored.get("run", "an earlier run"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

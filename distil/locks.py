@@ -42,13 +42,13 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
     """While inside, no other process that asks for ``folder`` gets it; the folder need not be there.
 
     Args:
-        folder: a run's or a sweep's. Its parent is made.
+        folder: a run's or a sweep's. Its parent is made, and removed again if nothing came to lie there.
         say: where another process has it, takes one line of who, and then it is waited for. None: refuse.
 
     Raises InputError where it is refused, OSError where the folder's parent cannot be written to.
     """
     path = _lock_of(folder)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    made = [parent for parent in path.parents if not parent.exists()]
     descriptor = _taken(path)
     if descriptor is None:
         time.sleep(MOMENT)
@@ -65,6 +65,9 @@ def alone(folder: Path, say: Callable[[str], None] | None) -> Iterator[None]:
         with suppress(OSError):  # a failing disk; letting go is what frees it
             path.unlink(missing_ok=True)
         release(descriptor)
+        with suppress(OSError):  # not empty: of who came to it, too
+            for parent in made:
+                parent.rmdir()
 
 
 def in_use_by(folder: Path) -> str | None:
@@ -127,10 +130,15 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _taken(path: Path) -> int | None:
+def _taken(path: Path, tries: int = 9) -> int | None:
     """``take``, or -1 where the file system has no locks: a run must not fail for that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         return take(path)
+    except FileNotFoundError:
+        if tries == 0:
+            raise
+        return _taken(path, tries - 1)  # who had made the folder found no use for it, and removed it
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise

@@ -23,7 +23,7 @@ from distil.printable import one_line
 from distil.quiet import no_hints, quiet_transformers
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.report.seal import USED, since_done
-from distil.run_files import CONFIG, STUDENT
+from distil.run_files import CONFIG, STATUS, STUDENT
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ def open_run(folder: Path) -> FinishedRun:
         way = f"This command goes on with it:\n  {record.way_on or 'see its config.yaml'}"
         if record.diverged:
             way = f"{DIVERGED[0].upper()}{DIVERGED[1:]}."
+        if record.status == "unknown":
+            told = next((line for line in record.problems if line.startswith(STATUS)), f"{STATUS} is missing")
+            raise InputError(f"{folder}: {told.rstrip('.')}, so its student may be any. {way}")
         raise InputError(
             f"{folder}: this run is {record.status}{reason}, so its student is not there yet. {way}"
         )

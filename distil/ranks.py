@@ -19,7 +19,7 @@ from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distil.types import DistilError, InputError, RunFailed
+from distil.types import DistilError, InputError, RunDiverged, RunFailed
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -115,7 +115,7 @@ def _leave(store: Store, error: BaseException) -> None:
             store.set(MAIN_LEFT, "")
         elif store.add("failures", 1) == 1:  # what the next say is that this one is gone
             process, trace = int(os.environ["RANK"]) + 1, "".join(traceback.format_exception(error))
-            store.set(FAILURE, json.dumps([process, _reason(error), trace]))
+            store.set(FAILURE, json.dumps([process, _reason(error), trace, isinstance(error, RunDiverged)]))
             if torch.cuda.is_available() and not store.check([MAIN_LEFT]):
                 # NCCL may hold the first for so long that torchrun kills it: told twice is better than never.
                 print(f"error: Process {process} of {world_size()}: {_reason(error)}", file=sys.stderr)
@@ -129,7 +129,8 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def one_failure() -> Iterator[None]:
-    """In the first process, raise what another failed of, as RunFailed, in place of a broken connection."""
+    """In the first process, raise what another failed of, in place of a broken connection: as RunDiverged
+    where it was that, else as RunFailed."""
     try:
         yield
     except BaseException as error:
@@ -142,9 +143,9 @@ def one_failure() -> Iterator[None]:
             raise
         who = f"of {world_size()}"
         if (word := _last_words(_store)) is not None:
-            process, reason, trace = word
+            process, reason, trace, diverged = word
             logger.info("In process %s %s:\n%s", process, who, trace)
-            raise RunFailed(f"Process {process} {who}: {reason}") from None
+            raise (RunDiverged if diverged else RunFailed)(f"Process {process} {who}: {reason}") from None
         if stopped:
             raise
         first = str(error).splitlines()[0]
@@ -159,13 +160,14 @@ def _is_broken_connection(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "NCCL"))
 
 
-def _last_words(store: Store) -> tuple[int, str, str] | None:
+def _last_words(store: Store) -> tuple[int, str, str, bool] | None:
+    """Which process failed, of what, its traceback, and whether training diverged there."""
     until = time.monotonic() + LAST_WORDS
     while time.monotonic() < until:
         with suppress(RuntimeError):
             if store.check([FAILURE]):
-                process, reason, trace = json.loads(store.get(FAILURE))
-                return process, reason, trace
+                process, reason, trace, diverged = json.loads(store.get(FAILURE))
+                return process, reason, trace, diverged
         time.sleep(POLL)
     return None
 

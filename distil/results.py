@@ -144,8 +144,8 @@ def keep_student(
 
 def seal(folder: Path) -> None:
     """Write down what the run came to, file by file, so that damage is told later. Cards may be edited."""
-    product = [file for file in sorted((folder / STUDENT).rglob("*")) if file.is_file()]
-    names = (RESULTS, SAMPLES, COST)
-    checkpoints.seal(
-        folder, [*(folder / name for name in names), *(file for file in product if file.name != CARD)]
-    )
+    student = folder / STUDENT
+    product = [file for file in sorted(student.rglob("*")) if file.is_file()]
+    cards = [file for file in product if file == student / CARD]
+    scores = [folder / name for name in (RESULTS, SAMPLES, COST)]
+    checkpoints.seal(folder, [*scores, *(file for file in product if file not in cards)], cards)

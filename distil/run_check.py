@@ -12,7 +12,7 @@ from distil import checkpoints, identity, locks
 from distil.files import read_json
 from distil.redact import HIDDEN
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
-from distil.run_files import BEFORE, CHECKPOINTS, OF_A_DONE_RUN, OF_EVERY_RUN, REPORT, SPENT, STATUS
+from distil.run_files import BEFORE, CHECKPOINTS, OF_A_DONE_RUN, OF_EVERY_RUN, REPORT, SPENT, STATUS, STUDENT
 
 UNREAD = (BEFORE, SPENT)
 """What read_run does not look at."""
@@ -25,6 +25,8 @@ class Findings:
     record: RunRecord
     damaged: list[str] = field(default_factory=list)
     """A line each; empty: the run is whole."""
+    edited: list[str] = field(default_factory=list)
+    """Likewise, what people may change: the card of the student, files put beside it."""
     notes: list[str] = field(default_factory=list)
     """What was looked at, and what is odd but no damage."""
     newest: str | None = None
@@ -127,5 +129,6 @@ def _sealed(folder: Path, found: Findings) -> None:
     """What the run wrote down of scores, costs, samples and student when it was done."""
     problems = checkpoints.changes(folder)
     found.damaged += problems
+    found.edited = checkpoints.edits(folder, STUDENT)
     if not problems:
         found.notes.append("scores, costs, samples and student are as they were when the run was done")

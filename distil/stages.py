@@ -24,7 +24,6 @@ from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.evaluation import Judgement, judge
 from distil.files import read_json, write_json
 from distil.judged import Judged, restored
-from distil.losses import Term
 from distil.methods.base import Method
 from distil.models import LoadedStudent
 from distil.models.sources import student_source
@@ -90,7 +89,7 @@ def run_stages(
     results.keep_student(
         folder, student, parts.tokenizer, _title(config), command, base_recipe(config, parts.base)
     )
-    samples = run.keep_scores(after, trainer.terms(), notes)
+    samples = run.keep_scores(after, trainer, notes)
     run.keep_cost(trainer, log, counts)
     results.seal(folder)
     tracker.samples(samples)
@@ -148,11 +147,12 @@ class _Run:
                 return
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 logger.warning("%s is damaged (%s): judged again.", kept.name, type(error).__name__)
-        judged = Judged(self.config, self.parts, self.progress.say)
+        judged = Judged(self.config, self.parts, self.folder.name, self.progress.say)
         has_teacher = self.parts.teacher_facts is not None and self.config.eval.teacher
         teacher = judged.teacher(self._judge_teacher) if has_teacher else None
         before = judged.student(self._judge_student)
-        write_json(kept, {"teacher": teacher and asdict(teacher), "student_before": asdict(before)})
+        scores = {"teacher": teacher and asdict(teacher), "student_before": asdict(before)}
+        write_json(kept, {**scores, "taken_over": judged.taken_over})
 
     def _judge_teacher(self) -> Judgement:
         itself = self.teacher.model()
@@ -164,20 +164,21 @@ class _Run:
             untouched = adapter_off(untouched)  # a prompt that nobody has trained is noise before every row
         return self.judge(untouched, self.teacher.test, "the untouched student")
 
-    def untrained(self) -> tuple[Judgement | None, Judgement]:
-        """What ``judge_untrained`` kept of teacher and student."""
+    def untrained(self) -> tuple[Judgement | None, Judgement, dict[str, str]]:
+        """What ``judge_untrained`` kept: teacher, student, and by which other run either was judged."""
         stored = read_json(self.folder / BEFORE)
         teacher = None if stored["teacher"] is None else restored(stored["teacher"])
-        return teacher, restored(stored["student_before"])
+        return teacher, restored(stored["student_before"]), dict(stored.get("taken_over", {}))
 
     def keep_scores(
-        self, after: Judgement, terms: Sequence[Term], notes: Sequence[str]
+        self, after: Judgement, trainer: DistillationTrainer, notes: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Write results and samples of all three models; returns the samples."""
-        teacher, before = self.untrained()
-        worse = setback(before.scores, after.scores, terms, self.config.trainer.learning_rate)
+        teacher, before, _ = self.untrained()
+        rate, history = self.config.trainer.learning_rate, trainer.state.log_history
+        worse = setback(before.scores, after.scores, trainer.terms(), rate, history, notes)
         if worse is not None:
-            logger.warning(worse)
+            logger.warning(worse, extra={"file_only": True})  # the summary says it, or the comparison
             notes = [*notes, worse]
         judgements = {"teacher": teacher, "student_before": before, "student_after": after}
         results.write_results(self.folder, self.config.eval, self.parts.splits, judgements, notes)
@@ -199,6 +200,8 @@ class _Run:
         }
         if self.teacher.facts is not None:
             facts["teacher_cache"] = self.teacher.facts
+        if taken_over := self.untrained()[2]:
+            facts["scores_taken_over"] = taken_over
         results.write_cost(self.folder, facts, counts)
 
 

@@ -28,7 +28,6 @@ from distil.api.keeper import StudentKeeper
 from distil.api.padding import without_padding
 from distil.api.rows import raw_rows, read_rows
 from distil.api.scores import scores_of
-from distil.api.untold import untold_models
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -166,7 +165,7 @@ class BaseDistillation(StudentKeeper):
                 callbacks=own,
                 fresh=not (self._past.came or self._past.trained or student.name_or_path),
             )
-            untold = untold_models(self.config, self.teacher, student, self._past.came)
+            untold = self._untold(student)
             untold += [OWN_ARGUMENTS] * (training_args is not None) + [OWN_CALLBACKS] * bool(own)
             untold += sorted(raw.untold)
             past = self._past.trains(self.config, resumed=bool(resume_from_checkpoint), untold=untold)

@@ -323,7 +323,7 @@ class DistillationConfig:
         Args:
             method: ``kd``, ``revkd``, ``gkd``, or any other that is registered.
             data: where the rows are: a folder of ``save_to_disk`` with splits ``train``, ``validation`` and
-                ``test``, or a hub name. None prints DATA.
+                ``test``, or a hub name. None prints DATA, and says in a warning what that stands for.
 
         Returns:
             One line for a shell, quoted for it and for Hydra.
@@ -331,6 +331,6 @@ class DistillationConfig:
         Raises:
             ArgumentError: for a value out of range, or a method that nobody registered.
         """
-        from distil.api.experiment import command_of
+        from distil.api.experiment import command_of, named_rows
 
-        return command_of(self.experiment(method, "DATA" if data is None else data))
+        return command_of(self.experiment(method, named_rows(data)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from collections.abc import Mapping
@@ -26,11 +27,18 @@ from distil.config.schema import (
 from distil.config.trainer import TrainerConfig
 from distil.data.hf import HfConfig
 from distil.effect import leaves
+from distil.files import read_json
 from distil.methods.base import METHODS
 from distil.registry import unknown_name
 
 if TYPE_CHECKING:
     from distil.api.config import DistillationConfig
+
+
+logger = logging.getLogger(__name__)
+
+SAVED = "a folder that DatasetDict(train=…, validation=…, test=…).save_to_disk wrote"
+"""What a command line can name of rows that are in memory."""
 
 
 def program() -> str:
@@ -146,6 +154,35 @@ def idle_fields(config: DistillationConfig) -> str:
 
 
 # ---- the command line
+
+
+def named_rows(data: str | Path | None) -> str | Path:
+    """``data``, or the word that stands for it. Warns of that, and of a folder that lacks a split."""
+    if data is None:
+        logger.warning(
+            "DATA in the command stands for your rows: %s, or a hub name. command(data=…) puts it in.", SAVED
+        )
+        return "DATA"
+    splits = _saved_splits(data) if isinstance(data, (str, Path)) else None
+    if splits is not None and not {"train", "validation", "test"} <= splits:
+        logger.warning(
+            "data=%s does not hold all of train, validation and test: the runner sets aside what is missing "
+            "from the training rows, so that it trains on fewer than were trained on here. Give %s.",
+            data,
+            SAVED,
+        )
+    return data
+
+
+def _saved_splits(data: str | Path) -> set[str] | None:
+    """The splits of a folder that ``save_to_disk`` wrote; None where ``data`` is none, or is damaged."""
+    folder = Path(data).expanduser()
+    if not (folder / "dataset_dict.json").is_file():
+        return {"train"} if (folder / "state.json").is_file() else None
+    try:
+        return set(read_json(folder / "dataset_dict.json")["splits"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def command_of(experiment: ExperimentConfig) -> str:

@@ -19,6 +19,7 @@ from distil.api.inputs import (
 from distil.api.past import Past
 from distil.api.rows import score_of
 from distil.api.tokenizers import check_same_tokens, local_tokenizer, warn_of_endings
+from distil.api.untold import untold_models
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -188,11 +189,11 @@ class StudentKeeper:
 
         It says the last training, from where the student began then; before any, the one that would begin
         now. Rows are scored as those that ``train`` saw last. What no command line says (a caller's own
-        ``TrainingArguments``) is logged as a warning.
+        ``TrainingArguments``, a model that was cut or changed in memory) is logged as a warning.
 
         Args:
             data: a folder of ``save_to_disk`` with splits ``train``, ``validation`` and ``test``, or a hub
-                name. None prints DATA.
+                name. None prints DATA, and says in a warning what that stands for.
 
         Returns:
             One line for a shell, quoted for it and for Hydra.
@@ -200,11 +201,14 @@ class StudentKeeper:
         Raises:
             ArgumentError: for a value of the config that was set out of range.
         """
-        from distil.api.experiment import command_of
+        from distil.api.experiment import command_of, named_rows
 
-        for untold in self._past.untold:
-            logger.warning("The command does not say all of the last training: %s.", untold)
-        return command_of(self.experiment("DATA" if data is None else data))
+        untold = list(self._past.untold)
+        if self._past.config is None and (student := self._held()) is not None:
+            untold = self._untold(student)
+        for each in untold:
+            logger.warning("The command does not say all of the training: %s.", each)
+        return command_of(self.experiment(named_rows(data)))
 
     # ---- parts
 
@@ -244,6 +248,11 @@ class StudentKeeper:
             },
             peft=quantisation(student) if config.use_peft else {},
         )
+
+    def _untold(self, student: PreTrainedModel) -> list[str]:
+        """What no command line says of the models that a training would begin with now."""
+        past = self._past
+        return untold_models(self.config, self.teacher, student, past.came, trained=past.trained)
 
     def _local_tokenizer(self) -> PreTrainedTokenizerBase | None:
         return local_tokenizer(self._base_name, self.config.student_model_name)

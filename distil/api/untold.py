@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.api.in_hand import changed
 from distil.api.inputs import quantised_bits
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.types import InputError
@@ -17,9 +18,15 @@ if TYPE_CHECKING:
 
 
 def untold_models(
-    config: DistillationConfig, teacher: PreTrainedModel, student: PreTrainedModel, came: Mapping[str, str]
+    config: DistillationConfig,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    came: Mapping[str, str],
+    *,
+    trained: bool,
 ) -> list[str]:
-    """Of the two models. ``came``: keys of ``model.student`` that bring the student, where it was loaded."""
+    """Of the two models. ``came``: keys of ``model.student`` that bring the student, where it was loaded;
+    ``trained``: whether it was trained here since."""
     from distil.anatomy import is_adapted
 
     bits = quantised_bits(student)
@@ -35,13 +42,22 @@ def untold_models(
     named = [("teacher", teacher, config.teacher_model_name)]
     if "path" not in came:
         named.append(("student", student, config.student_model_name))
+    told = [words for words, holds in reasons.items() if holds]
     for role, model, name in named:
-        place = str(getattr(model, "name_or_path", "") or "")
-        said = (
-            f"its {role} came from {place or 'no folder and no hub name'}, not from {role}_model_name={name}"
-        )
-        reasons[said] = not _same_place(place, name)
-    return [words for words, holds in reasons.items() if holds]
+        told += _whence(role, model, name, as_loaded=not (trained and role == "student"))
+    return told
+
+
+def _whence(role: str, model: PreTrainedModel, name: str, *, as_loaded: bool) -> list[str]:
+    """That the model came from elsewhere than ``name``, or is not what it was there; ``as_loaded``: whether
+    it should be."""
+    place = str(getattr(model, "name_or_path", "") or "")
+    how = changed(model, place) if place and as_loaded else ""
+    words = f"its {role} came from {place or 'no folder and no hub name'}"
+    words += f", and was changed in memory ({how})" if how else ""
+    if not _same_place(place, name):
+        return [f"{words}, not from {role}_model_name={name}"]
+    return [f"{words}: save_pretrained before training gives it a folder to name"] if how else []
 
 
 def _same_place(one: str, other: str) -> bool:

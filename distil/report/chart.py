@@ -47,11 +47,14 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def curve_chart(name: str, curve: Curve) -> str:
-    """``curve`` as an SVG element. A value that is not finite leaves a gap."""
-    points = [(step, value if value is not None and abs(value) < LARGEST else None) for step, value in curve]
+    """``curve`` as an SVG element; empty where it has fewer than two values (see ``undrawn``).
+
+    A value that is not finite leaves a gap.
+    """
+    points = _points(curve)
     finite = [value for _, value in points if value is not None]
-    if not finite:
-        return f'<p class="empty">{escape(name)}: no finite value</p>'
+    if len(finite) < 2:
+        return ""
     low, high = min(finite), max(finite)
     if high - low <= 1e-9 * abs(high) + 1e-30:
         low, high = low - (abs(low) * 0.1 or 1), high + (abs(high) * 0.1 or 1)
@@ -73,6 +76,17 @@ def curve_chart(name: str, curve: Curve) -> str:
             "</svg>",
         )
     )
+
+
+def undrawn(name: str, curve: Curve) -> str:
+    """In words what a curve of fewer than two values holds."""
+    found = [f"{value:.4g} at step {step:,}" for step, value in _points(curve) if value is not None]
+    return f"{name} {found[0]}" if found else f"{name}: no finite value"
+
+
+def _points(curve: Curve) -> list[tuple[int, float | None]]:
+    """``curve``, with None for what cannot be drawn."""
+    return [(step, value if value is not None and abs(value) < LARGEST else None) for step, value in curve]
 
 
 def _y_tick(y: float, value: float) -> str:

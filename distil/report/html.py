@@ -44,6 +44,7 @@ def render(run: RunRecord) -> str:
     results = run.results
     page = template_environment().get_template("report.html.j2")
     ordered = sorted(run.curves.items(), key=lambda item: not item[0].startswith("validation/"))
+    drawn = [(name, curve, Markup(chart.curve_chart(name, curve))) for name, curve in ordered]
     return sealed(
         page.render(
             style_digest=STYLE_DIGEST,
@@ -59,7 +60,8 @@ def render(run: RunRecord) -> str:
             strip=lambda metric: Markup(chart.strip_chart(results, metric)) if results else "",
             notes=[*(words.notes(results) if results else ()), *run.problems, *in_few_lines(run.damaged)],
             cost=words.cost_facts(run.cost) if run.cost else [],
-            curves=[(name, Markup(chart.curve_chart(name, curve))) for name, curve in ordered],
+            curves=[(name, picture) for name, _, picture in drawn if picture],
+            undrawn="; ".join(chart.undrawn(name, curve) for name, curve, picture in drawn if not picture),
             samples=[(sample.prompt, list(words.texts(sample))) for sample in run.samples],
             open_samples=OPEN_SAMPLES,
             git=mapping(run.environment.get("git")),

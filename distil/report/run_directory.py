@@ -23,6 +23,7 @@ from distil.types import InputError
 
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
 """Format specs that are taken: somebody else's may ask for a billion digits."""
+STATES = ("running", "done", "failed", "interrupted")
 DIVERGED = "the same command would meet that step again: change what the reason names"
 """What there is to do about a run that diverged."""
 Scores = Mapping[str, float | None]
@@ -141,6 +142,8 @@ def read_run(path: Path) -> RunRecord:
         )
     problems: list[str] = []
     status = _object(path / STATUS, problems)
+    if status.get("status") not in STATES and (path / STATUS).is_file() and not problems:
+        problems.append(f"{STATUS} does not say how the run ended.")
     environment = _object(path / ENVIRONMENT, problems)
     results = _object(path / RESULTS, problems)
     config, config_text = _config(path / CONFIG, problems)

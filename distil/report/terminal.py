@@ -38,8 +38,8 @@ def print_summary(run: RunRecord, console: Console) -> None:
     if run.results is not None and run.results.metrics:
         console.print(_table(run.results, show))
         console.print()
-        for line in _remarks(run.results):
-            console.print(Text(show(line), style="dim"))
+        for line, style in _remarks(run.results):
+            console.print(Text(show(line), style=style))
     for sample in run.samples[:SAMPLES]:
         console.print()
         console.print(
@@ -99,12 +99,13 @@ def _row(results: Results, metric: Metric, show: Show) -> Iterator[Text]:
         yield Text("" if floor is None else show(words.score(floor, metric)))
 
 
-def _remarks(results: Results) -> Iterator[str]:
-    yield "↑ higher is better, ↓ lower is better." + (f" {words.FLOOR}." if results.floor else "")
+def _remarks(results: Results) -> Iterator[tuple[str, str]]:
+    """Each line below the table, and its style."""
+    yield "↑ higher is better, ↓ lower is better." + (f" {words.FLOOR}." if results.floor else ""), "dim"
     if judged := words.judged_on(results):
-        yield judged
+        yield judged, "dim"
     for note in words.notes(results):
-        yield f"Note: {one_line(note, LONGEST)}"
+        yield f"Note: {one_line(note, LONGEST)}", ""
 
 
 def _prompt(sample: Sample, show: Show) -> Text:
@@ -146,6 +147,8 @@ def _facts(run: RunRecord, show: Show) -> Table:
     table.add_column(overflow="fold")
     if run.cost is not None:
         table.add_row("cost", Text(show(words.cost_sentence(run.cost))))
+        if line := words.taken_over(run.cost):
+            table.add_row("", Text(show(line), style="dim"))
     for problem in run.problems:
         table.add_row("unreadable", Text(show(one_line(problem, LONGEST))))
     if run.status in ("failed", "interrupted") and run.way_on:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,8 @@ FLOOR = "floor: the entropy of the source on these rows; nobody beats it but by 
 
 HUGE = 1e7
 """From here on a score is written with its exponent."""
+WIDE = 0.2
+"""Half of the interval of a share over rows from which on they are few: 24 of them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ def moment(text: str) -> str:
     return f"{time:%Y-%m-%d %H:%M} {time.tzname() or ''}".rstrip()
 
 
+def number_of(count: int, what: str) -> str:
+    """``3 runs``, ``1 run``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def parameters(amount: float) -> str:
     """A number of parameters as ``820 k`` or ``1.54 B``."""
     for unit, scale in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -136,6 +144,16 @@ def cost_sentence(cost: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, (*said, f"parameters: {counted}" if counted else "")))
 
 
+def taken_over(cost: Mapping[str, Any]) -> str:
+    """Whose scores another run had found, and which run; empty where this one judged all itself."""
+    names = {"teacher": "the teacher", "student_before": "the untouched student"}
+    by_run: dict[str, list[str]] = {}
+    for who, run in mapping(cost.get("scores_taken_over")).items():
+        by_run.setdefault(str(run), []).append(names.get(who, who))
+    told = (f"those of {' and '.join(who)} are from {run}" for run, who in by_run.items())
+    return f"Scores taken over: {'; '.join(told)}." if by_run else ""
+
+
 def _share(counted: Mapping[str, Any]) -> str:
     """The trained part of the student in percent; empty where all of it is trained."""
     trained, whole = number(counted.get("trainable")), number(counted.get("student"))
@@ -147,21 +165,54 @@ def _fact(value: float | None, show: Callable[[float], str]) -> str:
 
 
 def judged_on(results: Results) -> str:
-    """One sentence: on which rows the scores were taken, and how the answers were generated."""
-    e = results.evaluation
-    rows, tokens, answers = (number(e.get(key)) for key in ("rows", "scored_tokens", "generation_rows"))
+    """On which rows the scores were taken, how the answers were generated, and what few rows mean."""
+    return told_of_rows(judged_parts(results.evaluation), few_rows(results.evaluation))
+
+
+def told_of_rows(parts: Sequence[str], few: str) -> str:
+    """``judged_parts`` as a sentence, and ``few_rows`` behind it; empty where nothing is known."""
+    return " ".join(filter(None, (f"Judged {'; '.join(parts)}." if parts else "", few)))
+
+
+def judged_parts(evaluation: Mapping[str, Any]) -> list[str]:
+    """Which rows were scored, and how many of them were answered and how: so much of it as is known."""
+    rows, tokens, answers = _counts(evaluation)
     parts = []
     if rows is not None:
         scored = f" ({tokens:,.0f} scored tokens)" if tokens is not None else ""
         same = "one row" if rows == 1 else f"same {rows:,.0f} rows"
-        parts.append(f"on the {same} of the {e.get('split', 'held-out')} split{scored}")
+        parts.append(f"on the {same} of the {evaluation.get('split', 'held-out')} split{scored}")
     if answers:
         how = "greedy"
-        if e.get("do_sample"):
-            how = f"sampled at temperature {e.get('sampling_temperature')}"
-            how += f", top_k {e.get('top_k')}, top_p {e.get('top_p')}"
-        parts.append(f"{answers:,.0f} of them answered, {how}, at most {e.get('max_new_tokens')} new tokens")
-    return f"Judged {'; '.join(parts)}." if parts else ""
+        if evaluation.get("do_sample"):
+            how = f"sampled at temperature {evaluation.get('sampling_temperature')}"
+            how += f", top_k {evaluation.get('top_k')}, top_p {evaluation.get('top_p')}"
+        most = f"at most {evaluation.get('max_new_tokens')} new tokens"
+        parts.append(f"{answers:,.0f} of them answered, {how}, {most}")
+    return parts
+
+
+def few_rows(evaluation: Mapping[str, Any]) -> str:
+    """How far scores may lie from those on other rows of their kind, where rows or answers are few."""
+    rows, _, answers = _counts(evaluation)
+    counts = {"row": rows} | ({"answer": answers} if answers != rows else {})
+    few = {what: int(n) for what, n in counts.items() if n and half_of_share(n) >= WIDE}
+    if not few:
+        return ""
+    which = " and ".join(number_of(n, what) for what, n in few.items())
+    apart = " and ".join(f"{half_of_share(n):.2f}" for n in few.values())
+    are = "is" if which == "1 row" else "are"
+    return f"{which} {are} few: on others of their kind a share may come out {apart} higher or lower (95 %)."
+
+
+def half_of_share(rows: float) -> float:
+    """Half of the 95 % interval of a share of ``rows`` rows, where it is widest: of one half."""
+    return 1.96 * math.sqrt(0.25 / rows)
+
+
+def _counts(evaluation: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Rows, scored tokens, answers."""
+    return tuple(number(evaluation.get(key)) for key in ("rows", "scored_tokens", "generation_rows"))
 
 
 def notes(results: Results) -> list[str]:

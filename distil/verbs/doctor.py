@@ -20,6 +20,8 @@ EXTRAS = (
     "ray", "optuna", "deepspeed",
 )  # fmt: skip
 OUTPUTS = Path("outputs")
+EDITED = 8
+"""Files that were edited or added which are named."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,7 +41,8 @@ def _parser() -> Parser:
         "What this machine can run: torch, GPU, quantisation, bf16, CPUs, memory, disk,\n"
         "keys (present or not, never shown), packages. With RUN_DIR: whether that run is\n"
         "whole. Every file is read, every checkpoint and the student hashed again; ends\n"
-        "with 1 where something is damaged, and names it.",
+        "with 1 where something is damaged, and names it. An edited card, and files put\n"
+        "beside the student, are named too.",
     )
     parser.add_argument("run", metavar="RUN_DIR", nargs="?", type=Path, help="verify this run directory")
     parser.add_argument(
@@ -164,10 +167,14 @@ def _run(folder: Path) -> int:
         print(printable(f"  {note}"))
     for line in found.damaged:
         print(printable(f"  DAMAGED {line}"))
+    for line in found.edited[:EDITED]:
+        print(printable(f"  {line} since the run was done"))
+    if (more := len(found.edited) - EDITED) > 0:
+        print(f"  and {more} more")
     for line in outlook(found):
         print(printable(f"  {line}"))
     if not found.damaged:
-        print("whole: nothing is missing or changed")
+        print(f"whole: nothing {'else ' if found.edited else ''}is missing or changed")
         return 0
     print(_way_out(found.damaged, record.status == "done", record.command))
     return 1

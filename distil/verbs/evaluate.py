@@ -201,6 +201,8 @@ def _print(result: Mapping[str, Any]) -> None:
 
 
 def _sentence(result: Mapping[str, Any]) -> str:
+    from distil.report.words import few_rows
+
     e = result["evaluation"]
     rows = "row" if e["rows"] == 1 else "rows"
     which = f"test {rows} of the run" if result["data"] == "test" else f"{rows} of {result['data']}"
@@ -210,5 +212,5 @@ def _sentence(result: Mapping[str, Any]) -> str:
     answers = f"; {e['generation_rows']:,} answered, {how}, at most {e['max_new_tokens']} new tokens"
     return (
         f"↑ higher is better, ↓ lower is better. {e['rows']:,} {which} ({e['scored_tokens']:,} scored tokens)"
-        f"{answers if e['generation_rows'] else ''}."
-    )
+        f"{answers if e['generation_rows'] else ''}. {few_rows(e)}"
+    ).rstrip()

@@ -75,6 +75,7 @@ DAMAGE = [
     ("before.json", "cut"),
     ("environment.json", "cut"),
     ("status.json", "cut"),
+    ("status.json", "empty"),
     ("config.yaml", "remove"),
     ("metrics.jsonl", "cut"),
     ("samples.jsonl", "remove"),
@@ -86,19 +87,56 @@ def test_damage_is_named(name: str, how: str, run: Path, capsys: pytest.CaptureF
     file = run / name
     if how == "flip":
         flip(file)
+    elif how == "empty":
+        file.write_text("{}", encoding="utf-8")
     elif how == "cut":
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2 + 1])
     else:
         file.unlink()
     code, said = doctor(run, capsys)
     if name == "status.json":  # then nobody knows that it was done
-        assert f"{name} cannot be read" in said
+        told = "cannot be read" if how == "cut" else "does not say how the run ended"
+        assert f"{name} {told}" in said
     assert code == 1, said
     *folder, base = name.split("/")
     lines = [line for line in said.splitlines() if "DAMAGED" in line]
     assert any(base in line and all(part in line for part in folder) for line in lines), said
     if name.startswith("checkpoints/"):  # of a done run nothing goes on
         assert said.splitlines()[-1].startswith("The run is done:")
+
+
+def test_what_was_edited_or_added_is_named_and_no_damage(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = run / "student" / "README.md"
+    text = card.read_text(encoding="utf-8")
+    card.write_text(f"{text}\nMine.\n", encoding="utf-8")
+    (run / "student" / "vocab.txt").write_text("x", encoding="utf-8")
+    code, said = doctor(run, capsys)
+    assert code == 0, said
+    for line in ("student/README.md was edited", "student/vocab.txt was added"):
+        assert f"  {line} since the run was done\n" in said
+    assert said.splitlines()[-1] == "whole: nothing else is missing or changed"
+    card.unlink()
+    for number in range(20):
+        (run / "student" / f"{number}.bin").write_bytes(b"")
+    code, said = doctor(run, capsys)
+    assert code == 0, said
+    assert "  student/README.md was removed since the run was done\n" in said
+    assert "  and 14 more\n" in said
+    assert cli.main(["generate", str(run), "--prompt", "cat", "--max-new-tokens", "1"]) == 0
+
+
+@pytest.mark.parametrize("content", ["{}", None])
+def test_a_student_whose_run_lost_its_status_is_refused_for_that(
+    content: str | None, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "status.json").unlink()
+    if content is not None:
+        (run / "status.json").write_text(content, encoding="utf-8")
+    assert cli.main(["generate", str(run), "--prompt", "cat"]) == 2
+    told = "status.json is missing" if content is None else "status.json does not say how the run ended"
+    assert f"{told}, so its student may be any." in capsys.readouterr().err
 
 
 def test_a_changed_config_is_not_the_runs_own(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from distil.adapters.base import ADAPTERS
 from distil.adapters.none import NoneConfig
-from distil.advice import advice, setback
+from distil.advice import advice, setback, trend
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.trainer import TrainerConfig
 from tests.training import build_method
@@ -88,6 +92,79 @@ def test_a_rate_that_is_another_adapters(peft: str, rate: float, odd: bool) -> N
     assert (f"trainer.learning_rate={rate:g} is unusual with peft={peft}" in told) is odd
 
 
+def logged(losses: list[float], validation: list[float]) -> list[dict[str, float]]:
+    """What a trainer logs: a loss every second step, an evaluation every third."""
+    found = [{"loss": loss, "learning_rate": 1.0, "step": 2 * i + 2} for i, loss in enumerate(losses)]
+    found += [{"eval_nll_per_token": nll, "step": 3 * i + 3} for i, nll in enumerate(validation)]
+    return sorted(found, key=lambda entry: entry["step"])
+
+
+RISING = [0.5, 0.6, 0.8, 1.5, 4.0]
+ROSE = logged(RISING, [])
+FELL = [5.0, 4.0, 3.5, 3.2, 3.0, 2.9, 2.8, 2.7]
+FLAT = [0.5, 0.4, 0.6, 0.5, 0.4, 0.6, 0.5, 0.45]
+
+
+@pytest.mark.parametrize(
+    ("losses", "validation", "wanted"),
+    [
+        (RISING, [], "Its loss rose in training: a lower trainer.learning_rate (it was 0.5) may help."),
+        (RISING, [0.9, 1.4], "Its loss rose in training: a lower trainer.learning_rate"),
+        (FELL, [], "Its loss was still falling at the end: more steps (trainer.max_steps or"),
+        ([], [0.9, 0.7], "Its validation nll was still falling at the end: more steps"),
+        (FLAT, [0.9, 0.8, 0.7], "Its validation nll was still falling at the end: more steps"),
+        (FELL, [0.9, 0.6, 0.8], "Its validation nll was lowest at step 6 (0.6; 0.8 at the end): fewer steps"),
+        (FELL, [0.6, 0.8], "Its validation nll was lowest at step 3"),
+        (FLAT, [], ""),
+        (FLAT, [0.7, 0.7], ""),
+        ([0.5], [0.7], ""),
+        ([0.9, 0.5], [], ""),
+        ([math.nan, math.inf, *FELL], [math.nan], "Its loss was still falling"),
+        ([], [], ""),
+    ],
+)
+def test_the_way_out_of_a_setback_is_what_the_curves_speak_for(
+    losses: list[float], validation: list[float], wanted: str
+) -> None:
+    terms = build_method("sft").terms(0)
+    line = setback({"nll": 0.5}, {"nll": 0.7}, terms, 0.5, logged(losses, validation), [])
+    told = (
+        "The distilled student is worse than the untouched one on the test rows: nll 0.5 before, 0.7 after."
+    )
+    assert line is not None
+    assert line.startswith(f"{told} {wanted}".rstrip())
+    ways = [word for word in ("learning_rate", "more steps", "fewer steps") if word in line]
+    assert len(ways) == bool(wanted)
+
+
+def test_a_rate_that_was_advised_on_is_not_advised_on_again() -> None:
+    said = ["Step 10: the loss is 9. A lower trainer.learning_rate, more trainer.warmup_steps … may help."]
+    terms = build_method("sft").terms(0)
+    for after in (0.7, None):
+        line = setback({"nll": 0.5}, {"nll": after}, terms, 0.5, ROSE, said)
+        assert line is not None
+        assert "may help" not in line
+        assert "learning_rate" in (setback({"nll": 0.5}, {"nll": after}, terms, 0.5, ROSE, []) or "")
+
+
+@given(st.lists(st.floats(-10, 10), max_size=30))
+def test_a_trend_turns_with_its_curve(values: list[float]) -> None:
+    assert trend(values[::-1]) == -trend(values) == trend([-value for value in values])
+    assert trend(sorted(values)) >= 0
+
+
+def test_a_trend_is_that_of_kendall() -> None:
+    """One curve of twenty without a trend has one in each direction; one that falls slowly has it."""
+    chance = random.Random(0)
+    found = [trend([chance.gauss(0, 1) for _ in range(20)]) for _ in range(2000)]
+    for sign in (1, -1):
+        assert abs(found.count(sign) / 2000 - 0.05) < 5 * (0.05 * 0.95 / 2000) ** 0.5
+    assert trend([1 - step / 1000 + chance.gauss(0, 0.1) for step in range(1000)]) == -1
+    for values in ([], [1.0], [2.0, 1.0], [3.0, 2.0, 1.0]):
+        assert trend(values) == 0, "too few to tell"
+    assert trend([4.0, 3.0, 2.0, 1.0]) == -1
+
+
 @pytest.mark.parametrize(
     ("before", "after", "worse"),
     [
@@ -105,7 +182,7 @@ def test_a_student_that_got_worse_is_said(
     before: dict[str, float | None], after: dict[str, float | None], worse: bool
 ) -> None:
     """By all that it can have learnt; a method that only follows its teacher may cost some likelihood."""
-    line = setback(before, after, build_method("sft").terms(0), 50.0)
+    line = setback(before, after, build_method("sft").terms(0), 50.0, ROSE, [])
     assert (line is not None) is worse
     if line is not None:
         assert "(it was 50)" in line
@@ -115,8 +192,10 @@ def test_a_student_that_got_worse_is_said(
 
 def test_what_is_worse_is_seen_in_what_is_shown() -> None:
     terms = build_method("sft").terms(0)
-    assert setback({"nll": 2.34567}, {"nll": 2.34568}, terms, 1e-4) is None
-    assert "nll 2.346 before, 2.349 after" in (setback({"nll": 2.3457}, {"nll": 2.3485}, terms, 1e-4) or "")
+    assert setback({"nll": 2.34567}, {"nll": 2.34568}, terms, 1e-4, [], []) is None
+    assert "nll 2.346 before, 2.349 after" in (
+        setback({"nll": 2.3457}, {"nll": 2.3485}, terms, 1e-4, [], []) or ""
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +208,9 @@ def test_likelihood_alone_says_nothing_of_who_only_follows(
     """Who was never taught the rows' own tokens may pay with them; a score that is no number is a setback."""
     weights = {} if kd_loss_weight is None else {"kd_loss_weight": kd_loss_weight}
     terms = build_method(method, **weights).terms(0)
-    assert (setback({"nll": 1.0}, {"nll": 1.5}, terms, 1e-4) is not None) is told
-    assert setback({"nll": 1.0}, {"nll": None}, terms, 1e-4) is not None
-    both = setback({"nll": 1.0, "kl_to_teacher": 0.5}, {"nll": 1.5, "kl_to_teacher": 0.9}, terms, 1e-4)
+    assert (setback({"nll": 1.0}, {"nll": 1.5}, terms, 1e-4, [], []) is not None) is told
+    assert setback({"nll": 1.0}, {"nll": None}, terms, 1e-4, [], []) is not None
+    both = setback(
+        {"nll": 1.0, "kl_to_teacher": 0.5}, {"nll": 1.5, "kl_to_teacher": 0.9}, terms, 1e-4, [], []
+    )
     assert both is not None

@@ -18,12 +18,14 @@ from distil import checkpoints
 from distil.checkpoints import (
     MANIFEST,
     changes,
+    edits,
     ensure_space,
     newest_valid,
     partial_folder,
     publish,
     published,
     rotate,
+    seal,
     space_needed,
     verify,
 )
@@ -136,6 +138,43 @@ def test_what_a_product_lists_may_be_behind_links_inside_it(tmp_path: Path) -> N
         entry = {"name": name, "size": 5, "sha256": ""}
         (folder / MANIFEST).write_text(json.dumps({"files": [entry]}), encoding="utf-8")
         assert changes(folder) == [f"{name} is missing"]
+
+
+def test_what_people_may_change_is_an_edit_and_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    for name in ("student/weights", "student/card", "scores"):
+        (tmp_path / name).write_text(name)
+    seal(tmp_path, [tmp_path / "student" / "weights", tmp_path / "scores"], [tmp_path / "student" / "card"])
+    assert (changes(tmp_path), edits(tmp_path, "student")) == ([], [])
+    (tmp_path / "student" / "card").write_text("other words."[: len("student/card")])
+    (tmp_path / "beside").write_text("not of the product")
+    (tmp_path / "student" / "more").mkdir()
+    (tmp_path / "student" / "more" / "mine").write_text("x")
+    assert changes(tmp_path) == []
+    assert edits(tmp_path, "student") == ["student/card was edited", "student/more/mine was added"]
+    (tmp_path / "student" / "card").unlink()
+    assert edits(tmp_path, "student")[0] == "student/card was removed"
+    (tmp_path / "student" / "weights").unlink()
+    assert changes(tmp_path) == ["student/weights is missing"]
+    assert "weights" not in "".join(edits(tmp_path, "student")), "damage is told by the other"
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"files": []}', '{"files": [], "editable": 3}'])
+def test_of_manifests_without_editable_files_nothing_is_known(tmp_path: Path, told: str) -> None:
+    """Damaged ones, and those of earlier versions."""
+    (tmp_path / "student").mkdir()
+    (tmp_path / "student" / "card").write_text("x")
+    (tmp_path / MANIFEST).write_text(told)
+    assert edits(tmp_path, "student") == []
+
+
+def test_an_editable_file_lies_inside(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    run = tmp_path / "run"
+    (run / "student").mkdir(parents=True)
+    entry = {"name": "../secret", "size": 1, "sha256": "0"}
+    (run / MANIFEST).write_text(json.dumps({"files": [], "editable": [entry]}))
+    assert edits(run, "student") == ["../secret was removed"]
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_not_a_crash(

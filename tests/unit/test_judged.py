@@ -39,17 +39,24 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
     base = load_student(model, 0)
     rows = Dataset.from_list(random_rows(3))
     judged: list[str] = []
+    taken: list[bool] = []
 
-    def score(device: str, case: str) -> float:
+    def of(device: str) -> Parts:
         student = tiny_llama(1).to(torch.device(device))
         tokenizer = load_tokenizer(model)[0]
-        parts = Parts(tokenizer, Splits(rows, rows, rows, {}), None, student, VOCABULARY, (EOS,), [], base)
+        return Parts(tokenizer, Splits(rows, rows, rows, {}), None, student, VOCABULARY, (EOS,), [], base)
 
+    def score(device: str, case: str) -> float:
         def judge() -> Judgement:
             judged.append(case)
             return Judgement({"nll": float(len(judged))}, [], 1, [])
 
-        return Judged(config, parts, lambda line: None).student(judge).scores["nll"]
+        known = Judged(config, of(device), case, lambda line: None)
+        nll = known.student(judge).scores["nll"]
+        assert nll is not None
+        taken.append(bool(known.taken_over))
+        assert known.taken_over in ({}, {"student_before": "first"})
+        return nll
 
     assert score("cpu", "first") == score("cpu", "again") == 1
     assert score("meta", "device") == 2
@@ -60,3 +67,12 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
     monkeypatch.undo()
     assert score("cpu", "back") == 1
     assert judged == ["first", "device", "torch", "transformers"]
+    assert score("cpu", "first") == 1
+    assert taken == [False, True, False, False, False, True, False], "a run that goes on has its own"
+    files = (tmp_path / "outputs").rglob("*.json")
+    (kept,) = [file for file in files if '"run": "first"' in file.read_text(encoding="utf-8")]
+    earlier = kept.read_text(encoding="utf-8").replace('"run"', '"unknown"')  # versions that kept no run
+    kept.write_text(earlier, encoding="utf-8")
+    known = Judged(config, of("cpu"), "now", lambda line: None)
+    assert known.student(lambda: Judgement({}, [], 1, [])).scores["nll"] == 1
+    assert known.taken_over == {"student_before": "an earlier run"}

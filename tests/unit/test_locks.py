@@ -82,6 +82,36 @@ def test_who_does_not_wait_is_refused_until_the_holder_is_dead(tmp_path: Path) -
     assert list(folder.parent.iterdir()) == []
 
 
+def test_folders_that_nothing_came_to_lie_in_go_again(tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "default" / "kd-s0"
+    with alone(folder, None):
+        assert folder.parent.is_dir()
+    assert list(tmp_path.iterdir()) == []
+    with alone(folder, None):
+        folder.mkdir()
+    assert folder.is_dir()
+    folder.rmdir()
+    with alone(folder, None):
+        pass
+    assert folder.parent.is_dir(), "it was there before"
+
+
+def test_who_waits_does_not_mind_that_the_folder_goes_meanwhile(tmp_path: Path) -> None:
+    folder, waits = tmp_path / "out" / "kd-s0", threading.Event()
+
+    def second() -> None:
+        with alone(folder, lambda _: waits.set()):
+            folder.mkdir()
+
+    with alone(folder, None):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(20)
+    thread.join(timeout=20)
+    assert folder.is_dir()
+    assert [path.name for path in folder.parent.iterdir()] == ["kd-s0"]
+
+
 def test_a_forked_child_does_not_hold_what_its_dead_parent_held(tmp_path: Path) -> None:
     """As workers that load data."""
     process, child = holding(tmp_path / "run", "fork")

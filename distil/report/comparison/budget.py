@@ -10,7 +10,7 @@ from distil.report.comparison.costs import spent
 from distil.report.comparison.runs import seed_of
 from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
-from distil.report.run_directory import Curve, Metric, RunRecord
+from distil.report.run_directory import Curve, Metric, RunRecord, mapping, number
 
 KINDS = ("steps", "tokens", "seconds")
 NEAR = {"steps": 0.0, "tokens": 0.01, "seconds": 0.05}
@@ -52,6 +52,8 @@ class EqualBudget:
     """Groups of which a run was first evaluated later than that."""
     lost: tuple[str, ...]
     """Runs of which a curve is no finite number there: they diverged."""
+    rows: int | None
+    """How many validation rows the curves are of; None: not recorded, or not the same in all runs."""
 
 
 def held(groups: Mapping[str, Sequence[RunRecord]]) -> tuple[Held, ...]:
@@ -153,4 +155,13 @@ def equal_budget(
         and any(read_at(along(run, name, kind), amount, BESIDE[kind]) is None for name in names)
     )
     early = max(ends) > amount * (1 + NEAR[kind]) + 1e-9
-    return EqualBudget(kind, amount, tuple(columns), early, unread, lost)
+    counts = {_validation_rows(run) for run in runs}
+    rows = counts.pop() if len(counts) == 1 else None
+    return EqualBudget(kind, amount, tuple(columns), early, unread, lost, rows)
+
+
+def _validation_rows(run: RunRecord) -> int | None:
+    """How many rows were judged on the way: those of the split, up to a limit of the config."""
+    there = number(run.results.data.get("validation_rows")) if run.results else None
+    most = number(mapping(run.config.get("eval")).get("during_training_rows"))
+    return None if there is None or most is None else int(min(there, most))

@@ -57,10 +57,13 @@ def key(comparison: Comparison, label: str) -> str:
 
 
 def curves(comparison: Comparison, name: str, kind: str) -> str:
-    """A curve along steps, tokens or seconds: the mean over seeds, in a band from lowest to highest."""
+    """A curve along steps, tokens or seconds: the mean over seeds, in a band from lowest to highest.
+
+    Empty where no group has two points that one line joins.
+    """
     folded = [(i, group, folded_curve(group, name, kind)) for i, group in enumerate(comparison.groups)]
     folded = [each for each in folded if each[2]]
-    if not folded:
+    if not any(len(piece) > 1 for _, _, pieces in folded for piece in pieces):
         return ""
     points = [point for _, _, parts in folded for part in parts for point in part]
     end = max(spent for spent, *_ in points)
@@ -146,6 +149,8 @@ def dots(comparison: Comparison, column: Column) -> str:
     left = 14 + 7.2 * min(LONGEST, max(len(group.label) for _, group, _ in shown))
     bottom = TOP + ROW * len(shown) + 4
     seeds = [value for values in by_seed.values() for value in values]
+    if len(seeds) == 1 and not references:
+        return ""  # a dot with nothing beside it
     values = _in_sight((each for _, _, each in shown), seeds, references.values())
     x = scale(values, left, WIDTH - RIGHT, about=3)
     parts = [*upright(x, bottom, TOP)]

@@ -15,11 +15,18 @@ from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budg
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
 from distil.report.comparison.keys import Config, config_of, group_names, same, sort_keys
-from distil.report.comparison.runs import LeftOut, asked_order, read_runs, seed_of
+from distil.report.comparison.notes import notes
+from distil.report.comparison.runs import (
+    LeftOut,
+    asked_order,
+    metrics_of,
+    read_runs,
+    score_of,
+    seed_of,
+)
 from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
-from distil.report.run_directory import Metric, RunRecord, Scores
-from distil.report.seal import in_few_lines
+from distil.report.run_directory import RunRecord, Scores
 from distil.types import InputError
 
 DEFAULTS = {"method.name": "sft", "peft.name": "none"}
@@ -121,6 +128,9 @@ def compare(
     kept = [run for each in folded.values() for run in each]
     against = {} if unranked else baselines
     read = [] if unranked else [(kind, equal_budget(folded, baselines, kind)) for kind in KINDS]
+    columns = _columns(groups, against, not unranked)
+    references = _references(kept)
+    before = references.get("student before", {})
     return Comparison(
         groups=groups,
         swept=keys.swept,
@@ -128,9 +138,9 @@ def compare(
         unranked=tuple(unranked),
         differences=tuple(differences(runs, configs, labels, keys)),
         left_out=(*missing, *older),
-        notes=tuple(_notes(groups, missing, bool(unranked))),
-        columns=_columns(groups, against, not unranked),
-        references=_references(kept),
+        notes=tuple(notes(groups, against, columns, before, len(missing), not unranked)),
+        columns=columns,
+        references=references,
         costs=tuple(_costs(groups, against, not unranked)),
         held=held(folded),
         budgets={kind: table for kind, table in read if table is not None},
@@ -256,26 +266,14 @@ def _nearest(group: Group, bases: Sequence[Group]) -> str | None:
     return best[0] if len(best) == 1 else None
 
 
-def _metrics(runs: Sequence[RunRecord]) -> dict[str, Metric]:
-    found: dict[str, Metric] = {}
-    for run in runs:
-        for metric in run.results.metrics if run.results else ():
-            found.setdefault(metric.name, metric)
-    return found
-
-
 def _columns(
     groups: Sequence[Group], baselines: Mapping[str, str | None], ranked: bool
 ) -> tuple[Column, ...]:
     runs = [run for group in groups for run in group.runs]
     return tuple(
-        column(metric, _values(groups, partial(_score, name=name)), baselines, ranked)
-        for name, metric in _metrics(runs).items()
+        column(metric, _values(groups, partial(score_of, name=name)), baselines, ranked)
+        for name, metric in metrics_of(runs).items()
     )
-
-
-def _score(run: RunRecord, name: str) -> float | None:
-    return in_reach(run.results.after.get(name)) if run.results else None
 
 
 def _values(
@@ -295,7 +293,7 @@ def _references(runs: Sequence[RunRecord]) -> dict[str, Scores]:
     found: dict[str, Scores] = {}
     for who, scores in told.items():
         agreed = {}
-        for name in _metrics(runs):
+        for name in metrics_of(runs):
             values = {value for each in scores if (value := in_reach(each.get(name))) is not None}
             if values and max(values) - min(values) <= CLOSE * max(map(abs, values)):
                 agreed[name] = min(values)
@@ -311,32 +309,3 @@ def _costs(groups: Sequence[Group], baselines: Mapping[str, str | None], ranked:
         if any(value is not None for by_seed in values.values() for value in by_seed.values()):
             found.append(column(metric, values, baselines, ranked))
     return found
-
-
-def _notes(groups: Sequence[Group], left_out: Sequence[LeftOut], unranked: bool) -> list[str]:
-    """What a reader must know beside the numbers."""
-    said = []
-    if len(groups) == 1:
-        said.append("One group only: there is nothing to hold it against.")
-    elif not unranked:
-        seeds = {group.seeds for group in groups}
-        if all(len(group.runs) == 1 for group in groups):
-            said.append("One seed a group: no interval, so nothing can be told apart. Run more: seed=0,1,2.")
-        elif max(map(len, seeds)) == 2:
-            said.append("Two seeds a group: intervals are wide; a third makes them 3.6 times as narrow.")
-        if len(seeds) > 1:
-            told = "; ".join(f"{group.label}: {', '.join(map(str, group.seeds))}" for group in groups)
-            said.append(f"The groups do not have the same seeds ({told}). Differences are over common seeds.")
-    if left_out:
-        runs = "1 run is" if len(left_out) == 1 else f"{len(left_out)} runs are"
-        said.append(f"{runs} left out: a mean of those that ended may flatter.")
-    compared = [run for group in groups for run in group.runs]
-    valued = [name for name in _metrics(compared) if any(_score(run, name) is not None for run in compared)]
-    for run in compared:
-        scored = run.results.after if run.results else {}
-        if lacking := [name for name in valued if name in scored and _score(run, name) is None]:
-            said.append(f"{run.path.resolve().name}: no finite value of {', '.join(lacking)}.")
-        said += [
-            f"{run.path.resolve().name}: {problem}" for problem in (*run.problems, *in_few_lines(run.damaged))
-        ]
-    return said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -158,13 +158,15 @@ def _safe(value: Any) -> Any:
 def as_markdown(comparison: Comparison) -> str:
     """Tables and what must be said beside them, for a README."""
     parts = [f"# {plain(words.heading(comparison))}", *_said_first(comparison)]
-    if comparison.budget is not None and comparison.budget in comparison.budgets:
-        parts.append(plain(words.budget_line(comparison.budgets[comparison.budget])))
-    parts.append(_table(comparison, words.columns_of(comparison), comparison.budget is None))
+    columns = words.columns_of(comparison)
+    parts.append(plain(words.asked_budget(comparison)))
+    parts.append(_table(comparison, columns, references=columns is comparison.columns))
     parts.append(words.explanation(comparison))
-    parts += [f"* {plain(sentence)}" for sentence in words.verdicts(comparison)]
+    parts.append(_bullets(words.verdicts(comparison)))
+    if comparison.notes:
+        parts += ["## Notes", _bullets(comparison.notes)]
     if comparison.costs:
-        parts += ["## Cost", _table(comparison, comparison.costs, False)]
+        parts += ["## Cost", _table(comparison, comparison.costs, False), words.cost_line(comparison)]
     for kind, table in comparison.budgets.items():
         if kind != comparison.budget:
             parts += [
@@ -172,9 +174,11 @@ def as_markdown(comparison: Comparison) -> str:
                 plain(words.budget_line(table)),
                 _table(comparison, table.columns, False),
             ]
-    if comparison.notes:
-        parts += ["## Notes", *(f"* {plain(note)}" for note in comparison.notes)]
-    return "\n\n".join(filter(None, parts)).replace("\n\n* ", "\n* ").replace("\n* ", "\n\n* ", 1) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _bullets(sentences: Iterable[str]) -> str:
+    return "\n".join(f"* {plain(sentence)}" for sentence in sentences)
 
 
 def _said_first(comparison: Comparison) -> Iterator[str]:
@@ -184,6 +188,7 @@ def _said_first(comparison: Comparison) -> Iterator[str]:
         if each.kind != "swept":
             kind = f"**{KINDS[each.kind]}**" if each.kind == "confound" else KINDS[each.kind].capitalize()
             yield f"{kind}: {plain(each.text)}"
+    yield plain(words.judged_line(comparison))
     yield plain(words.held_line(comparison))
     for left in comparison.left_out:
         yield f"Left out: {plain(left.run)}, {plain(left.why)}"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
+LOSS = "train/loss"
 PRICES = ("train_seconds", "tokens", "peak_memory", "trainable_parameters")
 """What quality can be drawn against."""
 OPEN_METRICS = 6
@@ -88,13 +89,19 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, Sequence[Column]]]:
 
 
 def _curves(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
-    """(name, picture by axis) of each validation curve; of the training loss where there is none."""
+    """(name, picture by axis) of each validation curve; of the training loss where none can be drawn."""
     runs = [run for group in comparison.groups for run in group.runs]
-    names = list(dict.fromkeys(name for run in runs for name in run.curves if name.startswith(CURVES)))
-    for name in names or ["train/loss"]:
-        drawn = [(kind, charts.curves(comparison, name, kind)) for kind in KINDS]
-        if any(picture for _, picture in drawn):
-            yield name, [(kind, _markup(picture)) for kind, picture in drawn]
+    names = dict.fromkeys(name for run in runs for name in run.curves if name.startswith(CURVES))
+    found = [(name, drawn) for name in names if (drawn := _drawn(comparison, name))]
+    if not found and (drawn := _drawn(comparison, LOSS)):
+        found = [(LOSS, drawn)]
+    yield from found
+
+
+def _drawn(comparison: Comparison, name: str) -> list[tuple[str, Any]]:
+    """The pictures of one curve by axis; none where it can be drawn over none of them."""
+    pictures = [(kind, _markup(charts.curves(comparison, name, kind))) for kind in KINDS]
+    return pictures if any(picture for _, picture in pictures) else []
 
 
 def _frontiers(comparison: Comparison) -> Iterator[tuple[Column, list[tuple[Column, Any]]]]:
@@ -138,6 +145,5 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
         names = {str(mapping(run.config.get(group)).get("name") or "") for run in runs}
         if len(names) == 1 and (name := names.pop()):
             yield group, name
-    first = runs[0].results
-    if first is not None and not comparison.unranked and (judged := run_words.judged_on(first)):
+    if judged := words.judged_line(comparison):
         yield "", judged

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from distil.files import read_json
 from distil.printable import one_line
-from distil.report.run_directory import RunRecord, mapping, read_run
+from distil.report.comparison.statistics import in_reach
+from distil.report.run_directory import Metric, RunRecord, mapping, read_run
 from distil.run_files import CONFIG, ENVIRONMENT, RESULTS, STATUS
 from distil.types import InputError
 
@@ -88,6 +89,20 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
 def seed_of(run: RunRecord) -> int:
     """The seed of a run that ``read_runs`` returned."""
     return int(run.config["seed"])
+
+
+def metrics_of(runs: Sequence[RunRecord]) -> dict[str, Metric]:
+    """By name, in the order of the runs' own tables."""
+    found: dict[str, Metric] = {}
+    for run in runs:
+        for metric in run.results.metrics if run.results else ():
+            found.setdefault(metric.name, metric)
+    return found
+
+
+def score_of(run: RunRecord, name: str) -> float | None:
+    """What the distilled student scored; None: nothing that can be reckoned with."""
+    return in_reach(run.results.after.get(name)) if run.results else None
 
 
 def asked_order(runs: Sequence[RunRecord]) -> dict[Path, int]:

@@ -33,12 +33,14 @@ class Estimate:
         return None if self.high is None else self.high - self.mean
 
     @property
-    def sign(self) -> int:
-        """1 or -1 where the interval lies on one side of zero, else 0.
+    def without_spread(self) -> bool:
+        """Whether several seeds came to the same number: that says nothing about how others would spread."""
+        return self.high is not None and self.high - self.mean <= 5e-13 * abs(self.mean)
 
-        An interval of no width says 0: values that do not spread say nothing about how they would.
-        """
-        if self.low is None or self.high is None or self.high - self.low <= 1e-12 * abs(self.mean):
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies on one side of zero, else 0; 0 without an interval or a spread."""
+        if self.low is None or self.high is None or self.without_spread:
             return 0
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
 

@@ -38,18 +38,19 @@ def print_comparison(comparison: Comparison, console: Console, folder: Path | No
         say(line, style)
     console.print()
     shown_columns = words.columns_of(comparison)
-    if comparison.budget is not None:
-        table = comparison.budgets.get(comparison.budget)
-        say(words.budget_line(table) if table else _no_budget(comparison))
+    if line := words.asked_budget(comparison):
+        say(line)
         console.print()
     for columns in (shown_columns, comparison.costs):
         for chunk in _chunks(comparison, columns, console.width, show):
             console.print(_table(comparison, chunk, show, references=columns is comparison.columns))
             console.print()
+    if line := words.cost_line(comparison):
+        say(line, "dim")
     say(words.explanation(comparison) + ("" if comparison.unranked else f" {ALIKE}: {EITHER}."), "dim")
     if len(comparison.groups) > MANY:
         say(f"{len(comparison.groups) - MANY} more groups are in the files.", "dim")
-    for sentence in words.verdicts(comparison) if comparison.budget is None else ():
+    for sentence in words.verdicts(comparison):
         say(sentence)
     for note in comparison.notes:
         say(f"Note: {one_line(note, LONGEST)}", "dim")
@@ -72,8 +73,9 @@ def _first(comparison: Comparison) -> Iterator[tuple[str, str]]:
             yield f"{what}  {one_line(', '.join(_folded([each.key for each in told])), LONGEST)}", "dim"
         else:
             yield from ((f"{what}  {one_line(each.text, LONGEST)}", "dim") for each in told)
-    if line := words.held_line(comparison):
-        yield line, ""
+    for line in (words.judged_line(comparison), words.held_line(comparison)):
+        if line:
+            yield line, ""
     for left in comparison.left_out:
         yield f"Left out  {left.run}: {one_line(left.why, LONGEST)}", "yellow"
 
@@ -88,12 +90,6 @@ def _folded(keys: Sequence[str]) -> Iterator[str]:
 
 
 _KINDS = {"declared": "tuned, declared", "own": "its own", "seed": "moves with the seed"}
-
-
-def _no_budget(comparison: Comparison) -> str:
-    return (
-        f"No validation curve that all runs have can be read at equal {comparison.budget}: scores at the end."
-    )
 
 
 def _chunks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from distil.report import words
 from distil.report.comparison.budget import BESIDE, EqualBudget, Held
@@ -103,10 +104,20 @@ def heading(comparison: Comparison) -> str:
     """``12 runs: 4 groups by method, seeds 0, 1, 2``."""
     seeds = sorted({seed for group in comparison.groups for seed in group.seeds})
     told = ", ".join(map(str, seeds)) if len(seeds) <= 6 else f"{len(seeds)} of them"
-    runs = f"{comparison.runs} run{'s' if comparison.runs != 1 else ''}"
+    runs = words.number_of(comparison.runs, "run")
     by = ", ".join(key.removesuffix(".name") for key in comparison.swept)
     groups = f"{len(comparison.groups)} groups by {by}" if by else "one group"
     return f"{runs}: {groups}; seed{'s' if len(seeds) != 1 else ''} {told}"
+
+
+def judged_line(comparison: Comparison) -> str:
+    """On which rows all runs were judged, so far as they have it in common, and what few rows mean."""
+    told = [run.results.evaluation for group in comparison.groups for run in group.runs if run.results]
+    every = [words.judged_parts(evaluation) for evaluation in told]
+    parts = list(takewhile(lambda part: all(part in other for other in every), every[0]))
+    few = list(dict.fromkeys(filter(None, map(words.few_rows, told))))
+    beyond = " The intervals over seeds do not include that." if few and comparison.runs > 1 else ""
+    return words.told_of_rows(parts, " ".join(few) + beyond)
 
 
 def held_line(comparison: Comparison) -> str:
@@ -118,6 +129,18 @@ def held_line(comparison: Comparison) -> str:
     if unknown := [each.kind for each in comparison.held if each.equal is None]:
         said.append(f"Not recorded by all runs: {', '.join(unknown)}.")
     return " ".join(said) if comparison.runs > 1 else ""
+
+
+def cost_line(comparison: Comparison) -> str:
+    """What makes the times of whole runs unequal: some judged teacher and untouched student, some did not."""
+    costs = [run.cost or {} for group in comparison.groups for run in group.runs]
+    took = sum(bool(words.taken_over(cost)) for cost in costs)
+    if took in (0, len(costs)):
+        return ""
+    return (
+        f"In all: {took} of {len(costs)} runs took over scores of teacher or untouched student that another "
+        "had found, the others judged them; training is free of that."
+    )
 
 
 def _apart(each: Held) -> str:
@@ -135,9 +158,21 @@ def _spent(value: float, kind: str) -> str:
     return words.duration(value) if kind == "seconds" else f"{value:,.0f}"
 
 
+def asked_budget(comparison: Comparison) -> str:
+    """What the first table shows where an equal budget was asked for; else empty."""
+    if comparison.budget is None:
+        return ""
+    if (table := comparison.budgets.get(comparison.budget)) is not None:
+        return budget_line(table)
+    return (
+        f"No validation curve that all runs have can be read at equal {comparison.budget}: scores at the end."
+    )
+
+
 def budget_line(table: EqualBudget) -> str:
     """What the table of an equal budget shows."""
-    told = f"On the validation rows, at {_spent(table.amount, table.kind)}"
+    rows = f"{table.rows:,} validation rows" if table.rows else "the validation rows"
+    told = f"On {rows}, at {_spent(table.amount, table.kind)}"
     told += {"steps": " steps", "tokens": " tokens", "seconds": " of training"}[table.kind]
     told += f" (within {BESIDE[table.kind]:.0%})" if BESIDE[table.kind] else ""
     early = (
@@ -146,17 +181,21 @@ def budget_line(table: EqualBudget) -> str:
     )
     unread = f" First evaluated later than that: {', '.join(table.unread)}." if table.unread else ""
     lost = f" No finite number there (diverged): {', '.join(table.lost)}." if table.lost else ""
-    return f"{told}, the most that every run reached.{early if table.early else ''}{unread}{lost}"
+    few = words.few_rows({"rows": table.rows})
+    said = f"{told}, the most that every run reached.{early if table.early else ''}{unread}{lost}"
+    return f"{said} {few}".rstrip()
 
 
-def verdict_parts(comparison: Comparison) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
-    """(group, baseline, [(verdict, in what)]) of each group that is held against another."""
+def verdict_parts(
+    comparison: Comparison, columns: Sequence[Column]
+) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
+    """(group, baseline, [(verdict, in what of ``columns``)]) of each group that is held against another."""
     for group in comparison.groups:
         base = comparison.baselines.get(group.label)
         if base is None or comparison.unranked:
             continue
         told: dict[str, list[str]] = {BETTER: [], WORSE: [], EITHER: []}
-        for column in comparison.columns:
+        for column in columns:
             if verdict := column.cells[group.label].verdict:
                 told[verdict].append(column.metric.name)
         if parts := [(verdict, names) for verdict, names in told.items() if names]:
@@ -171,8 +210,8 @@ def _listed(verdict: str, names: Sequence[str], parts: Sequence[object]) -> str:
 
 
 def verdicts(comparison: Comparison) -> Iterator[str]:
-    """One sentence a group: where it is better, worse, or not to be told from its baseline."""
-    for group, base, parts in verdict_parts(comparison):
+    """One sentence a group: in which of the columns that were asked for it is better, worse, or neither."""
+    for group, base, parts in verdict_parts(comparison, columns_of(comparison)):
         told = (f"{verdict} in {what}" for verdict, what in parts)
         yield f"{group} against {base}: {'; '.join(told)}."
 
@@ -181,11 +220,13 @@ def explanation(comparison: Comparison) -> str:
     """How to read the table."""
     if comparison.unranked:
         return f"Mean ± 95 % interval over seeds. Nothing is ranked.{_floor(comparison)}"
+    bases = list(dict.fromkeys(filter(None, comparison.baselines.values())))
+    base = f"{bases[0]}, the baseline," if len(bases) == 1 else "the baseline"
     return (
-        "↑ higher is better, ↓ lower is better. Mean ± 95 % interval of Student's t over seeds; below it the"
-        f" paired difference from the baseline over common seeds. {MARK} best: its paired interval to every"
-        " other group leaves zero out. Intervals are over seeds, on one set of rows, not corrected for the"
-        f" number of columns.{_floor(comparison)}"
+        "↑ higher is better, ↓ lower is better. Mean ± 95 % interval of Student's t over seeds (none of one"
+        f" seed, nor where all agree); below it the paired difference from {base} over common seeds."
+        f" {MARK} best: its paired interval to every other group leaves zero out. Intervals are over seeds,"
+        f" on one set of rows, not corrected for the number of columns.{_floor(comparison)}"
     )
 
 

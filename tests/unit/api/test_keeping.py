@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset
+import torch
+from datasets import Dataset, DatasetDict
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from distil.models.pruning import decoder_blocks, prune_layers
 from distil.models.sources import ASSETS
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
 from tests.conftest import build_llama
@@ -184,7 +186,7 @@ def test_a_student_saved_over_its_own_start_has_no_command(
 def untold_after(learns: KnowledgeDistillation, rows: Dataset, caplog: pytest.LogCaptureFixture) -> str:
     learns.train(rows.select(range(4)))
     caplog.clear()
-    learns.command()
+    learns.command("rows")
     return caplog.text
 
 
@@ -245,6 +247,95 @@ def test_what_the_names_of_the_config_do_not_bring_is_told(
     monkeypatch.chdir(hub)
     relative = DistillationConfig("gpt2-medium", "gpt2", **short(make()))
     assert untold_after(KnowledgeDistillation(teacher, load("gpt2"), relative), rows, caplog) == ""
+
+
+def test_a_model_that_was_cut_or_changed_in_memory_is_told_before_and_after(
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    rows: Dataset,
+    hub: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The command names the folder it came from, which brings another student."""
+    whole = len(decoder_blocks(load("gpt2"))[1])
+    for peft in (False, True):
+        cut = load("gpt2")
+        prune_layers(cut, [0])
+        learns = KnowledgeDistillation(teacher, cut, make(use_peft=peft))
+        how = f"and was changed in memory (layers here: 1, there: {whole})"
+        told = f"its student came from {hub / 'gpt2'}, {how}"
+        caplog.clear()
+        learns.command("rows")
+        assert told in caplog.text, "before it is trained"
+        assert told in untold_after(learns, rows, caplog)
+        assert "save_pretrained before training gives it a folder to name" in caplog.text
+        learns.save_student(tmp_path / f"cut {peft}")
+        assert told in (tmp_path / f"cut {peft}" / "README.md").read_text("utf-8")
+    moved = load("gpt2")
+    with torch.no_grad():
+        moved.get_input_embeddings().weight.mul_(1.5)
+    said = untold_after(KnowledgeDistillation(teacher, moved, make()), rows, caplog)
+    assert "tensors are others, embed_tokens.weight among them)" in said
+    mine = load("gpt2-medium")
+    mine.get_output_embeddings().weight.data += 1
+    assert "its teacher came from" in untold_after(
+        KnowledgeDistillation(mine, load("gpt2"), make()), rows, caplog
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_the_same_numbers_in_another_precision_are_the_same_model(
+    dtype: str, teacher: PreTrainedModel, load: Load, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    student = load("gpt2", dtype=getattr(torch, dtype))
+    said = KnowledgeDistillation(teacher, student, make()).command("rows")
+    assert f"model.student.dtype={dtype}" in said
+    assert "does not say all" not in caplog.text
+
+
+def test_what_is_cut_and_saved_has_a_command_that_names_it(
+    teacher: PreTrainedModel, load: Load, make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut = load("gpt2")
+    prune_layers(cut, [0])
+    cut.save_pretrained(tmp_path / "cut")
+    config = make()
+    config.student_model_name = str(tmp_path / "cut")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "cut")
+    said = KnowledgeDistillation(teacher, again, config).command("rows")
+    assert f"model.student.path={tmp_path / 'cut'}" in said
+    assert "does not say all" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("splits", "told"),
+    [
+        (None, "DATA in the command stands for your rows: a folder that DatasetDict(train=…, "),
+        ((), "does not hold all of train, validation and test"),
+        (("train", "validation"), "does not hold all of train, validation and test"),
+        (("train", "validation", "test"), ""),
+    ],
+)
+def test_where_the_rows_come_from_is_said_beside_the_command(
+    splits: tuple[str, ...] | None,
+    told: str,
+    make: Make,
+    rows: Dataset,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The runner sets aside from the training rows what a folder lacks, and trains on fewer."""
+    if splits is None:
+        said = make().command("kd")
+    else:
+        whole = DatasetDict(dict.fromkeys(splits, rows)) if splits else rows
+        whole.save_to_disk(tmp_path / "rows")
+        said = make().command("kd", tmp_path / "rows")
+    assert said.count("data.path=") == 1
+    assert told in caplog.text
+    assert bool(caplog.text) == bool(told)
 
 
 def short(config: DistillationConfig) -> dict[str, Any]:

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distil.report.chart import HEIGHT, WIDTH, curve_chart, noisy, running_mean, strip_chart, ticks
+from distil.report.chart import (
+    HEIGHT,
+    WIDTH,
+    curve_chart,
+    noisy,
+    running_mean,
+    strip_chart,
+    ticks,
+    undrawn,
+)
 from distil.report.run_directory import Metric, Results
 
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
@@ -27,14 +36,20 @@ def test_ticks_are_round_even_and_enclose(low: float, span: float) -> None:
 
 @given(st.lists(NUMBERS, min_size=1, max_size=80))
 def test_any_curve_is_drawn_inside_its_picture(values: list[float | None]) -> None:
-    root = ET.fromstring(curve_chart("train/<loss>", tuple(enumerate(values))))
-    if root.tag == "p":
-        assert all(value is None or abs(value) >= 1e100 for value in values)
+    svg = curve_chart("train/<loss>", tuple(enumerate(values)))
+    if sum(value is not None and abs(value) < 1e100 for value in values) < 2:
+        assert svg == "", "one dot is no curve"
         return
-    for path in root.iter("path"):
+    for path in ET.fromstring(svg).iter("path"):
         for x, y in re.findall(r"[ML](\S+?) ([^MLh]+)", path.attrib["d"]):
             assert 0 <= float(x) <= WIDTH
             assert 0 <= float(y) <= HEIGHT
+
+
+def test_what_is_too_short_to_draw_is_said() -> None:
+    assert undrawn("train/loss", ((20, 0.95614),)) == "train/loss 0.9561 at step 20"
+    assert undrawn("train/loss", ((20, None), (1_040, 0.5), (1_060, 1e200))) == "train/loss 0.5 at step 1,040"
+    assert undrawn("train/loss", ((20, None),)) == undrawn("train/loss", ()) == "train/loss: no finite value"
 
 
 def test_a_value_that_is_not_there_is_a_gap() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,33 @@ def test_numbers_that_are_missing(tmp_path: Path) -> None:
     page = Page(write_report(run))
     assert "train/loss: no finite value" in page.text
     assert "nll ↓ – – – –" in page.text
+
+
+def test_a_run_that_was_too_short_to_draw_says_so(tmp_path: Path) -> None:
+    """One dot, or an empty picture, is no curve; the numbers are said all the same."""
+    run = write_run(tmp_path)
+    lines = '{"step": 8, "train/loss": 0.5}\n{"step": 8, "validation/nll_per_token": 0.4}\n'
+    (run / "metrics.jsonl").write_text(lines)
+    page = Page(write_report(run))
+    assert not [a for tag, a in page.tags if tag == "svg" and a["class"] == "curve"]
+    assert "Too few values for a curve" in page.text
+    assert "validation/nll_per_token 0.4 at step 8; train/loss 0.5 at step 8." in page.text
+    assert "running mean" not in page.text, "of pictures that are there"
+    (run / "metrics.jsonl").write_text(lines + '{"step": 9, "train/loss": 0.3}\n')
+    page = Page(write_report(run))
+    assert len([a for tag, a in page.tags if tag == "svg" and a["class"] == "curve"]) == 1
+    assert "validation/nll_per_token 0.4 at step 8." in page.text
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_scores_that_another_run_found_are_told_in_the_report(tmp_path: Path, taken: bool) -> None:
+    run = write_run(tmp_path)
+    if taken:
+        cost = json.loads((run / "cost.json").read_text())
+        more = {"scores_taken_over": {"teacher": "<b>other</b>"}}
+        (run / "cost.json").write_text(json.dumps(cost | more))
+    page = Page(write_report(run))
+    assert ("those of the teacher are from <b>other</b>" in page.text) is taken
 
 
 def test_the_report_of_an_empty_run(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ def test_only_a_config(tmp_path: Path) -> None:
     assert run.config == {"seed": 3}
 
 
+@pytest.mark.parametrize("content", ["{}", '{"status": null}', '{"status": ["done"]}', '{"status": "dnoe"}'])
+def test_a_status_that_says_nothing_is_damage(tmp_path: Path, content: str) -> None:
+    folder = write_run(tmp_path)
+    (folder / "status.json").write_text(content)
+    assert read_run(folder).problems == ("status.json does not say how the run ended.",)
+
+
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_what_is_not_a_run_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,23 @@ def test_without_a_teacher_there_is_no_such_column(tmp_path: Path) -> None:
     assert "teacher" not in head
     assert "before" in head
     assert "student after" in rest
+
+
+def test_how_few_rows_were_judged_and_who_judged_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    usual = summary(run, 400)
+    assert "Judged on the same 256 rows of the test split (13,922 scored tokens); 64 of them" in usual
+    assert "are few" not in usual
+    for name, more in (
+        ("results.json", {"evaluation": {"split": "test", "rows": 8, "generation_rows": 8}}),
+        ("cost.json", {"scores_taken_over": {"student_before": "sft-s0"}}),
+    ):
+        told = json.loads((run / name).read_text())
+        (run / name).write_text(json.dumps(told | more))
+    text = summary(run, 400)
+    assert "Judged on the same 8 rows of the test split; 8 of them answered" in text
+    assert "8 rows are few" in text
+    assert "those of the untouched student are from sft-s0" in text
 
 
 def test_markup_and_escapes_in_texts_are_shown_as_text(tmp_path: Path) -> None:

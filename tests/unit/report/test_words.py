@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 from distil.report import words
 from distil.report.run_directory import Metric, Results, read_run
@@ -90,7 +91,7 @@ def test_dropped_rows_are_a_note(tmp_path: Path) -> None:
     one = words.notes(replace(full, notes=(), data={"dropped": {"too long": 1}}))
     assert one == ["1 row of the data was left out: too long."]
     alone = words.judged_on(replace(full, evaluation={"rows": 1, "split": "test"}))
-    assert alone == "Judged on the one row of the test split."
+    assert alone.startswith("Judged on the one row of the test split. 1 row is few: ")
 
 
 def test_how_answers_were_made(tmp_path: Path) -> None:
@@ -100,3 +101,41 @@ def test_how_answers_were_made(tmp_path: Path) -> None:
     sampled = replace(full, evaluation={**full.evaluation, "do_sample": True, "sampling_temperature": 0.7})
     assert "sampled at temperature 0.7, top_k 0, top_p 1.0" in words.judged_on(sampled)
     assert words.judged_on(replace(full, evaluation={})) == ""
+
+
+@pytest.mark.parametrize("rows", [1, 8, 24, 25, 400])
+def test_few_rows_are_those_over_which_a_share_is_hardly_known(rows: int) -> None:
+    """The normal interval of a share of one half, the widest there is: from ± 0.2 on it is said."""
+    half = (rows * 0.25) ** 0.5 / rows * stats.norm.ppf(0.975)
+    assert words.half_of_share(rows) == pytest.approx(half, rel=1e-4)
+    said = words.few_rows({"rows": rows, "generation_rows": rows})
+    assert bool(said) == (half >= 0.2)
+    if said:
+        assert f"a share may come out {half:.2f} higher or lower (95 %)" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "answers", "which"),
+    [
+        (8, 8, "8 rows are few: "),
+        (20, 8, "20 rows and 8 answers are few: "),
+        (500, 4, "4 answers are few: "),
+        (1, 0, "1 row is few: "),
+        (500, 64, ""),
+        (500, 0, ""),
+        (None, None, ""),
+    ],
+)
+def test_answers_are_counted_beside_rows(rows: int | None, answers: int | None, which: str) -> None:
+    said = words.few_rows({"rows": rows, "generation_rows": answers})
+    assert said.startswith(which)
+    assert bool(said) == bool(which)
+
+
+def test_scores_of_another_run_are_said_to_be_that() -> None:
+    assert words.taken_over({}) == words.taken_over({"scores_taken_over": None}) == ""
+    both = {"teacher": "kd-s0", "student_before": "kd-s0"}
+    told = "Scores taken over: those of the teacher and the untouched student are from kd-s0."
+    assert words.taken_over({"scores_taken_over": both}) == told
+    apart = words.taken_over({"scores_taken_over": both | {"teacher": "sft-s0"}})
+    assert "those of the teacher are from sft-s0; those of the untouched student are from kd-s0" in apart

@@ -52,6 +52,19 @@ def test_budgets_are_the_most_that_every_run_reached(tmp_path: Path) -> None:
         assert not budgets[kind].unread
 
 
+@pytest.mark.parametrize(("most", "told"), [(64, "On 64 "), (8, "On 8 "), (None, "On the ")])
+def test_how_many_rows_a_budget_is_read_on(tmp_path: Path, most: int | None, told: str) -> None:
+    """So many of the split's (100) as the config lets be judged on the way."""
+    changes = {} if most is None else {"eval.during_training_rows": most}
+    for method in ("sft", "kd"):
+        write_job(tmp_path, method, 0, {"nll": 0.5}, changes=changes)
+    table = compare([tmp_path]).budgets["steps"]
+    assert table.rows == most
+    said = budget_line(table)
+    assert said.startswith(f"{told}validation rows, at 400 steps")
+    assert ("8 rows are few" in said) == (most == 8)
+
+
 def test_a_group_that_was_evaluated_later_has_no_value(tmp_path: Path) -> None:
     write_job(tmp_path, "sft", 0, {"nll": 0.5}, curve=[line(100, 10, 100, 0.5)])
     write_job(tmp_path, "kd", 0, {"nll": 0.5}, curve=[line(100, 30, 100, 0.4)])

@@ -214,6 +214,80 @@ def test_one_seed_each(tmp_path: Path) -> None:
     assert "One seed a group" in comparison.notes[0]
 
 
+def notes_of(folder: Path) -> str:
+    return "\n".join(compare([folder]).notes)
+
+
+def test_one_difference_in_all_seeds_is_no_certainty(tmp_path: Path) -> None:
+    """A degenerate interval would leave zero out; what it is, and why it does not count, is said."""
+    for method, gap in (("sft", 0.0), ("kd", 0.125)):
+        for seed, nll in SFT.items():
+            write_job(tmp_path, method, seed, {"nll": nll - gap * seed, "accuracy": seed / 4 + gap})
+    comparison = compare([tmp_path])
+    got = cell(comparison, "kd", "accuracy")
+    assert got.difference is not None
+    assert (got.difference.low, got.difference.mean, got.difference.high) == (0.125, 0.125, 0.125)
+    assert got.verdict == "not separable"
+    assert comparison.columns[1].best is None
+    (note,) = [note for note in comparison.notes if "spread" in note]
+    assert note.startswith("kd against sft: the difference in accuracy is the same in all seeds.")
+
+
+def test_seeds_that_change_nothing_count_for_one_run(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": dict.fromkeys(SFT, 0.5), "kd": dict.fromkeys(SFT, 0.25)})
+    comparison = compare([tmp_path])
+    assert cell(comparison, "kd").verdict == "not separable"
+    told = [note for note in comparison.notes if "to the last digit" in note]
+    assert [note.partition(":")[0] for note in told] == ["sft", "kd"]
+    assert "seeds 0, 1, 2" in told[0]
+    assert "the same in all seeds" not in notes_of(tmp_path), "said already, of both of them"
+
+
+def test_seeds_that_spread_are_left_in_peace(tmp_path: Path) -> None:
+    """Also where they are equal to another group's: that difference is zero, whatever its spread."""
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD, "gkd": SFT})
+    assert "spread" not in notes_of(tmp_path)
+    assert "digit" not in notes_of(tmp_path)
+
+
+@pytest.mark.parametrize(("before", "worse"), [(0.2, "sft, kd"), (0.5, "sft"), (0.59, ""), (0.8, "")])
+def test_who_ended_worse_than_untouched_is_named(tmp_path: Path, before: float, worse: str) -> None:
+    """In every seed: sft scores from .58 to .63, kd .3. The best of such groups is no gain."""
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD}, before=before)
+    told = [note for note in compare([tmp_path]).notes if "untouched" in note]
+    wanted = f"At the end worse than the untouched student, in every seed: {worse}, in nll."
+    assert told == ([wanted] if worse else [])
+
+
+def test_the_runs_own_notes_are_not_lost(tmp_path: Path) -> None:
+    """Said once: what all say, and of a group what differs in its numbers alone."""
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+    for run in sorted(tmp_path.iterdir()):
+        results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+        seed = int(run.name.rpartition("-s")[2][0])
+        own = [f"{seed + 1} steps were left out."] if run.name.startswith("kd") else []
+        told = results | {"notes": ["Teacher and student share 512 ids.", *own]}
+        (run / "results.json").write_text(json.dumps(told), encoding="utf-8")
+    notes = compare([tmp_path]).notes
+    assert [note for note in notes if "512" in note] == ["Teacher and student share 512 ids."]
+    assert [note for note in notes if "left out" in note] == [
+        "kd, seed 0 and 2 more seeds: 1 steps were left out."
+    ]
+
+
+def test_many_notes_of_single_runs_are_counted(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD})
+    run = next(tmp_path.glob("kd-*-s1-*"))
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    letters = "abcdefghijkl"
+    (run / "results.json").write_text(json.dumps(results | {"notes": list(letters)}), encoding="utf-8")
+    notes = compare([tmp_path]).notes
+    assert [note for note in notes if note.startswith("kd, seed 1: ")] == [
+        f"kd, seed 1: {letter}" for letter in letters[:8]
+    ]
+    assert "4 more notes of single runs: their reports have them." in notes
+
+
 def test_one_run(tmp_path: Path) -> None:
     run = write_job(tmp_path, "kd", 0, {"nll": 0.3})
     comparison = compare([run])

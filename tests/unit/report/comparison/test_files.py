@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from distil.cli import main
-from distil.report.comparison import compare, print_comparison, write_comparison
+from distil.report.comparison import Comparison, compare, print_comparison, write_comparison
 from distil.report.comparison.style import group_hues, places
 from distil.report.palette import METHODS, hues
 from tests.unit.report.made_up_sweep import read, write, write_job, write_sweep
@@ -203,6 +203,85 @@ def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
         written = (tmp_path / page).read_text(encoding="utf-8")
         assert "nobody beats it" in written
         assert "not separable in any of 6 metrics." in written
+
+
+def said(comparison: Comparison, folder: Path) -> dict[str, str]:
+    """What a reader sees in the terminal, the Markdown and the page."""
+    file = io.StringIO()
+    print_comparison(comparison, Console(file=file, width=80))
+    page = Page(write_comparison(comparison, folder))
+    markdown = (folder / "comparison.md").read_text(encoding="utf-8")
+    texts = {"terminal": file.getvalue(), "md": markdown, "html": page.text}
+    return {where: " ".join(text.replace("\\", "").split()) for where, text in texts.items()}
+
+
+@pytest.mark.parametrize("rows", [8, 256])
+def test_on_how_many_rows_is_said_everywhere_and_what_few_mean(tmp_path: Path, rows: int) -> None:
+    write_sweep(tmp_path, {"sft": SFT, "kd": KD}, evaluation={"rows": rows, "scored_tokens": 50 * rows})
+    for where, text in said(compare([tmp_path]), tmp_path).items():
+        assert f"on the same {rows} rows of the test split ({50 * rows:,} scored tokens)" in text, where
+        assert "64 of them answered, greedy, at most 128 new tokens." in text, where
+        assert ("The intervals over seeds do not include that." in text) == (rows == 8), where
+        assert ("8 rows are few" in text) == (rows == 8), where
+
+
+def test_of_rows_that_differ_only_what_is_common_is_said(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows": 300})
+    write_sweep(tmp_path, {"kd": KD})
+    for where, text in said(compare([tmp_path], force=True), tmp_path).items():
+        assert "Judged 64 of them answered" not in text, where
+        assert "on the same" not in text, where
+
+
+def test_verdicts_are_those_of_the_table_above_them(tmp_path: Path) -> None:
+    """At the end kd is better, on the way it was worse: asked for the way, nobody reads of the end."""
+    for method, by_seed, nll in (("sft", SFT, 0.3), ("kd", KD, 0.5)):
+        for seed, value in by_seed.items():
+            curve = [{"step": 400, "seconds": 9.0, "tokens": 9, "validation/nll_per_token": nll + seed / 100}]
+            curve[0]["validation/nll_per_token"] += 0.001 * (method == "kd") * seed
+            write_job(tmp_path, method, seed, {"nll": value}, curve=curve)
+    at_the_end, on_the_way = "kd against sft: better in nll.", "kd against sft: worse in nll_per_token."
+    for budget, told in ((None, at_the_end), ("steps", on_the_way)):
+        texts = said(compare([tmp_path], budget=budget), tmp_path)
+        for where in ("terminal", "md"):
+            assert [line for line in (at_the_end, on_the_way) if line in texts[where]] == [told], where
+    assert "kd against sft : better in nll" in texts["html"].replace(" against sft:", " against sft :")
+
+
+def test_a_budget_that_no_curve_has_is_said(tmp_path: Path) -> None:
+    write_job(tmp_path, "sft", 0, {"nll": 0.5}, curve=[])
+    write_job(tmp_path, "kd", 0, {"nll": 0.4}, curve=[])
+    texts = said(compare([tmp_path], budget="steps"), tmp_path)
+    for where in ("terminal", "md"):
+        assert "can be read at equal steps: scores at the end." in texts[where]
+        assert "student before" in texts[where], "of the end are the references, too"
+
+
+def test_sweeps_that_were_too_short_to_draw_say_so(tmp_path: Path) -> None:
+    """One evaluation each: a table at an equal budget, and no picture of single dots."""
+    for method, nll in (("sft", 0.5), ("kd", 0.4)):
+        for seed in (0, 1):
+            curve = [{"step": 8, "seconds": 2.0, "tokens": 80, "validation/nll_per_token": nll + seed / 100}]
+            write_job(tmp_path, method, seed, {"nll": nll + seed / 50}, curve=curve)
+    page = Page(write_comparison(compare([tmp_path]), tmp_path))
+    assert "Too few values for a curve" in page.text
+    assert "At equal steps" in page.text
+    pictures = [a["aria-label"] or "" for tag, a in page.tags if tag == "svg" and a.get("class") == "curve"]
+    assert not [label for label in pictures if " by steps" in label]
+
+
+@pytest.mark.parametrize("took", [0, 3, 4])
+def test_times_of_whole_runs_are_said_to_be_unequal_where_some_judged_for_all(
+    tmp_path: Path, took: int
+) -> None:
+    write_sweep(tmp_path, {"sft": {0: 0.6, 1: 0.5}, "kd": {0: 0.3, 1: 0.2}})
+    for run in sorted(path for path in tmp_path.iterdir())[:took]:
+        cost = read(run / "cost.json") | {"scores_taken_over": {"teacher": "another"}}
+        write(run, "cost.json", cost)
+    comparison = compare([tmp_path])
+    for where, text in said(comparison, tmp_path).items():
+        assert ("In all: 3 of 4 runs took over scores" in text) == (took == 3), where
+    assert "took over" not in (tmp_path / "comparison.json").read_text(encoding="utf-8"), "chance decides it"
 
 
 def test_the_command(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

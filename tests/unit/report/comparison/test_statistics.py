@@ -74,5 +74,8 @@ def test_what_cannot_be_told() -> None:
     assert paired({0: 1.0}, {1: 1.0}) is None
     # Equal differences: no spread, so nothing is known of how seeds would spread.
     assert estimate([0.1, 0.1, 0.1]).sign == 0
+    assert estimate([0.1, 0.1, 0.1]).without_spread
+    assert not estimate([0.1, 0.1, 0.1001]).without_spread
+    assert not estimate([0.1]).without_spread, "of one seed there is no interval at all"
     with pytest.raises(ValueError, match="p lies in"):
         t_quantile(1.0, 3)

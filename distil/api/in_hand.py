@@ -1,0 +1,100 @@
+"""Whether a model in hand is still what the files that it came from hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.files import read_json
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from distil.models.sources import Source
+
+ROWS = 4
+"""Of each tensor that are looked at."""
+NEAR = 2**-6
+"""Relative: a copy of a number in half precision is nearer than this."""
+WEIGHTS = "model.safetensors"
+
+_BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
+"""The number of the block in the name of a tensor."""
+
+
+def changed(model: PreTrainedModel, name: str) -> str:
+    """How ``model`` differs from what the runner loads by ``name``, as far as its layers and some rows of
+    each tensor tell. Empty where it does not, or no safetensors of that name are on this machine."""
+    from safetensors import SafetensorError
+
+    from distil.models.sources import student_source
+
+    try:
+        source = student_source(ModelConfig("custom", TeacherConfig(), StudentConfig(path=name)))
+        files = _files(source)
+        return _difference(model, files) if files else ""
+    except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _files(source: Source) -> list[Path]:
+    """Those that hold the weights; none where one is not here."""
+    index = source.file(f"{WEIGHTS}.index.json")
+    names = {WEIGHTS} if index is None else set(read_json(index)["weight_map"].values())
+    found = [source.file(str(name)) for name in sorted(names)]
+    return [file for file in found if file is not None] if None not in found else []
+
+
+def _difference(model: PreTrainedModel, files: Iterable[Path]) -> str:
+    from safetensors import safe_open
+
+    from distil.anatomy import innermost
+
+    inner = innermost(model)
+    prefix = f"{inner.base_model_prefix}."
+    unread = inner._keys_to_ignore_on_load_unexpected or ()  # layers for a head that no model here has
+    own = {
+        name.replace(".base_layer", "").removeprefix(prefix): p.detach()
+        for name, p in inner.named_parameters()
+        if p.is_floating_point() and p.ndim  # what is held in few bits cannot be looked at
+    }
+    with ExitStack() as opened:
+        stored: dict[str, Any] = {}
+        for path in files:
+            file = opened.enter_context(safe_open(path, framework="pt"))
+            names = [name for name in file.keys() if not any(re.search(each, name) for each in unread)]  # noqa: SIM118
+            stored |= {name.removeprefix(prefix): file.get_slice(name) for name in names}
+        here, there = _blocks(own), _blocks(stored)
+        if len(here) != len(there):
+            return f"layers here: {len(here)}, there: {len(there)}"
+        both = [name for name in own if name in stored]
+        others = [name for name in both if not _same(own[name], stored[name])]
+    if not others:
+        return ""
+    return f"{len(others)} of its {len(both)} tensors are others, {others[0]} among them"
+
+
+def _blocks(names: Iterable[str]) -> set[str]:
+    return {match[1] for name in names if (match := _BLOCK.search(name))}
+
+
+def _same(tensor: Tensor, stored: Any) -> bool:
+    """Whether some rows of both are alike, but for the precision that they are held in."""
+    if list(tensor.shape) != stored.get_shape():
+        return False
+    return all(_alike(ours, theirs) for ours, theirs in _rows(tensor, stored))
+
+
+def _rows(tensor: Tensor, stored: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    for i in range(0, len(tensor), max(1, len(tensor) // ROWS)):
+        yield tensor[i : i + 1].cpu().float(), stored[i : i + 1].float()
+
+
+def _alike(ours: Tensor, theirs: Tensor) -> bool:
+    return bool(ours.isclose(theirs, rtol=NEAR, atol=1e-6, equal_nan=True).all())
