@@ -60,6 +60,7 @@ def run(
     summary: bool = True,
     say: Callable[[str], None] = tell,
     tuned: Sequence[Tuned] = (),
+    watched: bool = True,
 ) -> Path:
     """Run ``config`` to its end and return its run directory; a run that is done is only shown.
 
@@ -72,6 +73,7 @@ def run(
         summary: whether to print at the end what came out.
         say: takes a line of who is waited for.
         tuned: the files of tuned keys that ``config`` was composed with.
+        watched: whether to show how far it is; not of runs side by side, whose lines would mix.
 
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
     """
@@ -80,7 +82,8 @@ def run(
     with network(config.run.allow_network), ExitStack() as held, ranks.joined(patience):
         name, folder, done = ranks.from_main(lambda: _located(config, held, say))
         if ranks.is_main():
-            _run_first(config, redact(command), name, Path(folder), summary, tuned)
+            shown = Console(stderr=True, quiet=not watched)
+            _run_first(config, redact(command), name, Path(folder), summary, tuned, shown)
         elif not done:
             _run_beside(config, Path(folder), command)
     return Path(folder)
@@ -108,7 +111,13 @@ def _run_beside(config: ExperimentConfig, folder: Path, command: str) -> None:
 
 
 def _run_first(
-    config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool, tuned: Sequence[Tuned]
+    config: ExperimentConfig,
+    command: str,
+    name: str,
+    folder: Path,
+    summary: bool,
+    tuned: Sequence[Tuned],
+    shown: Console,
 ) -> None:
     """The whole of a run, in the first process or the only one."""
     console = Console(quiet=not summary)
@@ -125,14 +134,20 @@ def _run_first(
         begins = "begins" if status_of(folder) is None else again
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
     with told_how_to_go_on(folder, command, config.run.resume):
-        _attempt(config, command, name, folder, summary, tuned)
+        _attempt(config, command, name, folder, summary, tuned, shown)
     print_summary(read_run(folder), console)
     for line in how_to_see([folder]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _attempt(
-    config: ExperimentConfig, command: str, name: str, folder: Path, summary: bool, tuned: Sequence[Tuned]
+    config: ExperimentConfig,
+    command: str,
+    name: str,
+    folder: Path,
+    summary: bool,
+    tuned: Sequence[Tuned],
+    shown: Console,
 ) -> None:
     """The stages of a run that is not done, with its status, its log and its report kept."""
     check_addresses(RUN, "a run")
@@ -154,7 +169,7 @@ def _attempt(
             plain = _without_secrets(config)
             tracker = start_tracker(config.tracker, folder, plain, folder.name, folder.name)
             started.enter_context(tracker)
-            run_stages(config, method, folder, tracker, Console(stderr=True), command)
+            run_stages(config, method, folder, tracker, shown, command)
             started.pop_all()  # it stays open: the report that it may keep is that of a run that is done
         with tracker:
             _keep_files(tracker, folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 from distil.report import palette
 from distil.report.run_directory import Metric, Results, Sample, mapping, number
-from distil.units import human_bytes
+from distil.units import duration, human_bytes
 
 NOTHING = "–"
 """Stands for a number that is not there."""
@@ -63,15 +63,6 @@ def _verdict(difference: float, higher_is_better: bool) -> str:
 def arrow(metric: Metric) -> str:
     """The direction that is better."""
     return {True: "↑", False: "↓", None: ""}[metric.higher_is_better]
-
-
-def duration(seconds: float) -> str:
-    """``95.2`` as ``1 min 35 s``."""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def moment(text: str) -> str:

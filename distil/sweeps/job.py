@@ -19,11 +19,12 @@ from distil.preflight import locate
 from distil.printable import one_line, printable
 from distil.redact import redact
 from distil.report.run_directory import read_run
-from distil.report.words import duration, score
+from distil.report.words import score
 from distil.stopping import asked, check, pass_on
-from distil.sweeps.plan import seconds_left
+from distil.sweeps.plan import time_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
 from distil.types import DistilError, RunInterrupted
+from distil.units import duration
 
 HEADLINE = 4
 """Scores in the line of a job; all of them are in the comparison."""
@@ -44,10 +45,11 @@ def run_job(
         overrides: what tells the job from the others.
         config: composes its config; what is wrong with that is a failure of this job alone.
         command: runs this job alone.
-        say: takes the lines for the terminal; None prints them.
+        say: takes the lines for the terminal, of jobs side by side; None: this one is alone, and prints them.
         tuned: the files of tuned keys that the config was composed with.
     """
     check()
+    alone = say is None
     say = say or tell
     job, name = _announced(record, list(overrides), say)
     began = time.monotonic()
@@ -56,7 +58,12 @@ def run_job(
         if job.run is None:  # of a sweeper that finds its jobs as it goes
             job.run = os.path.relpath(locate(experiment)[1], record.folder)
         folder = run(
-            experiment, command=command, summary=False, say=lambda line: say(f"  {line}"), tuned=tuned
+            experiment,
+            command=command,
+            summary=False,
+            say=lambda line: say(f"  {line}"),
+            tuned=tuned,
+            watched=alone,
         )
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
@@ -84,10 +91,9 @@ def _announced(record: SweepRecord, overrides: list[str], say: Callable[[str], N
     jobs = record.jobs()
     number = next((i for i, job in enumerate(jobs, 1) if job.overrides == overrides), None)
     job = jobs[number - 1] if number is not None else Job(overrides, " ".join(overrides))
-    left = seconds_left(jobs, record.elapsed())
     name = f"job {number or len(jobs) + 1}"
-    of = f" of {record.total() or len(jobs)}" if number is not None else ""
-    say(f"{name}{of}{'' if left is None else f', about {duration(left)} left'}: {job.label}")
+    of = _of_how_many(record, jobs) if number is not None else ""
+    say(f"{name}{of}: {job.label}")
     job.status, job.reason = RUNNING, None
     record.report(job)
     return job, name
@@ -114,6 +120,15 @@ def free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
     if trim is not None:
         trim(0)
+
+
+def _of_how_many(record: SweepRecord, jobs: Sequence[Job]) -> str:
+    """`` of 12, about 3 min left``: as far as it is known."""
+    total = record.total() or len(jobs)
+    left = time_left(jobs, record.elapsed(), max(0, total - len(jobs)))
+    if left is None:
+        return f" of {total}"
+    return f" of {total}, {'about' if left.whole else 'more than'} {duration(left.seconds)} left"
 
 
 def _one_line(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from distil.config.schema import ExperimentConfig
 from distil.files import read_json
@@ -33,7 +34,8 @@ def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder
     refused: list[tuple[int, Job, InputError]] = []
     common = shared([overrides for overrides, _ in jobs])
     for number, (overrides, config) in enumerate(jobs, 1):
-        job = Job(overrides, " ".join(word for word in overrides if word not in common) or " ".join(common))
+        own = [word for word in overrides if word not in common]
+        job = Job(overrides, " ".join(own or common) or "the defaults")
         planned.append(job)
         try:
             if isinstance(config, InputError):
@@ -87,7 +89,8 @@ def opening(jobs: Sequence[Job], folder: Path) -> list[str]:
     fresh = len(own) - done - begun
     counts = [(done, "done before"), (begun, "begun before"), (fresh, "new")]
     told = ", ".join(f"{count} {what}" for count, what in counts if count)
-    lines = [f"Sweep of {len(jobs)} jobs in {folder}: {told}."]
+    count = "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+    lines = [f"Sweep of {count} in {folder}: {told}."]
     for number, job in enumerate(jobs, 1):
         if job.same_as is not None:
             lines.append(f"Job {number} ({job.label}) is the same run as job {job.same_as}: it runs once.")
@@ -112,36 +115,61 @@ def ending(jobs: Sequence[Job], command: str) -> DistilError | None:
     )
 
 
-def seconds_left(jobs: Sequence[Job], elapsed: float) -> float | None:
-    """Seconds until the sweep ends, from what its jobs took; None where nothing is known yet.
+class Left(NamedTuple):
+    """What is left of a sweep."""
 
-    A job is taken to need what those of its kind (all but the seed alike) needed; where none of these is done
-    yet, what those of its method did, else the mean of all. Jobs that ran at the same time are seen in the
-    ratio of their seconds to ``elapsed``.
+    seconds: float
+    whole: bool
+    """Whether that is all; else other jobs come on top, of which nothing is known yet."""
+
+
+def time_left(jobs: Sequence[Job], elapsed: float, unseen: int = 0) -> Left | None:
+    """What is left of the sweep, from what all of its jobs took that are done; None where nothing is known.
+
+    A job is taken to need what those did that differ from it in the seed alone; where none of these is done
+    yet, what those of its method, model and adapter did, else those of its method and model. Of another
+    method nothing is known until one of its jobs is done: one may take ten times another's time. Jobs that
+    ran at the same time are seen in the ratio of their seconds to ``elapsed``.
+
+    Args:
+        jobs: those known so far.
+        elapsed: seconds since the sweep began.
+        unseen: how many will follow them; they are taken to be a mixture of those done.
     """
     own = [job for job in jobs if job.same_as is None]
     known: dict[str, list[float]] = {}
-    for job in own:
-        if job.status == DONE and job.seconds is not None:
-            for like in _likenesses(job):
-                known.setdefault(like, []).append(job.seconds)
-    if not known:
+    done = [job for job in own if job.status == DONE and job.seconds is not None]
+    for job in done:
+        for like in _likenesses(job):
+            known.setdefault(like, []).append(job.seconds or 0.0)
+    needs = [
+        next((_mean(known[like]) for like in _likenesses(job) if like in known), None)
+        for job in own
+        if not job.settled
+    ]
+    if done:
+        needs += [_mean([job.seconds or 0.0 for job in done])] * unseen
+    work = sum(need for need in needs if need is not None)
+    whole = None not in needs
+    if not done or (not work and not whole):
         return None
-    needs = (
-        next(known[like] for like in _likenesses(job) if like in known) for job in own if not job.settled
-    )
-    work = sum(sum(times) / len(times) for times in needs)
     busy = sum(job.seconds or 0 for job in own if job.settled and not job.before)
-    return work * min(1.0, elapsed / busy) if busy else work
+    return Left(work * min(1.0, elapsed / busy) if busy else work, whole)
 
 
-def _likenesses(job: Job) -> tuple[str, str, str]:
-    """What jobs have in common that cost alike, from much to nothing: all but the seed, the method, nothing.
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _likenesses(job: Job) -> list[str]:
+    """What jobs have in common that cost alike, from much to little: all but the seed; method, model and
+    adapter; method and model.
 
     Overrides tell apart what the name of the run does not: a number of steps, a longer rollout.
     """
     words = " ".join(word for word in job.overrides if not word.startswith("seed="))
-    return f"{job.kind} {words}", f"method {job.kind.partition('-')[0]}", ""
+    method_and_model = "-".join(job.kind.split("-")[:2])
+    return [f"{job.kind} {words}", *([job.kind, method_and_model] if job.kind else [])]
 
 
 def _seconds(run: Path) -> float | None:

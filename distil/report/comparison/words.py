@@ -13,7 +13,7 @@ from distil.report.comparison.compare import Comparison
 from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Cell, Column
 from distil.report.run_directory import Metric
-from distil.units import human_bytes
+from distil.units import duration, human_bytes
 
 MARK = "★"
 MOST_DIGITS = 7
@@ -46,7 +46,7 @@ def amount(value: float, metric: Metric, digits: int | None = None) -> str:
     if metric.unit == "s" and metric.format == ".0f":
         if abs(value) < 99.5:
             return f"{value:.{min(2, digits or 0) or int(abs(value) < 9.95)}f} s"
-        return words.duration(value) if value >= 0 else f"-{words.duration(-value)}"
+        return duration(value) if value >= 0 else f"-{duration(-value)}"
     if metric.unit == "bytes":
         return human_bytes(value) if value >= 0 else f"-{human_bytes(-value)}"
     if metric.name in ("trainable_parameters", "tokens", "sampled_tokens"):
@@ -155,7 +155,7 @@ def _apart(each: Held) -> str:
 
 
 def _spent(value: float, kind: str) -> str:
-    return words.duration(value) if kind == "seconds" else f"{value:,.0f}"
+    return duration(value) if kind == "seconds" else f"{value:,.0f}"
 
 
 def asked_budget(comparison: Comparison) -> str:

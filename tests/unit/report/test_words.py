@@ -8,6 +8,7 @@ from scipy import stats
 
 from distil.report import words
 from distil.report.run_directory import Metric, Results, read_run
+from distil.units import duration
 from tests.unit.report.made_up_run import write_run
 
 LOWER = Metric("nll", higher_is_better=False)
@@ -59,7 +60,7 @@ def test_a_format_that_python_does_not_know_still_shows_the_number() -> None:
     ],
 )
 def test_duration(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert duration(seconds) == text
 
 
 def test_counts_and_times() -> None:
