@@ -1,7 +1,8 @@
-"""What watches training: the progress bar, the checkpoints, the user's Ctrl-C."""
+"""What watches training: how far it is, the checkpoints, the user's Ctrl-C."""
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -11,11 +12,20 @@ from types import FrameType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from distil import stopping
+from distil.progress import Lines, Progress
 from distil.ranks import any_of, is_main, world_size
+from distil.units import duration
+
+FAR = 1800.0
+"""Seconds to the first checkpoint from which on it is worth a word."""
+SURE = 60.0
+"""Seconds of training after which it is known how long that is."""
 
 
 class AtCheckpoint(TrainerCallback):
@@ -31,12 +41,56 @@ class AtCheckpoint(TrainerCallback):
         self.call()
 
 
+class FirstCheckpoint(TrainerCallback):
+    """Says once, where the first checkpoint is far, that a run which is killed before begins again."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.settled = False
+        self.began = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A run that goes on has one already."""
+        self.began, self.settled = time.monotonic(), state.global_step > 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look once, when it is known what a step takes."""
+        seconds = time.monotonic() - self.began
+        if self.settled or seconds < SURE:
+            return
+        self.settled = True
+        a_step = seconds / state.global_step
+        first = _first_checkpoint(args, state)
+        if first is not None and first * a_step - seconds > FAR:
+            self.say(
+                f"The first checkpoint comes after step {first:,}, in about "
+                f"{duration(first * a_step - seconds)}: killed before (Ctrl-C and SIGTERM save one), the run "
+                f"begins again. One every half hour: trainer.save_strategy=steps "
+                f"trainer.save_steps={max(1, round(FAR / a_step))}."
+            )
+
+
+def _first_checkpoint(args: TrainingArguments, state: TrainerState) -> int | None:
+    """After which step it is written; None where none is, or nobody can say."""
+    if args.save_strategy == SaveStrategy.STEPS:
+        return min(int(state.save_steps), state.max_steps)
+    if args.save_strategy == SaveStrategy.EPOCH:
+        return math.ceil(state.max_steps / max(args.num_train_epochs, 1))
+    return None
+
+
 class ProgressBar(TrainerCallback):
-    """Steps, loss, tokens a second and time left; nothing where the output is not a terminal."""
+    """Steps, loss, tokens a second and time left: a bar in a terminal; elsewhere, and in the log, plain
+    lines."""
 
     def __init__(self, console: Console, tokens: Callable[[], int]) -> None:
         self.tokens = tokens
-        self.progress = Progress(
+        plain = Progress(console)
+        self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -44,20 +98,23 @@ class ProgressBar(TrainerCallback):
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not plain.moves,
             transient=True,
         )
+        self.note = plain.note
         self.task: TaskID | None = None
         self.began = (0.0, 0)
+        self.loss = ""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the bar where training goes on."""
-        self.progress.start()
-        self.task = self.progress.add_task(
+        """Start where training goes on."""
+        self.bar.start()
+        self.task = self.bar.add_task(
             "training", total=state.max_steps, completed=state.global_step, rate="", loss=""
         )
+        self.lines = Lines(self.note, "training: step", state.global_step)
         self.began = (time.monotonic(), self.tokens())
 
     def on_step_end(
@@ -65,9 +122,8 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """One step further."""
         if self.task is not None:
-            seconds, tokens = time.monotonic() - self.began[0], self.tokens() - self.began[1]
-            rate = f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"
-            self.progress.update(self.task, completed=state.global_step, rate=rate)
+            self.bar.update(self.task, completed=state.global_step, rate=self._rate())
+            self.lines.at(state.global_step, state.max_steps, (self.loss, self._rate()))
 
     def on_log(
         self,
@@ -79,13 +135,24 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """Show the newest loss."""
         if self.task is not None and logs and "loss" in logs:
-            self.progress.update(self.task, loss=f"loss {logs['loss']:.4f}")
+            self.loss = f"loss {logs['loss']:.4f}"
+            self.bar.update(self.task, loss=self.loss)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """How far it came, and its last loss."""
+        self.lines.end(state.global_step, state.max_steps, (self.loss, self._rate()))
+
+    def _rate(self) -> str:
+        seconds, tokens = time.monotonic() - self.began[0], self.tokens() - self.began[1]
+        return f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"
 
     def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.progress.stop()  # also after a failure
+        self.bar.stop()  # also after a failure
 
 
 class InterruptGuard(TrainerCallback):

@@ -263,6 +263,12 @@ class DistillationTrainer(WindowedTrainer):
             logs |= self.tally.means(self._over_ranks) | self.watch.news()
         super().log(logs, start_time)
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        # No run ends without a loss: one shorter than logging_steps would log none.
+        if self.state.global_step >= self.state.max_steps and self.args.logging_strategy != "no":
+            self.control.should_log = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     # ---- what a checkpoint holds besides Trainer's own state
 
     def own_state(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from distil import checkpoints, ranks
 from distil.advice import advice
 from distil.anatomy import is_adapted, to_device
 from distil.broken_steps import BrokenSteps
-from distil.callbacks import InterruptGuard, ProgressBar
+from distil.callbacks import FirstCheckpoint, InterruptGuard, ProgressBar
 from distil.changed import SameRun
 from distil.checkpoint_reading import numbers_only
 from distil.config.schema import ExperimentConfig, MethodConfig
@@ -162,6 +162,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     trainer.kept["run"] = SameRun(folder)
     bar = ProgressBar(console, trainer.tokens_seen)
     trainer.add_callback(bar)
+    trainer.add_callback(FirstCheckpoint(Progress(console).say))
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
         trainer.add_callback(guard)
         with numbers_only(checkpoint):

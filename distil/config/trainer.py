@@ -50,7 +50,7 @@ OURS: dict[str, str] = {
     "remove_unused_columns": "the runner needs its own columns: rows keep all of them",
     "label_names": "the runner's rows have labels",
     "local_rank": "torchrun sets it for each of its processes",
-    "disable_tqdm": "the runner has a progress bar of its own, shown in terminals only",
+    "disable_tqdm": "the runner has a progress bar of its own in terminals, and plain lines elsewhere",
     "logging_nan_inf_filter": "a loss that is NaN stops the run, with its step and its rows",
 }
 """Fields that the runner sets itself, and what a user gives instead."""

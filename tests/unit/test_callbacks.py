@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import signal
 import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from distil.callbacks import InterruptGuard
+from distil import callbacks, progress
+from distil.callbacks import FirstCheckpoint, InterruptGuard, ProgressBar
+from distil.progress import Progress
 from distil.scalars import MetricsLog
 from tests.training import Setup, build_method
 
@@ -87,7 +93,7 @@ def test_the_clock_goes_on_from_the_checkpoint_not_from_the_last_line(
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
         return log
 
-    first = session(None, 3).spent
+    first = session(None, 4).spent
     resumed = session(tmp_path / "checkpoint-3", 4).spent
     kept = json.loads((tmp_path / "checkpoint-3" / "method_state.json").read_text(encoding="utf-8"))["clock"]
     assert 1 <= kept["seconds"] <= first.seconds
@@ -137,3 +143,139 @@ def test_ctrl_c_saves_and_stops_in_the_last_step_too(arguments: TrainingArgument
         assert guard.asked
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+class Time:
+    """A clock that is set by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+
+def trained(
+    bar: ProgressBar, clock: Time, arguments: TrainingArguments, steps: int, seconds: float, first: int = 0
+) -> None:
+    """What a trainer tells ``bar`` in ``steps`` steps of ``seconds``, with a loss at every tenth."""
+    control, state = TrainerControl(), TrainerState(global_step=first, max_steps=steps)
+    bar.on_train_begin(arguments, state, control)
+    for step in range(first + 1, steps + 1):
+        clock.now += seconds
+        state.global_step = step
+        bar.on_step_end(arguments, state, control)
+        if step % 10 == 0:
+            bar.on_log(arguments, state, control, logs={"loss": 1.0 / step})
+    bar.on_train_end(arguments, state, control)
+
+
+def test_where_nothing_moves_a_plain_line_now_and_then(
+    arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Step, loss, pace, time left; more seldom as it goes on; no control characters; in the log as well."""
+    clock, shown = Time(monkeypatch), io.StringIO()
+    with caplog.at_level(logging.INFO), ProgressBar(Console(file=shown), lambda: int(clock.now)) as bar:
+        trained(bar, clock, arguments, steps=400, seconds=1.0)
+    lines = shown.getvalue().splitlines()
+    assert lines[0] == "training: step 10 of 400, 1 tokens/s, about 6 min 30 s left"
+    assert lines[1] == "training: step 20 of 400, loss 0.1000, 1 tokens/s, about 6 min 20 s left"
+    assert lines[-1] == "training: step 400 of 400, loss 0.0025, 1 tokens/s"
+    steps = [int(line.split()[2]) for line in lines]
+    apart = [b - a for a, b in pairwise(steps)][:-1]
+    assert apart == sorted(apart)
+    assert apart[0] == 10
+    assert 30 <= apart[-1] <= 45
+    assert shown.getvalue().replace("\n", "").isprintable()
+    assert [record.getMessage() for record in caplog.records] == lines
+
+
+def test_in_a_terminal_the_lines_are_for_the_log_alone(
+    arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Time(monkeypatch)
+    shown = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with caplog.at_level(logging.INFO), ProgressBar(shown, lambda: 0) as bar:
+        trained(bar, clock, arguments, steps=30, seconds=1.0)
+    assert [record.getMessage()[:23] for record in caplog.records] == [
+        "training: step 10 of 30",
+        "training: step 20 of 30",
+        "training: step 30 of 30",
+    ]
+    assert "training: step" not in shown.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+
+
+def test_a_short_training_is_a_line_of_the_log_with_its_loss(
+    arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, shown = Time(monkeypatch), io.StringIO()
+    with caplog.at_level(logging.INFO), ProgressBar(Console(file=shown), lambda: 0) as bar:
+        trained(bar, clock, arguments, steps=10, seconds=0.5)
+    assert shown.getvalue() == ""
+    assert [record.getMessage() for record in caplog.records] == [
+        "training: step 10 of 10, loss 0.1000, 0 tokens/s"
+    ]
+
+
+def test_time_left_of_a_run_that_goes_on_is_of_what_it_does_itself(
+    arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, shown = Time(monkeypatch), io.StringIO()
+    with ProgressBar(Console(file=shown), lambda: 0) as bar:
+        trained(bar, clock, arguments, steps=140, seconds=1.0, first=100)
+    assert shown.getvalue().startswith("training: step 110 of 140, 0 tokens/s, about 30 s left\n")
+
+
+def test_judging_says_how_far_it_is_where_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shown = Time(monkeypatch), io.StringIO()
+    with Progress(Console(file=shown)).bar("judging the teacher") as report:
+        for done in range(1, 41):
+            clock.now += 1
+            report(done, 40)
+    first, *_ = shown.getvalue().splitlines()
+    assert first == "judging the teacher: 10 of 40, about 30 s left"
+    assert progress.SOONEST == 10
+
+
+@pytest.mark.parametrize(
+    ("strategy", "seconds_a_step", "first", "told"),
+    [
+        ("steps", 5.0, 0, "The first checkpoint comes after step 500, in about 40 min 40 s"),
+        ("epoch", 100.0, 0, "The first checkpoint comes after step 250, in about 6 h 55 min"),
+        ("steps", 1.0, 0, ""),
+        ("steps", 5.0, 3, ""),
+        ("no", 5.0, 0, ""),
+    ],
+)
+def test_a_first_checkpoint_that_is_far_is_said_once(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    seconds_a_step: float,
+    first: int,
+    told: str,
+) -> None:
+    """By the clock, so that no short run is told anything."""
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), report_to=[], use_cpu=True, save_strategy=strategy, num_train_epochs=4
+    )
+    clock, said = Time(monkeypatch), list[str]()
+    watch, control = FirstCheckpoint(said.append), TrainerControl()
+    state = TrainerState(global_step=first, max_steps=1000, save_steps=500)
+    watch.on_train_begin(arguments, state, control)
+    for step in range(first + 1, 41):
+        clock.now += seconds_a_step
+        state.global_step = step
+        watch.on_step_end(arguments, state, control)
+    assert [line[: len(told)] for line in said] == ([told] if told else [])
+    if told:
+        assert f"trainer.save_steps={round(callbacks.FAR / seconds_a_step)}." in said[0]
+
+
+def test_the_last_step_is_logged_whatever_logging_steps_says(tmp_path: Path) -> None:
+    """No run ends without a loss; nothing is logged twice; ``no`` stays no."""
+    logged = {}
+    for strategy, steps in (("steps", 100), ("steps", 3), ("epoch", 100), ("no", 100)):
+        keys = {"logging_strategy": strategy, "logging_steps": steps}
+        trainer = Setup(build_method("sft"), tmp_path, steps=6, batch=8, arguments=keys).trainer()
+        trainer.train()
+        logged[strategy, steps] = [e["step"] for e in trainer.state.log_history if "loss" in e]
+    assert logged == {("steps", 100): [6], ("steps", 3): [3, 6], ("epoch", 100): [3, 6], ("no", 100): []}
