@@ -37,6 +37,10 @@ test: $(INSTALLED) ## The tests without the slow ones: make test ARGS="tests/uni
 test-all: $(INSTALLED) ## All tests, the slow ones too
 	$(PYTEST) $(ARGS)
 
+.PHONY: mutate
+mutate: $(INSTALLED) ## Do the tests bite? make mutate ARGS=distil/divergences.py (without: an hour)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutate.py --jobs $(JOBS) $(ARGS)
+
 .PHONY: lint
 lint: $(INSTALLED) ## Style, types, and the floors that imports must keep to
 	$(BIN)/ruff check .
@@ -85,5 +89,5 @@ docs: $(INSTALLED) ## Build the documentation: site/index.html, which opens with
 
 .PHONY: clean
 clean: ## Remove caches and builds; keep .venv and outputs
-	rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots
+	rm -rf build dist site mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/screenshots
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf

@@ -43,14 +43,12 @@ def publish(partial: Path, final: Path) -> None:
         raise FileExistsError(f"{final} exists already")
     (partial / MANIFEST).unlink(missing_ok=True)
     seal(partial, _files(partial))
-    for folder, _, _ in os.walk(partial, topdown=False):
+    for folder, _, _ in os.walk(partial):
         fsync(Path(folder))
     partial.rename(final)
     fsync(final.parent)
     if partial.parent.name.endswith(PARTIAL):
         shutil.rmtree(partial.parent, ignore_errors=True)
-    else:
-        fsync(partial.parent)
 
 
 def seal(folder: Path, files: Iterable[Path], editable: Iterable[Path] = ()) -> None:

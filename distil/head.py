@@ -227,13 +227,10 @@ class _Score(torch.autograd.Function):
         scale_K = sums_K.new_tensor([term.weight for term in work.terms])
         loss = (sums_K * scale_K).sum()
         ctx.mark_non_differentiable(sums_K)
-        ctx.set_materialize_grads(False)
         return loss, sums_K
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, loss_gradient: Tensor | None, _sums_gradient: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, loss_gradient: Tensor, _sums_gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The kept gradients times the loss's own."""
-        if loss_gradient is None:
-            return None, None, None, None
         return *ctx.gradients.scaled(loss_gradient), None

@@ -36,9 +36,9 @@ class Scratch:
         key = x_NV.shape[-1], x_NV.dtype
         kept, at = self._all.setdefault(key, []), self._taken[key]
         if at == len(kept):
-            kept.append(torch.empty_like(x_NV, memory_format=torch.contiguous_format))
+            kept.append(torch.empty_like(x_NV))
         elif len(kept[at]) < len(x_NV):
-            kept[at] = torch.empty_like(x_NV, memory_format=torch.contiguous_format)
+            kept[at] = torch.empty_like(x_NV)
         self._taken[key] += 1
         return kept[at][: len(x_NV)]
 

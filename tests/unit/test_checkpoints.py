@@ -6,11 +6,13 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -122,6 +124,9 @@ def test_sizes_alone_are_looked_at_of_files_too_large_to_be_hashed(tmp_path: Pat
     size = "empty.json has 1 bytes instead of 0"
     assert changes(folder, largest=0) == [size]
     assert changes(folder) == [size, "model.safetensors has changed"]
+    bytes_of_it = len(FILES["model.safetensors"])
+    assert changes(folder, largest=bytes_of_it - 1) == [size]
+    assert changes(folder, largest=bytes_of_it) == [size, "model.safetensors has changed"]
 
 
 def test_what_a_product_lists_may_be_behind_links_inside_it(tmp_path: Path) -> None:
@@ -232,6 +237,53 @@ def test_newest_valid_passes_over_damage_and_says_so(tmp_path: Path) -> None:
     assert newest_valid(tmp_path) == (tmp_path / "checkpoint-100", [])
 
 
+def test_what_is_set_aside_takes_the_place_of_what_was(tmp_path: Path) -> None:
+    """Of one step twice, be there a folder, a link to one, or a link to nowhere."""
+    aside, elsewhere = tmp_path / "checkpoint-5.damaged", write(tmp_path / "elsewhere")
+    for before in ("nothing", "a folder", "a link", "a link to nowhere"):
+        if before.startswith("a link"):
+            remove(aside)
+            aside.symlink_to(elsewhere if before == "a link" else tmp_path / "nowhere")
+        folder = make(tmp_path, 5)
+        (folder / "empty.json").unlink()
+        (folder / "more").write_bytes(before.encode())
+        told = "checkpoint-5 is damaged (more is not in the manifest; empty.json is missing)"
+        assert newest_valid(tmp_path) == (None, [f"{told}: set aside as {aside.name}"])
+        assert (aside / "more").read_bytes() == before.encode()
+        assert not aside.is_symlink()
+    assert (elsewhere / "empty.json").exists()
+
+
+def test_only_folders_named_by_a_step_are_checkpoints(tmp_path: Path) -> None:
+    folder = make(tmp_path, 5)
+    for name in ("checkpoint-x", "checkpoint-7.damaged", "old-checkpoint-7", "checkpoint-"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-7").write_bytes(b"")
+    assert published(tmp_path) == [folder]
+
+
+def test_a_folder_behind_a_link_is_no_part_of_a_checkpoint(tmp_path: Path) -> None:
+    folder = make(tmp_path, 5)
+    (folder / "more").symlink_to(write(tmp_path / "elsewhere"))
+    assert verify(folder) == ["more is not in the manifest"]
+
+
+def test_every_rank_may_ask_for_the_place_to_write_in(tmp_path: Path) -> None:
+    first, second = (partial_folder(tmp_path / "not" / "yet", "checkpoint-5") for _ in range(2))
+    assert first == second
+    assert first.is_dir()
+
+
+def test_a_leftover_that_cannot_be_removed_is_no_failed_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "rmdir", busy)
+    assert verify(make(tmp_path, 5)) == []
+
+
 def test_nothing_to_resume_from(tmp_path: Path) -> None:
     assert newest_valid(tmp_path / "never") == (None, [])
     assert newest_valid(tmp_path) == (None, [])
@@ -248,13 +300,13 @@ def test_rotation_keeps_the_newest_by_step_and_the_best(tmp_path: Path) -> None:
     ]
     rotate(tmp_path, keep=1)
     assert names(tmp_path) == ["checkpoint-30"]
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"^keep must be at least 1, got 0$"):
         rotate(tmp_path, keep=0)
 
 
 def test_publishing_over_a_checkpoint_is_refused(tmp_path: Path) -> None:
     folder = make(tmp_path, 5)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="checkpoint-5 exists already"):
         make(tmp_path, 5)
     assert verify(folder) == []
 
@@ -307,8 +359,29 @@ def test_killed_at_any_moment_checkpoints_are_complete_or_absent(tmp_path: Path)
 
 def test_too_small_a_disk_is_refused_by_need_and_have(tmp_path: Path) -> None:
     ensure_space(tmp_path / "not" / "yet", 1)
-    with pytest.raises(InputError, match=r"output_dir=.* take 1e\+06 TB, .* are free\. .*fewer checkpoints"):
+    way_out = r".*fewer checkpoints \(trainer\.save_total_limit=1\)\."
+    with pytest.raises(InputError, match=rf"^output_dir=.* take 1e\+06 TB, .* are free\. {way_out}$"):
         ensure_space(tmp_path / "not" / "yet", 10**18)
+
+
+@pytest.mark.parametrize(
+    ("free", "told"),
+    [(999, "999 bytes"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (2 * 10**9, "2 GB"), (10**12, "1 TB")],
+)
+def test_a_disk_is_large_enough_to_the_byte(
+    free: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def usage(place: Path) -> SimpleNamespace:
+        asked.append(place)
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    ensure_space(tmp_path, free)
+    with pytest.raises(InputError, match=f" {told} are free"):
+        ensure_space(tmp_path / "not" / "yet", free + 1)
+    assert asked == [tmp_path, tmp_path]
 
 
 def test_space_for_weights_moments_copies_and_product() -> None:

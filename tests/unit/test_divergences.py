@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import kl_div
+from torch.nn.functional import kl_div, nll_loss
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
-from distil.losses import Term
+from distil.losses import Term, cross_entropy
 from distil.types import REFERENCE, ROLLOUT
 
 P = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
@@ -47,6 +49,22 @@ def test_kl_equals_torch() -> None:
     expected = kl_div(student, teacher, log_target=True, reduction="none").sum(-1)
     torch.testing.assert_close(forward_kl(teacher, student), expected)
     torch.testing.assert_close(reverse_kl(student, teacher), expected)
+
+
+def test_cross_entropy_equals_torch() -> None:
+    _, student = rows(8)
+    ids = 6 * torch.arange(8)
+    torch.testing.assert_close(cross_entropy(ids, student), nll_loss(student, ids, reduction="none"))
+
+
+@pytest.mark.parametrize("divergence", [forward_kl, reverse_kl, GeneralizedJSD(0.0), GeneralizedJSD(0.3)])
+def test_outcomes_are_the_last_axis_of_any_shape(divergence: Callable[[Tensor, Tensor], Tensor]) -> None:
+    teacher, student = rows(6)
+    each = divergence(teacher, student)
+    assert each.shape == (6,)
+    torch.testing.assert_close(divergence(teacher[0], student[0]), each[0])
+    folded = divergence(teacher.unflatten(0, (2, 3)), student.unflatten(0, (2, 3)))
+    torch.testing.assert_close(folded.flatten(), each)
 
 
 @pytest.mark.parametrize("weight", [0.01, 0.1, 0.5, 0.9])
@@ -87,9 +105,10 @@ def test_jsd_at_and_near_the_ends() -> None:
     )
 
 
-def test_jsd_refuses_weights_outside() -> None:
-    with pytest.raises(ValueError, match=r"\[0, 1\]"):
-        GeneralizedJSD(1.5)
+@pytest.mark.parametrize("weight", [1.5, -0.1, math.nan])
+def test_jsd_refuses_weights_outside(weight: float) -> None:
+    with pytest.raises(ValueError, match=rf"^weight must lie in \[0, 1\], got {weight}\.$"):
+        GeneralizedJSD(weight)
 
 
 def test_impossible_outcomes() -> None:
@@ -142,6 +161,8 @@ def test_names_and_equality() -> None:
     """Terms are named after their score, and two mixtures of one weight are one divergence."""
     assert Term(1, REFERENCE, forward_kl).name == "forward_kl"
     assert Term(1, ROLLOUT, GeneralizedJSD(0.5)).name == "rollout_jsd"
+    assert Term(1, REFERENCE, partial(forward_kl)).name == "partial"
+    assert [Term(1, REFERENCE, score).needs_teacher for score in (cross_entropy, forward_kl)] == [False, True]
     assert GeneralizedJSD(0.5) == GeneralizedJSD(0.5) != GeneralizedJSD(0.4)
     assert len({GeneralizedJSD(0.5), GeneralizedJSD(0.5)}) == 1
 

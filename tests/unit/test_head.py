@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import kl_div
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
 from distil.head import Dense, Head, log_probabilities, score
 from distil.losses import Term, cross_entropy
 from distil.types import REFERENCE
+from tests.tensors import Watch
 
 N, H, V, SHARED = 37, 16, 61, 53
 KD = (Term(0.3, REFERENCE, cross_entropy), Term(2.8, REFERENCE, forward_kl, 2.0))
@@ -39,22 +38,6 @@ def signal(
         return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
 
     return Dense(draw(n, H), Head(draw(v, H), draw(v) if bias else None, **head))
-
-
-class Watch(TorchDispatchMode):
-    """Notes the size of every tensor that is made, and every product of matrices."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-        self.products: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.sizes.extend(x.numel() for x in tree_leaves(result) if isinstance(x, Tensor))
-        if "mm" in func.__name__:
-            self.products.append(func.__name__)
-        return result
 
 
 def targets(n: int = N) -> Tensor:
@@ -146,6 +129,55 @@ def test_half_precision_models(dtype: torch.dtype) -> None:
     ]
     _, expected_K = reference(plain[0], targets(), EVERY, plain[1])
     torch.testing.assert_close(sums_K.double(), expected_K, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "backward"), [(torch.bfloat16, torch.bfloat16), (torch.float16, torch.float32)]
+)
+def test_products_are_in_the_models_dtype(dtype: torch.dtype, backward: torch.dtype) -> None:
+    """But for float16's gradients: small slopes would underflow before any loss scale has seen them."""
+    with Watch() as watch:
+        score(signal(0, dtype), targets(), EVERY, signal(1, dtype), SHARED)
+    assert watch.products == [dtype, dtype, backward, backward]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_slope_of_all_terms_is_rounded_once(dtype: torch.dtype) -> None:
+    """Through a head that changes nothing, the gradient is the float64 one to half a unit of its last bit."""
+    hidden_NV, teacher_NV = (whole_logits(signal(seed)).detach().to(dtype) for seed in (0, 1))
+    same = Head(torch.eye(V, dtype=dtype))
+    student, teacher = Dense(hidden_NV.clone().requires_grad_(), same), Dense(teacher_NV, same)
+    (ours,) = torch.autograd.grad(score(student, targets(), EVERY, teacher, SHARED)[0], student.hidden_NH)
+    exact = Dense(hidden_NV.double().requires_grad_(), Head(None))
+    expected, _ = reference(exact, targets(), EVERY, Dense(teacher_NV, Head(None)))
+    (theirs,) = torch.autograd.grad(expected, exact.hidden_NH)
+    torch.testing.assert_close(ours.double(), theirs, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
+
+
+def test_sums_over_positions_are_float32() -> None:
+    """4096 equal addends: a sum in bfloat16 stands still at 256 of them."""
+    one, n = signal(0, torch.bfloat16, n=1), 4096
+    many = Dense(one.hidden_NH.detach().expand(n, H).clone().requires_grad_(), one.head)
+    found = []
+    for student in (one, many):
+        ids = torch.zeros(len(student.hidden_NH), dtype=torch.long)
+        loss, _ = score(student, ids, KD[:1], None, V, chunk=8)
+        found.append(torch.autograd.grad(loss, parameters(student)[1:]))
+    for single, summed in zip(*found, strict=True):
+        torch.testing.assert_close(summed.double(), n * single.double(), rtol=2**-6, atol=0)
+
+
+def test_under_autocast_a_bias_gets_the_float32_sum_of_bfloat16_slopes() -> None:
+    student = signal(0, torch.float32)
+    assert student.head.bias_V is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _ = score(student, targets(), KD[:1], None, SHARED)
+        product_NV = torch.nn.functional.linear(*parameters(student))
+    (ours,) = torch.autograd.grad(loss, student.head.bias_V)
+    exact = product_NV.detach().double().requires_grad_()
+    torch_cross_entropy(exact, targets(), reduction="sum").mul(KD[0].weight).backward()
+    assert exact.grad is not None
+    torch.testing.assert_close(ours.double(), exact.grad.bfloat16().double().sum(0), rtol=1e-5, atol=1e-6)
 
 
 def test_autocast_decides_the_product_alone() -> None:
@@ -405,6 +437,31 @@ def test_each_head_is_multiplied_once_and_no_whole_logits_exist() -> None:
         loss.backward()
     assert max(watch.sizes) == max(chunk * v, v * H, n * H) < n * v
     assert len(watch.products) == 4 * (n // chunk)
+
+
+def test_later_chunks_use_the_memory_of_the_first() -> None:
+    """Fresh pages would cost as much as the arithmetic."""
+    v, chunk = 300, 32
+
+    def large(chunks: int) -> int:
+        n = chunks * chunk
+        student, teacher = (signal(seed, torch.float32, n=n, v=v) for seed in (0, 1))
+        with Watch() as watch:
+            score(student, targets(n), EVERY, teacher, v, chunk)
+        return sum(size >= chunk * v for size in watch.fresh)
+
+    assert large(8) == large(1) > 0
+
+
+def test_built_in_terms_want_no_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher, grad = signal(0), signal(1), torch.autograd.grad
+
+    def asked(*_: object) -> None:
+        raise RuntimeError("autograd was asked")
+
+    monkeypatch.setattr(torch.autograd, "grad", asked)
+    loss, _ = score(student, targets(), EVERY, teacher, SHARED)
+    assert all(x.isfinite().all() for x in grad(loss, parameters(student)))
 
 
 def test_log_probabilities_for_evaluation() -> None:

@@ -125,37 +125,56 @@ def test_it_is_float32_whatever_comes_in(loss: Callable[..., Tensor], logits: tu
 @pytest.mark.parametrize("loss", LOSSES)
 def test_bad_input_is_named(loss: Callable[..., Tensor], logits: tuple[Tensor, Tensor]) -> None:
     teacher, student = logits
-    with pytest.raises(ValueError, match="temperature must be above 0 and finite, got 0"):
-        loss(teacher, student, temperature=0)
-    with pytest.raises(ValueError, match="same positions"):
+    for temperature in (0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"^temperature must be above 0 and finite, got {temperature}.$"):
+            loss(teacher, student, temperature=temperature)
+    with pytest.raises(ValueError, match=r"do not speak about the same positions: .* size must agree\.$"):
         loss(teacher[:, 1:], student)
-    with pytest.raises(ValueError, match="attention_mask is"):
+    with pytest.raises(ValueError, match=r"^attention_mask is"):
         loss(teacher, student, attention_mask=torch.ones(B, T + 1))
     wrong: Any = loss
     for call, said in (
-        (lambda: wrong(teacher, student.tolist()), "student_logits is a list: give a tensor"),
+        (lambda: wrong(teacher, student.tolist()), r"^student_logits is a list: give a tensor\.$"),
         (
             lambda: wrong(SimpleNamespace(logits=teacher), student),
-            r"teacher_logits is a .*: give its \.logits",
+            r"^teacher_logits is a .*: give its \.logits\.$",
         ),
-        (lambda: wrong(teacher, torch.tensor(1.0)), "student_logits is one number"),
-        (lambda: wrong(teacher, student.argmax(-1)), r"student_logits holds torch.int64: .* token ids"),
-        (lambda: wrong(teacher[..., :0], student), "has no vocabulary"),
-        (lambda: wrong(teacher, student, temperature="2"), "temperature='2' is a str: give a number"),
-        (lambda: wrong(teacher, student, attention_mask=[[1]]), "attention_mask is a list: give a tensor"),
+        (lambda: wrong(teacher, torch.tensor(1.0)), "^student_logits is one number"),
+        (lambda: wrong(teacher, student.argmax(-1)), r"^student_logits holds torch.int64: .* token ids"),
+        (lambda: wrong(teacher[..., :0], student), "^teacher_logits .* has no vocabulary"),
+        (lambda: wrong(teacher, student, temperature="2"), "^temperature='2' is a str: give a number"),
+        (lambda: wrong(teacher, student, temperature=True), "^temperature=True is a bool: give a number"),
+        (lambda: wrong(teacher, student, attention_mask=[[1]]), "^attention_mask is a list: give a tensor"),
         (
             lambda: wrong(teacher, student, attention_mask=torch.full((B, T), 0.5)),
-            "other values than 0 and 1",
+            "^attention_mask holds other values than 0 and 1",
         ),
-        (lambda: wrong(teacher, student, attention_mask=torch.full((B, T), -100)), "labels != -100"),
+        (
+            lambda: wrong(teacher, student, attention_mask=torch.full((B, T), -100)),
+            r"Of labels: attention_mask=labels != -100\.$",
+        ),
     ):
         with pytest.raises(ValueError, match=said):
             call()
 
 
 def test_a_mixture_weight_beyond_its_range_is_named(logits: tuple[Tensor, Tensor]) -> None:
-    with pytest.raises(ValueError, match=r"lambda_weight must lie in \[0, 1\], got 1.5"):
-        generalized_jsd_loss(*logits, lambda_weight=1.5)
+    for weight in (1.5, -0.1):
+        with pytest.raises(ValueError, match=rf"^lambda_weight must lie in \[0, 1\], got {weight}\.$"):
+            generalized_jsd_loss(*logits, lambda_weight=weight)
     nothing: Any = None
-    with pytest.raises(ValueError, match="lambda_weight=None is a NoneType: give a number"):
+    with pytest.raises(ValueError, match=r"^lambda_weight=None is a NoneType: give a number"):
         generalized_jsd_loss(*logits, lambda_weight=nothing)
+    assert [generalized_jsd_loss(*logits, lambda_weight=end).item() for end in (0, 1)] == [0, 0]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_last_axis_is_the_vocabulary_whatever_lies_before_it(
+    loss: Callable[..., Tensor], logits: tuple[Tensor, Tensor]
+) -> None:
+    whole = loss(*logits)
+    assert loss(*(x.flatten(0, 1) for x in logits)) == whole
+    one_by_one = [
+        loss(teacher, student) for teacher, student in zip(*(x.flatten(0, 1) for x in logits), strict=True)
+    ]
+    torch.testing.assert_close(torch.stack(one_by_one).mean(), whole)

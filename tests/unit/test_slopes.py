@@ -18,6 +18,7 @@ from distil.fused import Logits, add_terms, blocks
 from distil.losses import Term, cross_entropy
 from distil.slopes import Scratch, Slope, slope_of
 from distil.types import REFERENCE
+from tests.tensors import Watch, place
 from tests.training import name_of
 
 if TYPE_CHECKING:
@@ -129,6 +130,67 @@ def test_float32_at_a_large_vocabulary(score: Score, scale: float) -> None:
         torch.testing.assert_close(found[1].double(), wanted[1], rtol=1e-3, atol=1e-6 * max(1, scale / 4))
 
 
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_ends_of_the_mixture_are_exactly_0(end: float) -> None:
+    value, slope = ours(logits(0), logits(1), Term(1.0, REFERENCE, GeneralizedJSD(end)))
+    assert value.count_nonzero() == slope.count_nonzero() == 0
+
+
+@pytest.mark.parametrize("score", CLOSED, ids=name_of)
+def test_closed_forms_want_no_autograd(score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(*_: object) -> None:
+        raise RuntimeError("autograd was asked")
+
+    monkeypatch.setattr(torch.autograd, "grad", asked)
+    ours(logits(0), logits(1), Term(1.0, REFERENCE, score))
+    with pytest.raises(RuntimeError, match="autograd was asked"):
+        ours(logits(0), logits(1), Term(1.0, REFERENCE, score), by_formula=True)
+
+
+@pytest.mark.parametrize("score", CLOSED, ids=name_of)
+def test_later_blocks_use_the_memory_of_the_first(score: Score) -> None:
+    scratch, terms = Scratch(), [Term(0.5, REFERENCE, cross_entropy), Term(1.0, REFERENCE, score, 2.0)]
+    large = []
+    for seed in range(3):
+        student, teacher = (Logits(logits(seed + i), scratch) for i in (0, 9))
+        with Watch() as watch:
+            add_terms(student, torch.arange(N), terms, teacher, V, Slope(student.logits_NV), False)
+        scratch.clear()
+        large.append(sum(size >= N * V for size in watch.fresh))
+    assert large[0] > 0
+    assert large[1:] == [0, 0]
+
+
+def test_scratch_hands_out_each_place_once_until_it_is_cleared() -> None:
+    scratch, block = Scratch(), logits(0)
+    first, second = scratch.like(block), scratch.like(block)
+    assert place(first) != place(second)
+    scratch.clear()
+    shorter, same = scratch.like(block[:3]), scratch.like(block)  # the last block of a chunk is shorter
+    assert [place(shorter), place(same)] == [place(first), place(second)]
+    assert shorter.shape == (3, V)
+    scratch.clear()
+    assert scratch.like(torch.cat([block, block])).shape == (2 * N, V)
+    narrow, single = scratch.like(block[:, :7]), scratch.like(block.float())
+    assert (narrow.shape, single.dtype) == ((N, 7), torch.float32)
+
+
+def test_a_slope_begins_wherever_its_first_addend_is() -> None:
+    """What stood in its place does not matter, NaN neither."""
+    ones = torch.ones(N, V)
+    narrow_first, wide_first = (Slope(torch.full((N, V), torch.nan)) for _ in range(2))
+    assert narrow_first.first(V) is narrow_first
+    narrow_first.first(3).add(ones[:, :3], 2.0)
+    narrow_first.add(ones, torch.full((N, 1), 5.0))
+    wide_first.add(ones, 5.0)
+    wide_first.first(3).add(ones[:, :3], 2.0)
+    wanted = 5 * ones
+    wanted[:, :3] += 2
+    assert torch.equal(narrow_first.so_far(), wanted)
+    assert torch.equal(wide_first.so_far(), wanted)
+    assert torch.equal(Slope(torch.full((N, V), torch.nan)).so_far(), torch.zeros(N, V))
+
+
 @pytest.mark.parametrize("score", CLOSED, ids=name_of)
 def test_zero_at_equality(score: Score) -> None:
     teacher = logits(0, 3.0, 5_000, torch.float32)
@@ -180,4 +242,5 @@ def test_blocks_cover_every_position_once() -> None:
         covered = [i for block in blocks(n, vocabulary, cpu) for i in range(n)[block]]
         assert covered == list(range(n))
     assert list(blocks(256, 10**6, torch.device("cuda"))) == [slice(0, 256)]
+    assert list(blocks(3, 10**6, cpu)) == [slice(0, 1), slice(1, 2), slice(2, 3)]
     assert math.isclose(len(list(blocks(256, 32_000, cpu))), 64)

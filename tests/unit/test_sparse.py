@@ -91,6 +91,32 @@ def test_all_ids_are_the_dense_teacher(divergence: Score, temperature: float) ->
     torch.testing.assert_close(run(student(), signal, *terms), dense)
 
 
+def test_more_ids_than_there_are_is_all_of_them() -> None:
+    teacher_NV = draw(3, N, 5)
+    more, all_5 = Sparse.top(teacher_NV, 9), Sparse.top(teacher_NV, 5)
+    assert torch.equal(more.ids_NK, all_5.ids_NK)
+    assert torch.equal(more.log_probabilities_NK, all_5.log_probabilities_NK)
+
+
+def test_half_precision_logits_give_float32_log_probabilities() -> None:
+    logits_NV = draw(3, N, SHARED, dtype=torch.bfloat16)
+    signal, wanted = Sparse.top(logits_NV, 4), Sparse.top(logits_NV.float(), 4)
+    assert signal.log_probabilities_NK.dtype == signal.log_rest[1.0].dtype == torch.float32
+    torch.testing.assert_close(signal.log_probabilities_NK, wanted.log_probabilities_NK)
+    torch.testing.assert_close(signal.log_rest, wanted.log_rest)
+
+
+@each
+def test_a_score_that_asks_the_teacher_alone_moves_nothing(divergence: Score) -> None:
+    def constant(teacher_NO: Tensor, student_NO: Tensor) -> Tensor:
+        return divergence(teacher_NO, teacher_NO.flip(-1))
+
+    signal = Sparse.top(draw(3, N, SHARED), 4)
+    loss, _, *gradients = run(student(), signal, Term(1.0, REFERENCE, constant))
+    assert loss > 0
+    assert all(x.count_nonzero() == 0 for x in gradients)
+
+
 @each
 def test_never_more_than_the_dense_value_and_more_ids_tell_more(divergence: Score) -> None:
     teacher_NV = draw(3, N, SHARED)
@@ -173,7 +199,8 @@ def test_ids_that_the_student_rules_out_on_both_sides() -> None:
 
 def test_a_temperature_that_is_not_stored_is_refused() -> None:
     signal = Sparse.top(draw(3, N, SHARED), 4, (1.0, 2.0))
-    with pytest.raises(InputError, match=r"temperature=4.0.*\[1.0, 2.0\]"):
+    way_out = r"Store it at this temperature too, or use one of these\.$"
+    with pytest.raises(InputError, match=rf"^method\.temperature=4\.0, .*\[1\.0, 2\.0\].* {way_out}"):
         run(student(), signal, Term(1.0, REFERENCE, forward_kl, 4.0))
 
 

@@ -10,6 +10,7 @@ from distil.report.run_directory import Metric, RunRecord, mapping, number
 
 Cost = Mapping[str, Any]
 """The contents of ``cost.json``."""
+WHOLE = ".0f"
 
 
 def spent(cost: Cost, kind: str) -> float | None:
@@ -26,19 +27,18 @@ def _amount(value: Any) -> float | None:
     return in_reach(number(value))
 
 
-def _cost(name: str, unit: str = "", ranked: bool = False) -> Metric:
-    return Metric(name, unit, False if ranked else None, ".0f")
-
-
 COSTS: tuple[tuple[Metric, Callable[[Cost], Any]], ...] = (
-    (_cost("train_seconds", "s", ranked=True), lambda cost: spent(cost, "seconds")),
-    (_cost("total_seconds", "s", ranked=True), lambda cost: mapping(cost.get("seconds")).get("total")),
-    (_cost("steps"), lambda cost: spent(cost, "steps")),
-    (_cost("tokens"), lambda cost: spent(cost, "tokens")),
-    (_cost("sampled_tokens"), lambda cost: cost.get("rollout_tokens")),
-    (_cost("peak_memory", "bytes"), lambda cost: cost.get("peak_memory_bytes")),
-    (_cost("trainable_parameters"), lambda cost: mapping(cost.get("parameters")).get("trainable")),
-    (_cost("student_size", "bytes"), lambda cost: cost.get("student_bytes")),
+    (Metric("train_seconds", "s", False, WHOLE), lambda cost: spent(cost, "seconds")),
+    (Metric("total_seconds", "s", False, WHOLE), lambda cost: mapping(cost.get("seconds")).get("total")),
+    (Metric("steps", format=WHOLE), lambda cost: spent(cost, "steps")),
+    (Metric("tokens", format=WHOLE), lambda cost: spent(cost, "tokens")),
+    (Metric("sampled_tokens", format=WHOLE), lambda cost: cost.get("rollout_tokens")),
+    (Metric("peak_memory", "bytes", format=WHOLE), lambda cost: cost.get("peak_memory_bytes")),
+    (
+        Metric("trainable_parameters", format=WHOLE),
+        lambda cost: mapping(cost.get("parameters")).get("trainable"),
+    ),
+    (Metric("student_size", "bytes", format=WHOLE), lambda cost: cost.get("student_bytes")),
 )
 """What the table of costs shows. What was chosen, not measured, has no best; nor has memory: jobs that share
 a process inherit what earlier ones left."""

@@ -77,11 +77,7 @@ def column(
         cells[group] = Cell(by_seed, mean, difference, _verdict(difference, metric))
     ranked_groups = {group: by_seed for group, by_seed in known.items() if by_seed} if ranked else {}
     leader = _leader(metric, ranked_groups)
-    rivals = tuple(
-        group
-        for group in ranked_groups
-        if leader not in (None, group) and not _ahead(metric, known, leader, group)
-    )
+    rivals = () if leader is None else _rivals(metric, ranked_groups, leader)
     return Column(metric, cells, leader, rivals)
 
 
@@ -121,9 +117,10 @@ def _gap(values: Mapping[int, float], others: Mapping[int, float]) -> float:
     return math.fsum(value - others[seed] for seed, value in values.items() if seed in others)
 
 
-def _ahead(metric: Metric, known: Mapping[str, Mapping[int, float]], leader: str | None, rival: str) -> bool:
-    """Whether the interval of leader - rival over common seeds lies on the better side of zero."""
-    if leader is None:
-        return False
-    difference = paired(known[leader], known[rival])
-    return difference is not None and _verdict(difference, metric) == BETTER
+def _rivals(metric: Metric, known: Mapping[str, Mapping[int, float]], leader: str) -> tuple[str, ...]:
+    """The groups that the leader cannot be told from over common seeds."""
+    return tuple(
+        group
+        for group, values in known.items()
+        if group != leader and _verdict(paired(known[leader], values), metric) != BETTER
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distil.report.comparison.budget import direction, read_at
+from distil.report.comparison.budget import EqualBudget, Held, along, direction, equal_budget, held, read_at
 from distil.report.comparison.charts import curves, folded_curve
 from distil.report.comparison.compare import compare
+from distil.report.comparison.costs import COSTS, cost_of, spent
 from distil.report.comparison.words import budget_line, held_line
+from distil.report.run_directory import Metric, RunRecord
 from distil.sweeps.search import OBJECTIVES
 from tests.unit.report.made_up_sweep import validation, write_job
 
@@ -30,6 +33,147 @@ def test_a_curve_between_its_points(values: list[float], amount: float) -> None:
         assert got == pytest.approx(np.interp(amount, range(1, len(values) + 1), values), abs=1e-6)
     elif amount > len(values) * (1 + 1e-8) or amount < 1 - 1e-8:
         assert got is None
+
+
+def record(
+    seed: int = 0,
+    nll: dict[int, float | None] | None = None,
+    tokens: dict[int, float] | None = None,
+    cost: dict[str, Any] | None = None,
+    **curves: dict[int, float | None],
+) -> RunRecord:
+    """A run of which only its validation curves, its clock of tokens and its cost are known."""
+    named = {f"validation/{name}": tuple(points.items()) for name, points in curves.items()}
+    if nll is not None:
+        named["validation/nll_per_token"] = tuple(nll.items())
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("status", "reason", "started", "finished", "command", "config_text", "environment", "results")
+    )
+    return RunRecord(
+        **nothing,
+        path=Path(f"run-{seed}"),
+        config={"seed": seed},
+        cost=cost,
+        curves=named,
+        clocks={} if tokens is None else {"tokens": tokens},
+    )
+
+
+def budget(kind: str, **groups: list[RunRecord]) -> EqualBudget:
+    found = equal_budget(groups, {}, kind)
+    assert found is not None
+    return found
+
+
+def test_what_a_run_spent() -> None:
+    cost = {
+        "steps": 4, "scored_tokens": 5, "rollout_tokens": 7, "seconds": {"train": 1.5, "total": 2.5},
+        "peak_memory_bytes": 9, "parameters": {"trainable": 3}, "student_bytes": 8,
+    }  # fmt: skip
+    assert [spent(cost, kind) for kind in ("steps", "tokens", "seconds")] == [4, 12, 1.5]
+    assert spent({"scored_tokens": 5}, "tokens") == 5
+    assert spent({"scored_tokens": 5, "rollout_tokens": None}, "tokens") == 5
+    assert spent({"rollout_tokens": 7}, "tokens") is None
+    assert [spent({}, kind) for kind in ("steps", "tokens", "seconds")] == [None] * 3
+    for odd in (math.nan, 1e101, "4", True):
+        assert spent({"steps": odd}, "steps") is None
+    run = record(cost=cost)
+    assert {metric.name: cost_of(run, read) for metric, read in COSTS} == {
+        "train_seconds": 1.5, "total_seconds": 2.5, "steps": 4, "tokens": 12, "sampled_tokens": 7,
+        "peak_memory": 9, "trainable_parameters": 3, "student_size": 8,
+    }  # fmt: skip
+    assert {cost_of(record(), read) for _, read in COSTS} == {None}
+
+
+def test_equal_is_what_is_near_and_known_of_all() -> None:
+    def cost(steps: int, tokens: int | None, seconds: float) -> dict[str, Any]:
+        return {"steps": steps, "scored_tokens": tokens, "seconds": {"train": seconds}}
+
+    near = {"a": [record(cost=cost(3, 990, 95.0)), record(cost=cost(3, 1000, 97.0))],
+            "b": [record(cost=cost(3, 1000, 100.0))]}  # fmt: skip
+    assert held(near) == (
+        Held("steps", True, {"a": 3, "b": 3}),
+        Held("tokens", True, {"a": 995, "b": 1000}),
+        Held("seconds", True, {"a": 96, "b": 100}),
+    )
+    far = {"a": [record(cost=cost(3, 989, 94.0))], "b": [record(cost=cost(4, 1000, 100.0))]}
+    assert [each.equal for each in held(far)] == [False] * 3
+    partly = {"a": [record(cost=cost(3, None, 1.0)), record()], "b": [record(cost=cost(3, 5, 1.0))]}
+    assert [(each.equal, each.means) for each in held(partly)] == [
+        (None, {"b": 3}), (None, {"b": 5}), (None, {"b": 1}),
+    ]  # fmt: skip
+
+
+def test_points_of_a_curve_where_their_place_is_known() -> None:
+    run = record(nll={1: 0.5, 2: None, 3: 0.3, 4: 1e200}, tokens={1: 10.0, 3: 30.0, 4: 1e200})
+    name = "validation/nll_per_token"
+    assert along(run, name, "steps") == [(1, 0.5), (2, None), (3, 0.3), (4, None)]
+    assert along(run, name, "tokens") == [(10, 0.5), (30, 0.3)]
+    assert along(run, name, "seconds") == along(run, "validation/none", "steps") == []
+
+
+def test_a_place_is_met_but_for_rounding() -> None:
+    """The mean of many tokens may be off in its last digits, whatever its size."""
+    for size in (1e-6, 1.0, 1e9):
+        points = [(size, 0.5), (2 * size, None), (3 * size, 0.1)]
+        for place, value in ((size, 0.5), (3 * size, 0.1)):
+            for off in (-1e-11, 0, 1e-11):
+                assert read_at(points, place * (1 + off)) == value
+        assert read_at(points, size * (1 - 1e-7)) is None
+        assert read_at(points, 3 * size * (1 + 1e-7)) is None
+    assert read_at([(0.0, 0.5)], 0.0) == 0.5
+
+
+def test_beside_the_ends_as_far_as_is_said_and_no_further() -> None:
+    for place in (99.0, 101.0):
+        assert read_at([(place, 0.5)], 100.0, 0.01) == 0.5
+    for place in (98.9, 101.1):
+        assert read_at([(place, 0.5)], 100.0, 0.01) is None
+
+
+def test_the_columns_are_the_curves_with_a_direction_that_all_runs_have() -> None:
+    first = record(0, {10: 0.5}, kl_per_token={10: 0.3}, learning_rate={10: 0.1}, top1_agreement={10: 0.7})
+    other = record(1, {10: 0.4}, learning_rate={10: 0.1}, top1_agreement={10: 0.8})
+    table = equal_budget({"a": [first], "b": [other]}, {"b": "a"}, "steps")
+    assert table is not None
+    assert [column.metric for column in table.columns] == [
+        Metric("top1_agreement", "", True, ".3f"), Metric("nll_per_token", "", False, ".3f"),
+    ]  # fmt: skip
+    assert [cell.by_seed for cell in table.columns[0].cells.values()] == [{0: 0.7}, {1: 0.8}]
+    assert equal_budget({"a": [first], "b": [record(1)]}, {}, "steps") is None
+    assert equal_budget({"a": [first]}, {}, "tokens") is None
+    loss = record(0)
+    curves = {"train/loss": ((10, 0.5),)}
+    assert equal_budget({"a": [RunRecord(**{**vars(loss), "curves": curves})]}, {}, "steps") is None
+
+
+def test_some_run_went_on_beyond() -> None:
+    def early(kind: str, *ends: int) -> bool:
+        runs = [record(i, {end: 0.5}, {end: float(end)}, top1_agreement={1: 0.1, end: 0.2})
+                for i, end in enumerate(ends)]  # fmt: skip
+        return budget(kind, a=runs[:1], b=runs[1:]).early
+
+    assert [early("steps", 200, end) for end in (200, 201)] == [False, True]
+    assert [early("tokens", 10_000, end) for end in (10_000, 10_100, 10_101)] == [False, False, True]
+    assert not early("steps", 10**9, 10**9)
+
+
+def test_a_run_that_was_evaluated_late_is_unread_and_no_lost_one() -> None:
+    """Within a hundredth its first evaluation counts as one at the budget."""
+    whole = record(0, {50: 0.6, 100: 0.5}, {50: 50.0, 100: 100.0})
+    for first, read in ((100.0, True), (101.0, True), (101.5, False)):
+        table = budget("tokens", a=[whole], b=[record(1, {100: 0.4}, {100: first})])
+        assert table.amount == 100
+        assert table.columns[0].cells["b"].by_seed == {1: 0.4 if read else None}
+        assert (table.unread, table.lost) == (() if read else ("b",), ())
+    # Of two curves the later one says when a run was first evaluated.
+    two = record(1, {100: 0.4}, {10: 10.0, 100: 100.0, 120: 120.0}, top1_agreement={120: 0.4})
+    other = record(0, {10: 0.6, 100: 0.5}, {10: 10.0, 100: 100.0}, top1_agreement={10: 0.1, 100: 0.2})
+    table = budget("tokens", a=[other], b=[two])
+    assert (table.amount, table.unread, table.lost) == (100, ("b",), ())
+    gone = record(1, {50: 0.4, 100: None}, {50: 50.0, 100: 100.0})
+    table = budget("tokens", a=[whole], b=[gone])
+    assert (table.amount, table.unread, table.lost) == (100, (), ("run-1",))
 
 
 def test_budgets_are_the_most_that_every_run_reached(tmp_path: Path) -> None:

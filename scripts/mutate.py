@@ -1,0 +1,178 @@
+"""Do the tests bite? Each small change that mutmut makes to a module is put to the tests of that module.
+
+    make mutate                                            # all modules below: an hour or so
+    make mutate ARGS=distil/divergences.py                 # one of them
+    make mutate ARGS="distil/divergences.py --survivors"   # again, what survived last time
+
+Of each module: how many mutants were killed, and each survivor that ``tests/mutants.md`` does not explain.
+Such a one is an error, and so is an explanation of one that did not survive. Nothing in the tree is changed:
+mutmut works in ``mutants/``, a folder for each module, where ``mutmut browse`` reads what it found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPLAINED = ROOT / "tests" / "mutants.md"
+COPIED = ("distil", "llm_distil", "conf", "tests", "pyproject.toml")
+SCORE = "score.txt"
+
+UNIT = "tests/unit"
+INVARIANT = "tests/invariant"
+COMPARISON = f"{UNIT}/report/comparison"
+HEAD = (f"{UNIT}/test_slopes.py", f"{UNIT}/test_head.py", f"{UNIT}/test_sparse.py")
+TESTS: dict[str, tuple[str, ...]] = {
+    "distil/divergences.py": (f"{UNIT}/test_divergences.py",),
+    "distil/losses.py": (f"{UNIT}/test_divergences.py",),
+    "distil/sequence_losses.py": (f"{UNIT}/test_sequence_losses.py",),
+    "distil/slopes.py": HEAD,
+    "distil/fused.py": HEAD,
+    "distil/projection.py": HEAD[1:],
+    "distil/head.py": HEAD[1:],
+    "distil/sparse.py": HEAD[2:],
+    "distil/report/comparison/statistics.py": (f"{COMPARISON}/test_statistics.py",),
+    "distil/report/comparison/table.py": (f"{COMPARISON}/test_table.py",),
+    "distil/report/comparison/budget.py": (f"{COMPARISON}/test_budget.py",),
+    "distil/report/comparison/costs.py": (f"{COMPARISON}/test_budget.py",),
+    "distil/checkpoints.py": (
+        f"{UNIT}/test_checkpoints.py",
+        f"--deselect={UNIT}/test_checkpoints.py::test_killed_at_any_moment_checkpoints_are_complete_or_absent",
+    ),
+    "distil/saving.py": (f"{UNIT}/test_saving.py",),
+    "distil/trainer.py": (f"{INVARIANT}/test_trajectories.py", f"{INVARIANT}/test_broken_steps.py"),
+    "distil/rollouts.py": (f"{UNIT}/test_rollouts.py",),
+    "distil/evaluation.py": (f"{UNIT}/test_evaluation.py",),
+}
+"""The modules, and the tests that are asked about each: few and fast ones, or a mutant takes minutes."""
+SAMPLED = {"distil/trainer.py": 50, "distil/rollouts.py": 50, "distil/evaluation.py": 50}
+"""Of these modules, this many mutants, the same ones each time."""
+
+KILLED = (1, 3)
+"""What pytest ends with where a test failed, or itself."""
+TIMED_OUT = (36, -24, 24, 152, 255)
+
+
+def main() -> None:
+    """Each module in a process of its own: mutmut keeps what it knows in globals."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"of {', '.join(TESTS)}")
+    parser.add_argument("--survivors", action="store_true", help="only what survived last time")
+    parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    asked = parser.parse_args()
+    if unknown := [module for module in asked.modules if module not in TESTS]:
+        sys.exit(f"{', '.join(unknown)}: not among the modules of {parser.prog} --help.")
+    if len(asked.modules) == 1:
+        sys.exit(not mutate(asked.modules[0], asked.survivors, asked.jobs))
+    modules = asked.modules or list(TESTS)
+    options = [f"--jobs={asked.jobs}", *(["--survivors"] if asked.survivors else [])]
+    codes = [subprocess.run([sys.executable, __file__, each, *options]).returncode for each in modules]
+    scores = [_workshop(module) / SCORE for module in modules]
+    print("\n".join(score.read_text(encoding="utf-8") for score in scores if score.exists()))
+    sys.exit(max(codes))
+
+
+def mutate(module: str, survivors: bool, jobs: int) -> bool:
+    """Whether every mutant of ``module`` is killed, or explained."""
+    from mutmut.__main__ import _run
+    from mutmut.configuration import config
+
+    workshop = _workshop(module)
+    workshop.mkdir(parents=True, exist_ok=True)
+    for name in COPIED:
+        if not (workshop / name).exists():
+            (workshop / name).symlink_to(ROOT / name)
+    os.chdir(workshop)
+    # Programs that a test starts are to meet the mutant too.
+    paths = [str(workshop / "mutants"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    settings = config()
+    settings.only_mutate = [module]
+    settings.pytest_add_cli_args_test_selection = list(TESTS[module])
+    names = _names(module)
+    if survivors:
+        codes = _codes(module)
+        names = [name for name in names if codes.get(name) not in KILLED]
+    if names:
+        _run(names, jobs)
+    return _judge(module)
+
+
+def _workshop(module: str) -> Path:
+    """Where mutmut works on ``module``: it keeps its results as long as nothing that it is told changes."""
+    return ROOT / "mutants" / module.removesuffix(".py").replace("/", ".")
+
+
+def _names(module: str) -> list[str]:
+    """The mutants of ``module``, or the sample of them."""
+    from mutmut.mutation.file_mutation import mutate_file_contents
+    from mutmut.utils.format_utils import get_mutant_name
+
+    made = mutate_file_contents(module, Path(module).read_text(encoding="utf-8")).mutant_names
+    names = [get_mutant_name(Path(module), name) for name in made]
+    return random.Random(0).sample(names, SAMPLED[module]) if module in SAMPLED else names
+
+
+def _codes(module: str) -> dict[str, int | None]:
+    """What pytest ended with, by mutant; empty where none was run."""
+    from mutmut.mutation.data import SourceFileMutationData
+
+    data = SourceFileMutationData(path=module)
+    data.load()
+    return data.exit_code_by_key
+
+
+def _judge(module: str) -> bool:
+    """Say how many were killed, and show each survivor that nothing explains."""
+    from mutmut.mutation.diff_apply import get_diff_for_mutant
+
+    found = _codes(module)
+    codes = {name: found[name] for name in _names(module)}
+    killed = sum(code in KILLED for code in codes.values())
+    late = sum(code in TIMED_OUT for code in codes.values())
+    explanations, met, bad = _explanations(module), set(), []
+    for name in (name for name, code in codes.items() if code not in (*KILLED, *TIMED_OUT)):
+        diff = get_diff_for_mutant(name, path=module)
+        fitting = {each for each in explanations if _explains(each, diff)}
+        met |= fitting
+        if not fitting:
+            bad.append(f"{name} ({codes[name]})\n{diff}")
+    equivalent = len(codes) - killed - late - len(bad)
+    share = (killed + late) / max(len(codes) - equivalent, 1)
+    said = (
+        f"{module}: {len(codes)} mutants, {killed} killed, {late} timed out, {len(bad)} survived, "
+        f"{equivalent} equivalent: {share:.1%}"
+    )
+    Path(SCORE).write_text(said, encoding="utf-8")
+    stale = [
+        f"{EXPLAINED.name} explains what did not survive: {old} → {new}" for old, new in explanations - met
+    ]
+    print("\n\n".join([*bad, *stale, said]))
+    return not bad and not stale
+
+
+def _explanations(module: str) -> set[tuple[str, str]]:
+    """What was there and what a mutant has instead, of those of ``module`` that no test could kill."""
+    text = EXPLAINED.read_text(encoding="utf-8")
+    section = re.search(rf"^## {re.escape(module)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    return set(re.findall(r"^- `(.+?)` → `(.*?)`", section[1] if section else "", re.MULTILINE))
+
+
+def _explains(explanation: tuple[str, str], diff: str) -> bool:
+    """Whether the change is that one, at one place of the line."""
+    lines = diff.splitlines()[2:]
+    was, now = (" ".join(" ".join(line[1:] for line in lines if line[0] == sign).split()) for sign in "-+")
+    old, new = explanation
+    places = [match.start() for match in re.finditer(re.escape(old), was)]
+    return any(was[:at] + new + was[at + len(old) :] == now for at in places)
+
+
+if __name__ == "__main__":
+    main()
