@@ -15,7 +15,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from distil.config.schema import EvalConfig
-from distil.evaluation import answer_rows, entropy_floor, judge, plan, score_rows
+from distil.data.collate import collate
+from distil.evaluation import answer_rows, by_length, entropy_floor, judge, plan, score_rows
+from distil.forward import Forward, scored_and_targets
+from distil.head import Dense
 from distil.types import IGNORE_INDEX, InputError
 
 EOS = 2
@@ -121,6 +124,26 @@ def test_a_teacher_judged_against_itself(tokenizer, tiny_llama) -> None:
         assert totals.top1_agreement == 1.0
 
 
+def test_a_teacher_may_have_spoken_before(tokenizer, tiny_llama) -> None:
+    """By the numbers of the rows, which come longest first."""
+    student, teacher, rows = tiny_llama(VOCAB, seed=1), tiny_llama(VOCAB, seed=2), make_rows(tokenizer)
+    heard: list[int] = []
+
+    def said(numbers: list[int]) -> Dense:
+        heard.extend(numbers)
+        batch = collate([rows[i] for i in numbers], EOS)
+        return Forward(teacher)(
+            batch["input_ids"], batch["attention_mask"], scored_and_targets(batch["labels"])[0]
+        )
+
+    stored, live = (score_rows(student, each, rows, EOS, 4, VOCAB) for each in (said, teacher))
+    assert stored == live
+    assert stored.kl_sum > 1
+    lengths = [len(rows[i]["input_ids"]) for i in heard]
+    assert lengths == sorted(map(len, rows["input_ids"]), reverse=True)
+    assert by_length([3, 9, 1, 9]) == [1, 3, 0, 2]
+
+
 def test_without_teacher_and_without_rows(tokenizer, tiny_llama) -> None:
     totals = score_rows(tiny_llama(VOCAB), None, make_rows(tokenizer), EOS, 4, VOCAB)
     assert totals.kl_sum is None
@@ -183,8 +206,7 @@ def test_judgement_holds_every_planned_value_in_order(tokenizer, tiny_llama) -> 
     assert [answer.reference for answer in judgement.generations] == rows["response"][:5]
     assert [answer.prompt for answer in judgement.generations] == rows["prompt"][:5]
     assert judgement.scored_tokens == sum(label != IGNORE_INDEX for row in rows for label in row["labels"])
-    assert seen == sorted(seen)
-    assert seen[-1] == (18, 18)
+    assert seen == [(done, 18) for done in (4, 8, 12, 13, 13 + 4, 18)]
     json.dumps(judgement.scores, allow_nan=False)
 
 

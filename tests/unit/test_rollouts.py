@@ -186,6 +186,15 @@ def test_impossible_tokens_are_never_drawn(seed: int, u: float, v: int) -> None:
     assert possible[torch.arange(4), tokens].all()
 
 
+@pytest.mark.parametrize("place", [0, 1, RUN - 1, RUN, RUN + 1, 3 * RUN, 3 * RUN + 6])
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2.0**-53])
+def test_the_only_possible_token_is_drawn_wherever_it_stands(place: int, u: float) -> None:
+    """Whole runs of ids may be impossible before and after it."""
+    logits = torch.full((2, 3 * RUN + 7), -torch.inf)
+    logits[:, place] = torch.tensor([0.0, -70.0])
+    assert next_tokens(logits, torch.full((2,), u, dtype=torch.float64)).tolist() == [place, place]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("all_of_them", [False, True])
 @pytest.mark.parametrize(("top_k", "top_p"), [(0, 1.0), (5, 1.0), (0, 0.9)])
