@@ -27,16 +27,26 @@ SCORE = "score.txt"
 UNIT = "tests/unit"
 INVARIANT = "tests/invariant"
 COMPARISON = f"{UNIT}/report/comparison"
-HEAD = (f"{UNIT}/test_slopes.py", f"{UNIT}/test_head.py", f"{UNIT}/test_sparse.py")
+DIVERGENCES = (
+    f"{UNIT}/test_divergences.py",
+    f"--deselect={UNIT}/test_divergences.py::test_jsd_equals_trl_between_the_ends",
+)
+HEAD = (
+    f"{UNIT}/test_slopes.py",
+    f"{UNIT}/test_head.py",
+    f"--deselect={UNIT}/test_head.py::test_gradcheck",
+    f"{UNIT}/test_sparse.py",
+    f"--deselect={UNIT}/test_sparse.py::test_gradcheck",
+)
 TESTS: dict[str, tuple[str, ...]] = {
-    "distil/divergences.py": (f"{UNIT}/test_divergences.py",),
-    "distil/losses.py": (f"{UNIT}/test_divergences.py",),
+    "distil/divergences.py": DIVERGENCES,
+    "distil/losses.py": DIVERGENCES,
     "distil/sequence_losses.py": (f"{UNIT}/test_sequence_losses.py",),
     "distil/slopes.py": HEAD,
     "distil/fused.py": HEAD,
     "distil/projection.py": HEAD[1:],
     "distil/head.py": HEAD[1:],
-    "distil/sparse.py": HEAD[2:],
+    "distil/sparse.py": HEAD[3:],
     "distil/report/comparison/statistics.py": (f"{COMPARISON}/test_statistics.py",),
     "distil/report/comparison/table.py": (f"{COMPARISON}/test_table.py",),
     "distil/report/comparison/budget.py": (f"{COMPARISON}/test_budget.py",),

@@ -95,7 +95,8 @@ def test_the_leaders_rivals_are_those_it_cannot_be_told_from() -> None:
         "alone": {9: 0.31},
     }
     got = column(LOWER, values, {})
-    assert (got.leader, got.best, got.rivals) == ("kd", None, ("gkd", "other", "alone"))
+    assert (got.metric, got.leader, got.best) == (LOWER, "kd", None)
+    assert got.rivals == ("gkd", "other", "alone")
     assert column(LOWER, ALL, {}).best == "kd"
 
 
