@@ -152,7 +152,8 @@ def _codes(module: str) -> dict[str, int | None]:
 
     data = SourceFileMutationData(path=module)
     data.load()
-    return data.exit_code_by_key
+    codes: dict[str, int | None] = data.exit_code_by_key
+    return codes
 
 
 def _judge(module: str) -> bool:

@@ -364,14 +364,8 @@ def test_too_small_a_disk_is_refused_by_need_and_have(tmp_path: Path) -> None:
         ensure_space(tmp_path / "not" / "yet", 10**18)
 
 
-@pytest.mark.parametrize(
-    ("free", "told"),
-    [(999, "999 bytes"), (1000, "1 kB"), (1_234_567, "1.23 MB"), (2 * 10**9, "2 GB"), (10**12, "1 TB")],
-)
-def test_a_disk_is_large_enough_to_the_byte(
-    free: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
+def test_a_disk_is_large_enough_to_the_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, asked = 999, []
 
     def usage(place: Path) -> SimpleNamespace:
         asked.append(place)
@@ -379,7 +373,7 @@ def test_a_disk_is_large_enough_to_the_byte(
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     ensure_space(tmp_path, free)
-    with pytest.raises(InputError, match=f" {told} are free"):
+    with pytest.raises(InputError, match=" take 1 kB, 999 bytes are free"):
         ensure_space(tmp_path / "not" / "yet", free + 1)
     assert asked == [tmp_path, tmp_path]
 
