@@ -15,7 +15,7 @@ Distil a large language model into a small one, judge both, show what happened.
 
 What most people want
   {program}
-      the default: a tiny pair that ships with the runner, minutes on a laptop
+      the default: a tiny pair that ships with the runner, a minute or two
   {program} method=gkd method.lambda_gkd=0.3
       another objective, and one of its keys
   {program} model.teacher.path=A model.student.path=B data.train_file=F
