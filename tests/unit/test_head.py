@@ -439,13 +439,14 @@ def test_each_head_is_multiplied_once_and_no_whole_logits_exist() -> None:
     assert len(watch.products) == 4 * (n // chunk)
 
 
-def test_later_chunks_use_the_memory_of_the_first() -> None:
+@pytest.mark.parametrize("bias", [False, True])
+def test_later_chunks_use_the_memory_of_the_first(bias: bool) -> None:
     """Fresh pages would cost as much as the arithmetic."""
     v, chunk = 300, 32
 
     def large(chunks: int) -> int:
         n = chunks * chunk
-        student, teacher = (signal(seed, torch.float32, n=n, v=v) for seed in (0, 1))
+        student, teacher = (signal(seed, torch.float32, n=n, v=v, bias=bias) for seed in (0, 1))
         with Watch() as watch:
             score(student, targets(n), EVERY, teacher, v, chunk)
         return sum(size >= chunk * v for size in watch.fresh)

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
+from distil.fused import Logits
 from distil.head import Dense, Head, score
 from distil.losses import Term, cross_entropy
-from distil.sparse import Sparse
+from distil.slopes import Scratch, Slope
+from distil.sparse import Sparse, add_slope
 from distil.types import REFERENCE, InputError
 from tests.training import name_of
 
@@ -104,6 +106,19 @@ def test_half_precision_logits_give_float32_log_probabilities() -> None:
     assert signal.log_probabilities_NK.dtype == signal.log_rest[1.0].dtype == torch.float32
     torch.testing.assert_close(signal.log_probabilities_NK, wanted.log_probabilities_NK)
     torch.testing.assert_close(signal.log_rest, wanted.log_rest)
+
+
+@each
+def test_a_teacher_in_float32_is_taken_at_its_word_in_float64(divergence: Score) -> None:
+    student = Logits(draw(0, N, SHARED), Scratch()).rows(None, 1.0)
+    signal = Sparse.top(draw(3, N, SHARED, dtype=torch.float32), 4)
+    stored = signal.outcomes(1.0)
+    single, double = (
+        add_slope(divergence, signal.ids_NK, each, student, 1.0, Slope(draw(0, N, SHARED)))
+        for each in (stored, stored.double())
+    )
+    assert single.dtype == torch.float64
+    assert torch.equal(single, double)
 
 
 @each

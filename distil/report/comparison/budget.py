@@ -143,7 +143,7 @@ def equal_budget(
             label: {seed_of(run): read_at(along(run, name, kind), amount, BESIDE[kind]) for run in each}
             for label, each in groups.items()
         }
-        metric = Metric(name.removeprefix(CURVES), "", direction(name), ".3f")
+        metric = Metric(name.removeprefix(CURVES), higher_is_better=direction(name))
         columns.append(column(metric, values, baselines))
     first = {id(run): max(along(run, name, kind)[0][0] for name in names) for run in runs}
     late = {which for which, begins in first.items() if begins > amount * (1 + BESIDE[kind])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from distil.report.comparison.charts import curves, folded_curve
 from distil.report.comparison.compare import compare
 from distil.report.comparison.costs import COSTS, cost_of, spent
 from distil.report.comparison.words import budget_line, held_line
-from distil.report.run_directory import Metric, RunRecord
+from distil.report.run_directory import Metric, Results, RunRecord
 from distil.sweeps.search import OBJECTIVES
 from tests.unit.report.made_up_sweep import validation, write_job
 
@@ -142,9 +143,25 @@ def test_the_columns_are_the_curves_with_a_direction_that_all_runs_have() -> Non
     assert [cell.by_seed for cell in table.columns[0].cells.values()] == [{0: 0.7}, {1: 0.8}]
     assert equal_budget({"a": [first], "b": [record(1)]}, {}, "steps") is None
     assert equal_budget({"a": [first]}, {}, "tokens") is None
-    loss = record(0)
-    curves = {"train/loss": ((10, 0.5),)}
-    assert equal_budget({"a": [RunRecord(**{**vars(loss), "curves": curves})]}, {}, "steps") is None
+    loss = replace(record(0), curves={"train/loss": ((10, 0.5),)})
+    assert equal_budget({"a": [loss]}, {}, "steps") is None
+
+
+@pytest.mark.parametrize(
+    ("recorded", "rows"),
+    [(((100, 50), (100, 50)), 50), (((100, 500), (100, 500)), 100), (((100, 50), (40, 50)), None),
+     (((100, 50), (100, None)), None), (((None, 50), (None, 50)), None)],
+)  # fmt: skip
+def test_the_curves_are_of_so_many_rows_where_all_runs_say_so(
+    recorded: tuple[tuple[int | None, int | None], ...], rows: int | None
+) -> None:
+    runs = []
+    for seed, (there, most) in enumerate(recorded):
+        run = record(seed, {10: 0.5})
+        config = {**run.config, "eval": {"during_training_rows": most}}
+        results = Results((), None, {}, {}, {}, {}, {"validation_rows": there}, ())
+        runs.append(replace(run, config=config, results=results))
+    assert budget("steps", a=runs[:1], b=runs[1:]).rows == rows
 
 
 def test_some_run_went_on_beyond() -> None:
