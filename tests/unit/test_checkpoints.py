@@ -107,12 +107,14 @@ def test_truncated_missing_and_extra_files_are_named(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"files": 3}', b'{"files": [{"name": "a"}]}', b"\xff"]
-)
-def test_unreadable_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: bytes) -> None:
+    ("content", "error"),
+    [(b"", "JSONDecodeError"), (b"{", "JSONDecodeError"), (b"[]", "TypeError"),
+     (b"\xff", "UnicodeDecodeError"), (b'{"files": 3}', "TypeError"), (b'{"files": [{"name": "a"}]}', "KeyError")],
+)  # fmt: skip
+def test_unreadable_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: bytes, error: str) -> None:
     folder = make(tmp_path, 5)
     (folder / MANIFEST).write_bytes(content)
-    assert verify(folder)
+    assert verify(folder) == [f"{MANIFEST} cannot be read ({error})"]
     (folder / MANIFEST).unlink()
     assert verify(folder) == [f"{MANIFEST} is missing"]
 
@@ -159,6 +161,8 @@ def test_what_people_may_change_is_an_edit_and_no_damage(tmp_path: Path) -> None
     assert edits(tmp_path, "student") == ["student/card was edited", "student/more/mine was added"]
     (tmp_path / "student" / "card").unlink()
     assert edits(tmp_path, "student")[0] == "student/card was removed"
+    (tmp_path / "student" / "card").symlink_to(write(tmp_path, {"same": b"student/card"}) / "same")
+    assert edits(tmp_path, "student") == ["student/more/mine was added"], "a link to the same words"
     (tmp_path / "student" / "weights").unlink()
     assert changes(tmp_path) == ["student/weights is missing"]
     assert "weights" not in "".join(edits(tmp_path, "student")), "damage is told by the other"
@@ -180,6 +184,21 @@ def test_an_editable_file_lies_inside(tmp_path: Path) -> None:
     entry = {"name": "../secret", "size": 1, "sha256": "0"}
     (run / MANIFEST).write_text(json.dumps({"files": [], "editable": [entry]}))
     assert edits(run, "student") == ["../secret was removed"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"), (OSError(), "OSError")],
+)
+def test_a_folder_that_cannot_be_read_is_a_problem_not_a_crash(
+    error: OSError, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(folder: Path) -> list[Path]:
+        raise error
+
+    folder = make(tmp_path, 5)
+    monkeypatch.setattr(checkpoints, "_files", failing)
+    assert verify(folder) == [f"its files cannot be read ({said})"]
 
 
 def test_a_file_that_cannot_be_read_is_a_problem_not_a_crash(
