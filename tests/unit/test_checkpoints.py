@@ -109,7 +109,8 @@ def test_truncated_missing_and_extra_files_are_named(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("content", "error"),
     [(b"", "JSONDecodeError"), (b"{", "JSONDecodeError"), (b"[]", "TypeError"),
-     (b"\xff", "UnicodeDecodeError"), (b'{"files": 3}', "TypeError"), (b'{"files": [{"name": "a"}]}', "KeyError")],
+     (b"\xff", "UnicodeDecodeError"), (b'{"files": 3}', "TypeError"),
+     (b'{"files": [{"name": "a"}]}', "KeyError")],
 )  # fmt: skip
 def test_unreadable_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: bytes, error: str) -> None:
     folder = make(tmp_path, 5)
