@@ -211,5 +211,7 @@ def _there(columns: Collection[str]) -> str:
     """Which columns there are, in a sentence, and a second one where they look like a row."""
     names = sorted(columns)
     shown = [name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in names[:LISTED]]
+    row = no_header(names)
+    shown = [repr(name) for name in shown] if row else shown  # they hold full stops and question marks
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"Its columns: {', '.join(shown) or 'none'}{more}. {no_header(names)}".rstrip()
+    return f"Its columns: {', '.join(shown) or 'none'}{more}. {row}".rstrip()
