@@ -48,12 +48,19 @@ class Registry(Generic[T]):
         self._scanned = False
 
     def register(self, name: str, config: type[Any] | None = None) -> Callable[[T], T]:
-        """Decorator that files ``factory`` under ``name``.
+        """Decorator that files ``factory`` under ``name``, with the dataclass of its keys.
 
-        Raises InputError if another one already has it.
+        Raises InputError if another one already has it, or if the dataclass says another name.
         """
 
         def decorate(factory: T) -> T:
+            own = getattr(config, "name", name)
+            if config is not None and own != name:
+                kind = config.__name__
+                raise InputError(
+                    f"{self.kind}={name} is registered with {kind}, whose own name is {own!r}: "
+                    f"{kind}.name must be {name!r} too."
+                )
             known = self._entries.get(name)
             if known is not None and _origin(known.factory) != _origin(factory):
                 raise InputError(f"{self.kind}={name} is registered twice: {known.factory} and {factory}")

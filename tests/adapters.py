@@ -45,7 +45,7 @@ def peft_config(case: str, *, dropout: bool = False, **keys: Any) -> PeftConfig:
     entry = ADAPTERS.get(name)
     assert entry.config is not None
     known = {field.name for field in fields(entry.config)}
-    still = {} if dropout else {key: 0.0 for key in ("lora_dropout", "encoder_dropout") if key in known}
+    still = {} if dropout else {key: 0.0 for key in known if key.endswith("dropout")}
     # Few: rows are short, and the table of positions of a tiny GPT-2 is too.
     few = {"num_virtual_tokens": 6} if "num_virtual_tokens" in known else {}
     config: PeftConfig = entry.config(**(still | few | own | keys))

@@ -6,7 +6,7 @@ import logging
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,16 +133,20 @@ def _peft(config: DistillationConfig, more: Mapping[str, Any]) -> PeftConfig:
 
 
 def _adapter_fields(config: DistillationConfig) -> tuple[type[PeftConfig], dict[str, str]]:
-    """The config class of the adapter, and its keys with the flat fields that say them."""
+    """The config class of the adapter, and its keys with the flat fields that say them.
+
+    A field whose default is another than the key's says nothing for it: the adapter keeps its own.
+    """
     known = [name for name in ADAPTERS.entries() if name != "none"]
     kind = PEFT_NAMES.get(config.peft_type.lower(), config.peft_type.lower())
     require(kind in known, unknown_name("peft_type", config.peft_type, known))
     made = ADAPTERS.get(kind if config.use_peft else "none").config
     assert made is not None
-    flat, prefix = {field.name for field in fields(config)}, "ia3" if kind == "ia3" else "lora"
-    keys = [field.name for field in fields(made)]
-    names = {key: key if key in flat else f"{prefix}_{key}" for key in keys}
-    return made, {key: name for key, name in names.items() if name in flat}
+    flat = {field.name: field.default for field in fields(config)}
+    prefix = "ia3" if kind == "ia3" else "lora"
+    names = {key.name: key.name if key.name in flat else f"{prefix}_{key.name}" for key in fields(made)}
+    same = {key.name for key in fields(made) if flat.get(names[key.name], MISSING) == key.default}
+    return made, {key: name for key, name in names.items() if key in same}
 
 
 def idle_fields(config: DistillationConfig) -> str:

@@ -100,14 +100,16 @@ def _useful_lines(text: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("See https://")]
 
 
-def unknown_option(missing: str, options: Sequence[str], text: str) -> str:
+def unknown_option(missing: str, options: Sequence[str], text: str, schemas: Schemas) -> str:
     """The message for ``method=kdd``, where ``missing`` is ``method/kdd``."""
     inside = re.fullmatch(r"(hydra/\w+|\w+)/(.*)", missing, re.DOTALL)
     group, name = (inside[1], inside[2]) if inside else ("", missing)
     if "schema/" in text and (schema := re.search(r"schema/(\w+)/(\w+)", text)):
+        return _unregistered(schema[1], schema[2], schemas)
+    if missing in schemas:
         return (
-            f"{schema[1]}={schema[2]} has a config file, but no code that registers it. "
-            "Name its file: run.plugins=[FILE.py] or the environment variable DISTIL_PLUGINS."
+            f"{missing.replace('/', '=')} is registered, but {missing}.yaml is in no config folder. "
+            f"--config-dir FOLDER names yours, with FOLDER/{missing}.yaml in it."
         )
     if package := HYDRA_PLUGINS.get(f"{group}/{name}"):
         return f"{group}={name} needs the package {package}, which is not installed: pip install {package}"
@@ -125,6 +127,16 @@ def _key_of_ones_own(group: str, name: str) -> str:
     if group == "data" and re.search(r"[/.]", name):
         return f"For rows of your own: data.train_file={name}, or of a hub: data=hf data.path={name}."
     return ""
+
+
+def _unregistered(group: str, name: str, schemas: Schemas) -> str:
+    """The message for an option whose YAML is there and whose dataclass is not."""
+    known = sorted(path.removeprefix(f"{group}/") for path in schemas if path.startswith(f"{group}/"))
+    return (
+        f"{group}={name} has a config file, but no code that registers a dataclass of its keys. Name its "
+        "file: run.plugins=[FILE.py] or the environment variable DISTIL_PLUGINS. Registered: "
+        f"{', '.join(known)}."
+    )
 
 
 def unparsable(override: str, message: str) -> str:

@@ -70,7 +70,7 @@ def explained(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except MissingConfigException as error:
-        message = unknown_option(error.missing_cfg_file or "", error.options or (), str(error))
+        message = unknown_option(error.missing_cfg_file or "", error.options or (), str(error), schemas())
         raise InputError(message) from error
     except OverrideParseException as error:
         raise InputError(unparsable(error.override, error.message)) from error

@@ -44,11 +44,17 @@ OURS = [name for name in NAMES if ADAPTERS.get(name).factory.__module__.startswi
 PROMPT = [5, 9, 31, 7, 12, 40, 2]
 NEW = 8
 
-REFUSED = {
-    ("prefix", "trainer.gradient_checkpointing"),
-    ("none", "model.teacher.path=self"),
+REFUSED: dict[str, set[str]] = {
+    "none": {"model.teacher.path=self"},
+    "lora": set(),
+    "dora": set(),
+    "qlora": set(),
+    "prefix": {"trainer.gradient_checkpointing"},
+    "prompt": set(),
+    "ptuning": set(),
+    "ia3": set(),
 }
-"""All that an adapter does not go with, under any method. The grid itself has no hole."""
+"""All that an adapter does not go with, under any method; another one says in its class what it refuses."""
 
 
 # ---- names and configs
@@ -70,8 +76,6 @@ def test_what_is_refused_is_this_and_no_more(tmp_path: Path) -> None:
     refused: dict[tuple[str, str], str] = {}
     for method in OUR_METHODS:
         for case, (name, _) in CASES.items():
-            if name not in OURS:
-                continue
             plain = experiment(tmp_path, peft_config(case))
             plain = replace(
                 plain,
@@ -90,7 +94,11 @@ def test_what_is_refused_is_this_and_no_more(tmp_path: Path) -> None:
                     validate(replace(plain, **change))
                 except InputError as error:
                     refused[name, what] = str(error)
-    assert set(refused) == REFUSED
+    for case, (name, _) in CASES.items():
+        adapter = adapter_of(case)
+        said = set() if adapter.gradient_checkpointing else {"trainer.gradient_checkpointing"}
+        said |= set() if adapter.keeps_base else {"model.teacher.path=self"}
+        assert {what for who, what in refused if who == name} == said == REFUSED.get(name, said), name
     for (name, what), message in refused.items():
         assert f"peft={name}" in message
         assert what in message
@@ -242,10 +250,20 @@ def test_it_starts_from_the_seed_alone(case: str, grid: Grid) -> None:
     start = trained_state(first)
     for name, parameter in trained_state(again).items():
         assert torch.equal(parameter, start[name])
-    if CASES[case][0] in OURS:
-        other = trained_state(load(grid.bases / "llama", case, seed=7))
-        drawn = any(not torch.equal(other[name], start[name]) for name in start)
-        assert drawn is (case not in ("none", "ia3")), "factors of 1, and the student itself, are not drawn"
+    other = trained_state(load(grid.bases / "llama", case, seed=7))
+    assert apart(start, other) is apart(*(wrapped_by_hand(grid, case, seed) for seed in (1, 2)))
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Whether any trained parameter is another: factors of 1, and a student itself, are not drawn."""
+    return any(not torch.equal(other[name], one[name]) for name in one)
+
+
+def wrapped_by_hand(grid: Grid, case: str, seed: int) -> dict[str, Tensor]:
+    """Where the adapter starts by itself, out of the global random state."""
+    base = load(grid.bases / "llama", "none")
+    torch.manual_seed(seed)
+    return trained_state(adapter_of(case).wrap(base, word_tokenizer()))
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -92,8 +93,13 @@ def test_every_job_of_a_sweep_composes(choice: str) -> None:
 @pytest.mark.parametrize("group", list(REGISTRIES))
 def test_registry_files_and_config_files_have_the_same_names(group: str) -> None:
     registry = REGISTRIES[group]
-    assert set(registry.entries()) == {file.stem for file in (CONF / group).glob("*.yaml")}
-    for name, entry in registry.entries().items():
+    own = {  # what DISTIL_PLUGINS brings has its files elsewhere
+        name: entry
+        for name, entry in registry.entries().items()
+        if entry.factory.__module__.startswith(f"{registry.package}.")
+    }
+    assert set(own) == {file.stem for file in (CONF / group).glob("*.yaml")}
+    for name, entry in own.items():
         assert entry.config is not None
         assert next(f.default for f in fields(entry.config) if f.name == "name") == name
         assert (ROOT.joinpath(*registry.package.split(".")) / f"{name}.py").is_file()
@@ -227,6 +233,27 @@ def test_every_option_composes_with_torch_blocked() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == lines
+
+
+REGISTERED = """
+from distil.config.saved import REGISTRIES
+from distil.metrics.base import METRICS
+from distil.registry import load_plugins
+
+load_plugins(sys.argv[1:])
+print(*(len(registry.entries()) > 0 for registry in (*REGISTRIES.values(), METRICS)))
+"""
+
+
+def test_all_that_is_registered_is_known_with_torch_blocked() -> None:
+    """The user's own files too (DISTIL_PLUGINS): ``--help`` and a mistyped key answer at once."""
+    plugins = filter(None, os.environ.get("DISTIL_PLUGINS", "").split(os.pathsep))
+    code = BLOCKED.partition("from distil")[0] + REGISTERED
+    result = subprocess.run(
+        [sys.executable, "-c", code, *plugins], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert set(result.stdout.split()) == {"True"}
 
 
 @pytest.mark.parametrize("peft", ["prefix", "prompt", "ptuning"])

@@ -159,6 +159,25 @@ def test_a_method_outside_the_package_is_found(way: str, tmp_path: Path) -> None
     assert "kd_loss_weight: 0.5" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("mine.py", "method=mine is registered, but method/mine.yaml is in no config folder. --config-dir"),
+        ("mine.yaml", "method=mine has a config file, but no code that registers a dataclass of its keys"),
+    ],
+)
+def test_half_of_a_method_says_which_half_is_missing(written: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "method").mkdir(parents=True)
+    (tmp_path / "conf" / "method" / "mine.yaml").write_text(
+        "# Mine\ndefaults:\n  - /schema/method/mine@_here_\n  - _self_\n", encoding="utf-8"
+    )
+    (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    half = ["run.plugins=[mine.py]"] if written == "mine.py" else ["--config-dir", "conf"]
+    result = command("method=mine", *half, cwd=tmp_path)
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
 def test_bad_key_in_a_file_of_ones_own_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "bad.yaml").write_text(

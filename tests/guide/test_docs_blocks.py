@@ -32,6 +32,8 @@ from tests.guide.world import build, supply
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLUGGED = ("adapters", "data", "methods", "metrics")
+"""What the pages add from outside the package, by the folders that they put it in."""
 FENCE = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<fence>```+)(?P<language>\w*)\n(?P<text>.*?)^(?P=fence)$",
     re.MULTILINE | re.DOTALL,
@@ -97,6 +99,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("rows", "train", "validation", "test", "new"):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    (folder / "notes").mkdir()
+    for part in range(4):
+        sections = "".join(f"# {question}\n\nBlue.\n\n" for question in questions[part::4])
+        (folder / "notes" / f"{part}.md").write_text(sections, encoding="utf-8")
     for block in FILES:
         path = folder / block.mark.removeprefix("file: ")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,22 +269,29 @@ def test_a_command_that_is_wrong_is_noticed(world: Path) -> None:
         read(["make", "docz"])
 
 
-def test_the_plugins_of_the_pages_run(world: Path) -> None:
-    """Own method and own metric together, by the pages' files and commands, through two steps."""
-    plugged = [
-        words for block in BASH for words in commands(block) if "mine/" in words[0] and "make" not in words
+def plugged() -> list[list[str]]:
+    """The commands of the pages that name a plugin, but for CONTRIBUTING's method and what make tests."""
+    found = [
+        words for block in BASH for words in commands(block) if words[0].startswith("DISTIL_PLUGINS=mine/")
     ]
-    plugged = [words for words in plugged if "jeffreys" not in " ".join(words)]
-    assert [words[1:3] for words in plugged] == [["python", "run.py"]] * 2
-    arguments = [word for words in plugged for word in words[3:]]
+    return [words for words in found if "jeffreys" not in " ".join(words)]
+
+
+def plugins(words: Sequence[str]) -> str:
+    return words[0].removeprefix("DISTIL_PLUGINS=")
+
+
+def test_the_plugins_of_the_pages_run(world: Path) -> None:
+    """Own method, metric, adapter and data together, by the pages' files and commands, through two steps."""
+    found = plugged()
+    assert [words[1:3] for words in found] == [["python", "run.py"]] * 4
+    assert {plugins(words) for words in found} == {f"mine/{kind}" for kind in PLUGGED}
+    arguments = [word for words in found for word in words[3:]]
     arguments += [
-        "trainer.max_steps=2", "trainer.logging_steps=1", "eval.generation_rows=2", "eval.max_new_tokens=4",
-        "data.max_train_rows=32", "data.max_eval_rows=8",
+        "trainer.max_steps=2", "trainer.warmup_steps=0", "trainer.logging_steps=1", "eval.generation_rows=2",
+        "eval.max_new_tokens=4", "data.validation_fraction=0.2",
     ]  # fmt: skip
-    plugins = os.pathsep.join(words[0].removeprefix("DISTIL_PLUGINS=") for words in plugged)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISTIL_PLUGINS": plugins}
-    command = [sys.executable, str(ROOT / "run.py"), *arguments]
-    done = subprocess.run(command, cwd=world, env=environment, capture_output=True, text=True, timeout=200)
+    done = ran([str(ROOT / "run.py"), *arguments], world, os.pathsep.join(map(plugins, found)))
     assert done.returncode == 0, done.stderr
     (results,) = world.glob("outputs/*/fading-*/results.json")
     scores = json.loads(results.read_text(encoding="utf-8"))
@@ -286,6 +299,32 @@ def test_the_plugins_of_the_pages_run(world: Path) -> None:
         assert 0 <= scores[model]["questions"] <= 1
     logged = (results.parent / "metrics.jsonl").read_text(encoding="utf-8")
     assert "total_variation" in logged
+    made = json.loads((results.parent / "student" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert made["peft_type"] == "VERA"
+    samples = (results.parent / "report.html").read_text(encoding="utf-8")
+    assert "Name colour" in samples
+
+
+def ran(arguments: list[str], folder: Path, plugins: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISTIL_PLUGINS": plugins}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_the_plugins_of_the_pages_pass_their_contracts(hub: Path) -> None:
+    """The tests that the pages name, of what the pages add; the method has one of its own."""
+    made = [words for block in BASH for words in commands(block) if words[1:3] == ["make", "test"]]
+    named = {words[3].removeprefix("ARGS=") for words in made}
+    tests = sorted(test for test in named if test != "tests/contract")
+    assert [Path(test).stem for test in tests] == ["test_adapters", "test_metrics", "test_sources"]
+    found = os.pathsep.join(str(hub / "mine" / kind) for kind in PLUGGED if kind != "methods")
+    own = "vera or questions or markdown or refused_is_this or same_names or registered_is_known"
+    chosen = ["-q", "-p", "no:cacheprovider", "-k", own, *tests, "tests/contract/test_options.py"]
+    done = ran(["-m", "pytest", *chosen], ROOT, found)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= 25
 
 
 # ---- links and the site

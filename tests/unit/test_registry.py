@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distil.methods.kd import KDConfig
 from distil.metrics.base import METRICS
 from distil.registry import Registry, load_plugins, nearest, unknown_name
 from distil.types import InputError
@@ -51,6 +52,12 @@ def test_no_plugin_replaces_what_is_there(tmp_path: Path) -> None:
     for _ in range(2):  # a file that failed once fails again
         with pytest.raises(InputError, match=r"eval\.metrics=length is registered twice"):
             load_plugins([path])
+
+
+def test_a_name_is_said_once_more_by_the_dataclass_of_its_keys() -> None:
+    registry: Registry[type[int]] = Registry("thing", "distil.metrics")
+    with pytest.raises(InputError, match=r"thing=one .*KDConfig, whose own name is 'kd'.* must be 'one' too"):
+        registry.register("one", KDConfig)(int)
 
 
 def test_the_same_thing_again_is_no_conflict() -> None:

@@ -19,13 +19,13 @@ from distil.config.store import schemas
     ],
 )
 def test_a_launcher_that_is_not_installed_is_named_with_its_package(missing: str, package: str) -> None:
-    message = unknown_option(missing, ["basic"], "")
+    message = unknown_option(missing, ["basic"], "", {})
     assert f"pip install {package}" in message
     assert missing.replace("/", "=").replace("hydra=", "hydra/") in message
 
 
 def test_a_launcher_that_nobody_knows_is_a_name_mistyped() -> None:
-    assert "Did you mean basic?" in unknown_option("hydra/launcher/basik", ["basic"], "")
+    assert "Did you mean basic?" in unknown_option("hydra/launcher/basik", ["basic"], "", {})
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_flag_for_what_the_runner_sets_itself_and_one_that_nothing_is_like() -
 )
 def test_an_option_that_is_none(missing: str, options: list[str], told: list[str]) -> None:
     """A model or a file that is given to its group as if it were an option is told its key."""
-    said = unknown_option(missing, options, "")
+    said = unknown_option(missing, options, "", {})
     for words in told:
         assert words in said
     assert f"Known: {', '.join(sorted(options))}." in said

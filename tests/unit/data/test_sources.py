@@ -18,7 +18,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from distil import hub
-from distil.data.base import DATA, ColumnsConfig, check_data, source_of
+from distil.data.base import ColumnsConfig, check_data, source_of
 from distil.data.columns import Kind, detect
 from distil.data.dolly15k import Dolly15kConfig
 from distil.data.hf import HfConfig
@@ -334,13 +334,6 @@ def test_named_columns_win_over_well_known_ones() -> None:
     assert (shape.kind, shape.text) == (Kind.TEXT, "story")
     shape = detect(ColumnsConfig(name="t", prompt_column="input"), ["input", "output", "instruction"], "rows")
     assert (shape.prompt, shape.response, shape.context) == ("input", "output", None)
-
-
-def test_registry_knows_every_source() -> None:
-    assert {"dolly15k", "embedded", "hf", "jsonl"} <= set(DATA.entries())
-    for name, entry in DATA.entries().items():
-        assert entry.config is not None
-        assert entry.config().name == name
 
 
 class Hub(BaseHTTPRequestHandler):

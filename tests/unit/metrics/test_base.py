@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from distil.metrics.base import (
-    METRICS,
     Generation,
     Need,
     Observations,
@@ -24,18 +23,6 @@ TOTALS = ScoreTotals(tokens=4, bytes=8, nll_sum=8 * math.log(2), kl_sum=2.0, agr
 
 def answer(text: str, reference: str = "a b c", tokens: int = 3, ended: bool = True) -> Generation:
     return Generation("prompt", reference, text, tokens, ended)
-
-
-def test_names_are_unique_and_every_value_is_described() -> None:
-    seen: set[str] = set()
-    for name, entry in METRICS.entries().items():
-        values = entry.factory.values
-        assert values, name
-        assert not seen & set(values), name
-        seen |= set(values)
-        for value in values.values():
-            format(0.5, value.format)
-            assert value.description
 
 
 def test_the_default_metrics_exist() -> None:
@@ -71,16 +58,6 @@ def test_sums_are_divided_once() -> None:
     assert TOTALS.bits_per_byte == pytest.approx(1.0)
     assert TOTALS.kl_per_token == 0.5
     assert TOTALS.top1_agreement == 0.75
-
-
-def test_nothing_scored_is_none_and_no_nan() -> None:
-    nothing = ScoreTotals(tokens=0, bytes=0, nll_sum=0.0)
-    metrics, _ = plan_metrics(
-        ["likelihood", "agreement", "rouge", "bleu", "length", "repetition"], EVERYTHING
-    )
-    scores, notes = compute_metrics(metrics, Observations(nothing))
-    assert set(scores.values()) == {None}
-    assert not notes
 
 
 def test_what_is_not_finite_becomes_none_with_a_note() -> None:
