@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import kl_div
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
+from distil.fused import BLOCK
 from distil.head import Dense, Head, log_probabilities, score
 from distil.losses import Term, cross_entropy
 from distil.types import REFERENCE
@@ -452,6 +453,28 @@ def test_later_chunks_use_the_memory_of_the_first(bias: bool) -> None:
         return sum(size >= chunk * v for size in watch.fresh)
 
     assert large(8) == large(1) > 0
+
+
+def test_slopes_are_written_over_the_products() -> None:
+    """Neither copied there, nor computed in blocks that a cache could not hold."""
+    n, v = 64, 8192
+    student, teacher = (signal(seed, torch.float32, n=n, v=v) for seed in (0, 1))
+    with Watch() as watch:
+        score(student, targets(n), EVERY, teacher, v)
+    assert [size for size in watch.fresh if size > BLOCK] == [n * v] * 2
+    assert max(watch.copies) < v
+
+
+def test_hidden_states_take_the_weights_dtype() -> None:
+    student, ids = signal(0, torch.float32), targets()
+    assert student.head.weight_VH is not None
+    weight, bias = student.head.weight_VH.detach().bfloat16(), student.head.bias_V
+    mixed = Dense(student.hidden_NH, Head(weight, bias))
+    halved = Dense(student.hidden_NH.detach().bfloat16(), Head(weight, bias.detach().bfloat16()))
+    assert torch.equal(mixed.head.logits(mixed.hidden_NH), halved.head.logits(halved.hidden_NH))
+    loss, sums_K = score(mixed, ids, EVERY, signal(1), SHARED)
+    torch.testing.assert_close(sums_K, score(halved, ids, EVERY, signal(1), SHARED)[1])
+    assert torch.autograd.grad(loss, mixed.hidden_NH)[0].dtype == torch.float32
 
 
 def test_built_in_terms_want_no_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
