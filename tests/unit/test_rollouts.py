@@ -192,7 +192,7 @@ def test_the_only_possible_token_is_drawn_wherever_it_stands(place: int, u: floa
     """Whole runs of ids may be impossible before and after it."""
     logits = torch.full((2, 3 * RUN + 7), -torch.inf)
     logits[:, place] = torch.tensor([0.0, -70.0])
-    assert next_tokens(logits, torch.full((2,), u, dtype=torch.float64)).tolist() == [place, place]
+    assert next_tokens(logits, torch.full((2,), u, dtype=torch.float64), WHOLE).tolist() == [place, place]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
