@@ -147,13 +147,16 @@ def _names(module: str) -> list[str]:
 
 
 def _codes(module: str) -> dict[str, int | None]:
-    """What pytest ended with, by mutant; empty where none was run."""
+    """What pytest ended with, by mutant, in functions that are as they were when it was asked."""
     from mutmut.mutation.data import SourceFileMutationData
+    from mutmut.mutation.file_mutation import compute_function_hashes
+    from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
     data = SourceFileMutationData(path=module)
     data.load()
-    codes: dict[str, int | None] = data.exit_code_by_key
-    return codes
+    then, now = data.hash_by_function_name, compute_function_hashes(Path(module).read_text(encoding="utf-8"))
+    of = {name: mangled_name_from_mutant_name(name).rpartition(".")[2] for name in data.exit_code_by_key}
+    return {name: code for name, code in data.exit_code_by_key.items() if then[of[name]] == now.get(of[name])}
 
 
 def _judge(module: str) -> bool:
@@ -161,7 +164,7 @@ def _judge(module: str) -> bool:
     from mutmut.mutation.diff_apply import get_diff_for_mutant
 
     found = _codes(module)
-    codes = {name: found[name] for name in _names(module)}
+    codes = {name: found.get(name) for name in _names(module)}
     killed = sum(code in KILLED for code in codes.values())
     late = sum(code in TIMED_OUT for code in codes.values())
     explanations, met, bad = _explanations(module), set(), []
