@@ -125,7 +125,7 @@ def mutate(module: str, survivors: bool, jobs: int) -> bool:
     names = _names(module)
     if survivors:
         codes = _codes(module)
-        names = [name for name in names if codes.get(name) not in KILLED]
+        names = [name for name in names if codes.get(name) not in (*KILLED, *TIMED_OUT)]
     if names:
         _run(names, jobs)
     return _judge(module)
@@ -181,9 +181,9 @@ def _judge(module: str) -> bool:
         f"{equivalent} equivalent: {share:.1%}"
     )
     Path(SCORE).write_text(said, encoding="utf-8")
-    stale = [
-        f"{EXPLAINED.name} explains what did not survive: {old} → {new}" for old, new in explanations - met
-    ]
+    stale = [f"Explained, though it did not survive: {old} → {new}" for old, new in explanations - met]
+    if module in SAMPLED:  # what is explained may be of another sample
+        stale = []
     print("\n\n".join([*bad, *stale, said]))
     return not bad and not stale
 
