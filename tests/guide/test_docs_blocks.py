@@ -305,6 +305,15 @@ def test_the_plugins_of_the_pages_run(world: Path) -> None:
     assert "Name colour" in samples
 
 
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.mark.endswith(".py")], ids=label)
+def test_the_files_of_the_pages_pass_the_linter(block: Fenced) -> None:
+    """As they would where the pages say to put them in the project."""
+    place = ROOT / "distil" / block.mark.removeprefix("file: ").removeprefix("mine/")
+    command = [sys.executable, "-m", "ruff", "check", "-q", "--no-cache", "--stdin-filename", str(place), "-"]
+    done = subprocess.run(command, cwd=ROOT, input=block.text, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def ran(arguments: list[str], folder: Path, plugins: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "DISTIL_PLUGINS": plugins}
     command = [sys.executable, *arguments]
