@@ -13,7 +13,8 @@ from distil.api.errors import ArgumentError, require
 from distil.api.forms import plain_rows
 from distil.config.schema import DataConfig
 from distil.data.columns import Kind, detect
-from distil.data.encode import Dropped, Encoder
+from distil.data.encode import Encoder
+from distil.data.encoded import Dropped
 from distil.data.hf import HfConfig
 from distil.types import IGNORE_INDEX, InputError
 

@@ -110,6 +110,11 @@ class Codec:
             )
         return [list(ids) for ids in encoded["input_ids"]]
 
+    def kept_start(self, prompt_ids: Sequence[int]) -> int:
+        """How many of a prompt's first ids survive when it loses its left: its BOS, if it has one."""
+        bos = self.tokenizer.bos_token_id
+        return int(bos is not None and list(prompt_ids[:1]) == [bos])
+
     def text(self, ids: Sequence[int]) -> str:
         """Ids as text for readers: special tokens left out, spaces untouched."""
         with _its_own_failure():

@@ -10,7 +10,8 @@ from enum import Enum
 from math import inf
 
 from distil.data.base import COLUMNS, ColumnsConfig, MalformedRow, Row
-from distil.data.text_files import is_text, no_header
+from distil.data.csv_rows import no_header
+from distil.data.text_files import is_text
 from distil.registry import did_you_mean, nearest
 from distil.types import InputError
 

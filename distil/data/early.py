@@ -8,9 +8,9 @@ from pathlib import Path
 
 from distil.data.base import ColumnsConfig, MalformedRow, Row
 from distil.data.columns import Kind, Shape, as_text, prompt_of
-from distil.data.encode import EMPTY_PROMPT, EMPTY_RESPONSE, EMPTY_TEXT
+from distil.data.encoded import EMPTY_PROMPT, EMPTY_RESPONSE, EMPTY_TEXT
+from distil.data.held_out import set_aside
 from distil.data.local import FORMATS, load_file
-from distil.data.splits import set_aside
 from distil.data.text_files import TextRows
 from distil.types import InputError
 

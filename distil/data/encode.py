@@ -3,75 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, MalformedRow, Row, place_of
 from distil.data.codec import ROLES, Chat, Codec, Message
 from distil.data.columns import Kind, Shape, as_text, prompt_of
+from distil.data.encoded import (
+    EMPTY_PROMPT,
+    EMPTY_RESPONSE,
+    EMPTY_TEXT,
+    NO_ASSISTANT,
+    Dropped,
+    Encoded,
+    shorten,
+)
+from distil.data.token_rows import token_row
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-EMPTY_PROMPT = "empty prompt"
-EMPTY_RESPONSE = "empty response"
-EMPTY_TEXT = "empty text"
-NO_ASSISTANT = "no assistant turn"
-PROMPT_TOO_LONG = "prompt fills data.max_length"
-TOO_LONG = "longer than data.max_length"
-NOTHING_SCORED = "no scored token"
-
 Turns: TypeAlias = tuple[list[Message], str, str]
 """Messages before the response, the same as readable text, response."""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One row as tokens.
-
-    ``ids`` and ``labels`` have one length; position 0 is never scored, as nothing predicts it. ``prompt``:
-    how many leading ids generation starts from. ``keep``: how many of them (BOS) survive when the prompt
-    loses its left.
-    """
-
-    ids: list[int]
-    labels: list[int]
-    prompt: int
-    keep: int
-    prompt_text: str
-    response_text: str
-    cut: int = 0
-    """How many ids it lost to ``max_length``."""
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """A row that cannot be used: why, and how long its prompt is where that is the reason."""
-
-    reason: str
-    prompt_tokens: int = 0
-
-
-def shorten(row: Encoded, max_length: int, truncation: str) -> Encoded | Dropped:
-    """``row`` with at most ``max_length`` ids and at least one scored token, or why there is none.
-
-    ``response`` cuts at the end. ``prompt_left`` first cuts the prompt after its BOS, down to one token, then
-    the end. ``drop`` cuts nothing. A cut end takes the closing EOS with it: stopping is not learnt at a cut.
-    """
-    excess = len(row.ids) - max_length
-    if excess > 0 and truncation == "drop":
-        return Dropped(TOO_LONG)
-    if excess > 0 and truncation == "prompt_left":
-        cut = slice(row.keep, row.keep + max(0, min(excess, row.prompt - row.keep - 1)))
-        ids, labels = list(row.ids), list(row.labels)
-        del ids[cut], labels[cut]
-        row = replace(row, ids=ids, labels=labels, prompt=row.prompt - (len(row.ids) - len(ids)))
-    ids, labels = row.ids[:max_length], [IGNORE_INDEX, *row.labels[1:max_length]]
-    if all(label == IGNORE_INDEX for label in labels):
-        return Dropped(PROMPT_TOO_LONG, row.prompt) if row.prompt >= max_length else Dropped(NOTHING_SCORED)
-    return replace(row, ids=ids, labels=labels, prompt=min(row.prompt, max_length), cut=max(0, excess))
 
 
 def closed(prompt: str, ending: str) -> str:
@@ -145,7 +100,7 @@ class Encoder:
         elif self.shape.kind is Kind.TEXT:
             as_text(row.get(self.shape.text or ""), self.shape.text or "", where)
         else:
-            self._token_row(row, where)
+            token_row(row, where, self.codec, self.config.score)
 
     def _fit(self, row: Encoded) -> Encoded | Dropped:
         fitted = shorten(row, self.config.max_length, self.config.truncation)
@@ -164,11 +119,9 @@ class Encoder:
     def _join(self, prompt_ids: list[int], response_ids: list[int], prompt: str, response: str) -> Encoded:
         ids = prompt_ids + response_ids
         scored = ids if self.config.score == "all" else [IGNORE_INDEX] * len(prompt_ids) + response_ids
-        return Encoded(ids, list(scored), len(prompt_ids), self._keep(prompt_ids), prompt, response)
-
-    def _keep(self, prompt_ids: Sequence[int]) -> int:
-        bos = self.codec.tokenizer.bos_token_id
-        return int(bos is not None and list(prompt_ids[:1]) == [bos])
+        return Encoded(
+            ids, list(scored), len(prompt_ids), self.codec.kept_start(prompt_ids), prompt, response
+        )
 
     def _pairs(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
         chat = self.chat
@@ -236,62 +189,10 @@ class Encoder:
         return _with_dropped(encoded, [None if text.strip() else EMPTY_TEXT for text in texts])
 
     def _tokens(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
-        return [self._token_row(row, where) for row, where in zip(rows, wheres, strict=True)]
-
-    def _token_row(self, row: Row, where: str) -> Encoded | Dropped:
-        """A row that is tokens already; its own padding (attention_mask 0) is taken off, nothing is added.
-
-        Its ``labels`` say what is scored; without them it is what follows ``prompt_input_ids``.
-        """
-        real = _integers(row.get("attention_mask"), "attention_mask", where)
-        ids = _integers(row.get("input_ids"), "input_ids", where) or []
-        given = _integers(row.get("labels"), "labels", where)
-        prompt_ids = self._prompt_ids(row, where)
-        for name, other in (("attention_mask", real), ("labels", given)):
-            if other is not None and len(other) != len(ids):
-                raise MalformedRow(f"{where}: {name} has {len(other)} entries, input_ids {len(ids)}.")
-        labels = list(ids) if given is None else given
-        if real is not None:
-            labels = [label for label, is_real in zip(labels, real, strict=True) if is_real]
-            ids = [token_id for token_id, is_real in zip(ids, real, strict=True) if is_real]
-        if not ids:
-            return Dropped(EMPTY_TEXT)
-        self._check_known(ids, labels, where)
-        if prompt_ids is not None:
-            if ids[: len(prompt_ids)] != prompt_ids:
-                raise MalformedRow(f"{where}: input_ids does not begin with prompt_input_ids.")
-            if given is None:  # labels say alone what is scored
-                labels[: len(prompt_ids)] = [IGNORE_INDEX] * len(prompt_ids)
-        prompt = len(prompt_ids or ()) or next((i for i, k in enumerate(labels) if k != IGNORE_INDEX), 0)
-        if self.config.score == "all":
-            labels = list(ids)
-        texts = self.codec.text(ids[:prompt]), self.codec.text(ids[prompt:])
-        return Encoded(ids, labels, prompt, self._keep(ids[:prompt]), *texts)
-
-    def _check_known(self, ids: Sequence[int], labels: Sequence[int], where: str) -> None:
-        """Raise MalformedRow for ids that the models have no row for."""
-        known = len(self.codec.tokenizer)
-        for column, values, way_out in (
-            ("input_ids", ids, "Was the set tokenised for another model? Give its text instead."),
-            ("labels", (k for k in labels if k != IGNORE_INDEX), f"{IGNORE_INDEX} marks what is not scored."),
-        ):
-            bad = next((token_id for token_id in values if not 0 <= token_id < known), None)
-            if bad is not None:
-                raise MalformedRow(
-                    f"{where}: {column} holds {bad}, the model's tokenizer knows 0 to {known - 1}. {way_out}"
-                )
-
-    def _prompt_ids(self, row: Row, where: str) -> list[int] | None:
-        """``prompt_input_ids`` without the padding that ``prompt_attention_mask`` tells."""
-        ids = _integers(row.get("prompt_input_ids"), "prompt_input_ids", where)
-        real = _integers(row.get("prompt_attention_mask"), "prompt_attention_mask", where)
-        if ids is None or real is None:
-            return ids
-        if len(real) != len(ids):
-            raise MalformedRow(
-                f"{where}: prompt_attention_mask has {len(real)} entries, prompt_input_ids {len(ids)}."
-            )
-        return [token_id for token_id, is_real in zip(ids, real, strict=True) if is_real]
+        return [
+            token_row(row, where, self.codec, self.config.score)
+            for row, where in zip(rows, wheres, strict=True)
+        ]
 
 
 def chat_of(config: ColumnsConfig, codec: Codec) -> Chat | None:
@@ -351,12 +252,3 @@ def _empty(prompt: str, response: str) -> str | None:
 def _with_dropped(encoded: Sequence[Encoded], reasons: Sequence[str | None]) -> list[Encoded | Dropped]:
     good = iter(encoded)
     return [next(good) if reason is None else Dropped(reason) for reason in reasons]
-
-
-def _integers(value: Any, column: str, where: str) -> list[int] | None:  # Any: a cell
-    if value is None:
-        return None
-    numbers = value.tolist() if hasattr(value, "tolist") else value
-    if not isinstance(numbers, (list, tuple)) or not all(isinstance(n, (int, bool)) for n in numbers):
-        raise MalformedRow(f"{where}: column {column} is not a list of whole numbers: {str(value)[:60]!r}.")
-    return [int(n) for n in numbers]

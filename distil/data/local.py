@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.data.base import MalformedRow, place_of
-from distil.data.text_files import Line, TextRows, read_csv, read_json
+from distil.data.csv_rows import read_csv
+from distil.data.text_files import Line, TextRows, read_json
 from distil.quiet import quiet_datasets
 from distil.registry import nearest
 from distil.scratch import scratch

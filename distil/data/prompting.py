@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from distil.data.base import ColumnsConfig, source_of
 from distil.data.columns import ALPACA, Kind, Shape, detect, template_fields
-from distil.data.encode import Dropped, Encoder
-from distil.data.splits import columns_of
+from distil.data.encode import Encoder
+from distil.data.encoded import Dropped
+from distil.data.raw_rows import columns_of
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, RawSplits, Row, source_of, way_out
-from distil.data.columns import Kind, Shape, detect
-from distil.data.encode import PROMPT_TOO_LONG, Dropped, Encoded, Encoder
+from distil.data.columns import Kind, detect
+from distil.data.encode import Encoder
+from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
+from distil.data.held_out import set_aside
 from distil.data.malformed import MALFORMED, BadRow, bad_rows, extras
+from distil.data.raw_rows import BATCH, RawRows, columns_of, iterate
 from distil.types import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
     from transformers import PreTrainedTokenizerBase
-
-BATCH = 1000
-"""Rows tokenised at once."""
-Report = Callable[[int, int], None]
-"""Called with (done, total)."""
-RawRows = Any
-"""A ``datasets.Dataset`` or a sequence of dicts: both give rows by number."""
 
 
 @dataclass
@@ -51,7 +45,6 @@ class Splits:
 def load_splits(
     config: DataConfig,
     tokenizer: PreTrainedTokenizerBase,
-    report: Report | None = None,
     *,
     allow_network: bool = True,
 ) -> Splits:
@@ -59,7 +52,7 @@ def load_splits(
 
     A split that the source lacks is set aside from the training rows by ``split_seed``, rows of one prompt
     all on one side; it depends on neither cap. A cap keeps a random choice of rows (by ``split_seed``), in
-    file order. ``report`` is called with (rows done, rows at most) as they are tokenised.
+    file order.
     Raises InputError for a source that cannot be read, and where a split is left without a row.
     """
     assert isinstance(config, ColumnsConfig), f"data={config.name}: its config must subclass ColumnsConfig"
@@ -77,20 +70,10 @@ def load_splits(
         cap = config.max_train_rows if split == "train" else config.max_eval_rows
         parts.append(_Part(split, origin.rows, aside.get(split, origin.usable), origin.encoder, cap))
     with way_out():
-        return _encoded(parts, [bad for one in read for bad in one.bad], report)
-
-
-def _encoded(parts: Sequence[_Part], bad: list[BadRow], report: Report | None) -> Splits:
-    total, done = sum(part.size for part in parts), 0
-    dropped: Counter[str] = Counter({MALFORMED: len(bad)} if bad else {})
-    loaded = []
-    for part in parts:
-        loaded.append(
-            part.encode(dropped, None if report is None else partial(_advance, report, done, total))
-        )
-        done += part.size
-    train, validation, test = loaded
-    return Splits(train, validation, test, dict(sorted(dropped.items())), bad, _spelt(parts))
+        bad = [bad for one in read for bad in one.bad]
+        dropped: Counter[str] = Counter({MALFORMED: len(bad)} if bad else {})
+        train_rows, validation_rows, test_rows = (part.encode(dropped) for part in parts)
+    return Splits(train_rows, validation_rows, test_rows, dict(sorted(dropped.items())), bad, _spelt(parts))
 
 
 def _spelt(parts: Sequence[_Part]) -> list[str]:
@@ -138,7 +121,7 @@ def _read(
         encoder = Encoder(config, shape, tokenizer, where, ending, getattr(rows, "lines", ()))
         if config.on_bad_row != "skip":
             return _Source(split, rows, encoder, range(len(rows)), [])
-        found = {one.row: one for one in bad_rows(encoder, rows, _iterate(rows, range(len(rows))))} | found
+        found = {one.row: one for one in bad_rows(encoder, rows, iterate(rows, range(len(rows))))} | found
         if found and len(found) == len(rows):
             first = found[min(found)]
             raise InputError(f"{where} holds only malformed rows: {first}. Give a set with rows.")
@@ -158,112 +141,8 @@ def encode_rows(
     """
     one = _read(config, "test", rows, tokenizer, where, ending)
     dropped: Counter[str] = Counter({MALFORMED: len(one.bad)} if one.bad else {})
-    encoded = _Part("test", rows, one.usable, one.encoder, None).encode(dropped, None)
+    encoded = _Part("test", rows, one.usable, one.encoder, None).encode(dropped)
     return encoded, dict(sorted(dropped.items()))
-
-
-def _advance(report: Report, before: int, total: int, rows: int) -> None:
-    report(before + rows, total)
-
-
-def columns_of(rows: RawRows, numbers: Sequence[int] | None = None) -> list[str]:
-    """The column names of raw rows, or of these among them; rows of a table have all the same."""
-    names = getattr(rows, "column_names", None)
-    if names is not None and (numbers is None or hasattr(rows, "select_columns")):
-        return list(names)
-    each = rows if numbers is None else (rows[number] for number in numbers)
-    return list(dict.fromkeys(name for row in each for name in row))
-
-
-def set_aside(
-    rows: RawRows,
-    shape: Shape,
-    missing: Sequence[str],
-    config: ColumnsConfig,
-    where: str,
-    usable: Sequence[int] | None = None,
-) -> dict[str, list[int]]:
-    """Row numbers of ``train`` and of each missing split: disjoint, together all rows (or those ``usable``),
-    each in file order.
-
-    Rows of one prompt stay together, unless that leaves a split without a row (one prompt for the whole set);
-    equal rows always do.
-    """
-    if not missing:
-        return {}
-    all_numbers = range(len(rows)) if usable is None else usable
-    most = (len(all_numbers) - 1) // len(missing)  # a row at least stays to train on
-    wanted = max(1, min(round(config.validation_fraction * len(all_numbers)), most))
-    for by_response, oversized in ((False, False), (True, False), (True, True)):
-        groups: dict[Any, list[int]] = defaultdict(list)
-        for number, key in zip(all_numbers, _keys(rows, shape, by_response, all_numbers), strict=True):
-            groups[key].append(number)
-        order = list(groups.values())
-        random.Random(config.split_seed).shuffle(order)
-        parts: dict[str, list[int]] = {}
-        size = 1 if oversized else wanted
-        for split in missing:
-            parts[split] = _take(order, size, oversized)
-        parts["train"] = [number for group in order for number in group]
-        if all(parts.values()):
-            return {split: sorted(numbers) for split, numbers in parts.items()}
-    many = len(all_numbers)
-    different = f", {len(groups)} of them different" if many > 1 else ""
-    raise InputError(
-        f"{where} has {many:,} row{'' if many == 1 else 's'}{different}: too few to set aside rows "
-        f"for {' and '.join(missing)}. Give more rows, or files of their own (data=jsonl "
-        "data.validation_file=… data.test_file=…)."
-    )
-
-
-def _take(groups: list[list[int]], size: int, oversized: bool) -> list[int]:
-    """Move whole groups out of ``groups`` until ``size`` rows are together; those too big for the rest stay.
-
-    ``oversized``: where all are too big, the smallest is taken nevertheless.
-    """
-    taken: list[int] = []
-    stay = []
-    for group in groups:
-        if len(taken) + len(group) <= size:
-            taken += group
-        else:
-            stay.append(group)
-    if oversized and not taken and len(stay) > 1:
-        taken = stay.pop(min(range(len(stay)), key=lambda index: len(stay[index])))
-    groups[:] = stay
-    return taken
-
-
-def _keys(rows: RawRows, shape: Shape, by_response: bool, numbers: Sequence[int]) -> Iterator[Any]:
-    """What must not stand on both sides of a split: the prompt of each of these rows (or prompt and
-    response)."""
-    if shape.kind is Kind.TOKENS:
-        whole = by_response or "prompt_input_ids" not in columns_of(rows, numbers)
-        columns = ["input_ids" if whole else "prompt_input_ids"]
-    elif shape.kind is Kind.MESSAGES:
-        columns = [shape.messages or ""]
-    elif shape.kind is Kind.TEXT:
-        columns = [shape.text or ""]
-    else:
-        columns = [name for name in (shape.prompt, shape.context) if name] or columns_of(rows)
-        columns += [shape.response or ""] if by_response else []
-    for row in _iterate(rows, numbers, columns):
-        value: Any = [row.get(name) for name in columns]
-        if shape.kind is Kind.MESSAGES and not by_response and isinstance(value[0], list):
-            value = value[0][:-1]
-        yield json.dumps(value, sort_keys=True, default=str)
-
-
-def _iterate(rows: RawRows, numbers: Sequence[int], columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """Rows by number; a ``datasets.Dataset`` is read in batches, and only these columns of it."""
-    if not hasattr(rows, "select_columns"):
-        yield from (rows[number] for number in numbers)
-        return
-    view = rows if columns is None else rows.select_columns(list(columns))
-    for start in range(0, len(numbers), BATCH):
-        batch = view[list(numbers[start : start + BATCH])]
-        names = list(batch)
-        yield from (dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True))
 
 
 @dataclass
@@ -283,8 +162,8 @@ class _Part:
         """How many rows it will have at most."""
         return len(self.numbers) if self.cap is None else min(self.cap, len(self.numbers))
 
-    def encode(self, dropped: Counter[str], report: Callable[[int], None] | None) -> Dataset:
-        """Its rows as a Dataset; ``dropped`` counts those left out, ``report`` hears how many are done."""
+    def encode(self, dropped: Counter[str]) -> Dataset:
+        """Its rows as a Dataset; ``dropped`` counts those left out."""
         from datasets import Dataset
         from datasets.table import InMemoryTable, concat_tables
 
@@ -301,8 +180,6 @@ class _Part:
             reasons += batch_reasons
             columns = {name: [row.get(name) for row in rows] for name in schema.names}
             tables.append(InMemoryTable.from_pydict(columns, schema=schema))
-            if report is not None:
-                report(kept)
             if kept == self.size:
                 break
         dropped.update(row.reason for row in reasons)
@@ -318,7 +195,7 @@ class _Part:
         """The first ``wanted`` usable rows among these, and what was dropped before them."""
         kept: list[dict[str, Any]] = []
         reasons: list[Dropped] = []
-        raw = list(_iterate(self.rows, numbers))
+        raw = list(iterate(self.rows, numbers))
         for number, row, encoded in zip(numbers, raw, self.encoder.encode(raw, numbers), strict=True):
             if isinstance(encoded, Dropped):
                 reasons.append(encoded)

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
 from distil.data.codec import Chat, Codec
-from distil.data.encode import Dropped, stop_ids
+from distil.data.encode import stop_ids
+from distil.data.encoded import Dropped
 from distil.types import IGNORE_INDEX, InputError
 from tests.unit.data.conftest import CHATML, byte_tokenizer
 from tests.unit.data.test_encode import encode, one, scored

@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
 from distil.data.columns import detect
-from distil.data.encode import Dropped, Encoded, Encoder, shorten
+from distil.data.encode import Encoder
+from distil.data.encoded import Dropped, Encoded, shorten
 from distil.types import IGNORE_INDEX, InputError
 
 

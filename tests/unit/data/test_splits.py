@@ -15,8 +15,9 @@ from distil.data.base import ColumnsConfig
 from distil.data.columns import Kind, Shape
 from distil.data.dolly15k import Dolly15kConfig
 from distil.data.embedded import EmbeddedDataConfig, generate_rows
+from distil.data.held_out import set_aside
 from distil.data.jsonl import JsonlConfig
-from distil.data.splits import Splits, load_splits, set_aside
+from distil.data.splits import Splits, load_splits
 from distil.types import IGNORE_INDEX, InputError
 from tests.unit.data.conftest import WriteJsonl
 
@@ -161,14 +162,6 @@ def test_no_row_with_a_scored_token(jsonl: WriteJsonl, gpt2: PreTrainedTokenizer
     masked = [{"input_ids": [i, 1, 2], "labels": [-100, -100, -100]} for i in range(40)]
     with pytest.raises(InputError, match=r"no train row has a scored token. Dropped: no scored token \(36\)"):
         load_splits(JsonlConfig(train_file=jsonl("a.jsonl", masked)), gpt2)
-
-
-def test_progress_ends_at_its_total(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
-    seen: list[tuple[int, int]] = []
-    load_splits(JsonlConfig(train_file=jsonl("a.jsonl", rows(2500)), max_eval_rows=10), gpt2,
-                lambda done, total: seen.append((done, total)))  # fmt: skip
-    assert seen == sorted(seen)
-    assert seen[-1][0] == seen[-1][1] == 2250 + 20
 
 
 def test_embedded_rows_carry_what_judges_them(gpt2: PreTrainedTokenizerBase) -> None:
