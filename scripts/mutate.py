@@ -71,7 +71,10 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{INVARIANT}/test_teacher_cache.py::test_the_teacher_itself_is_not_needed",
         f"{INVARIANT}/test_teacher_cache.py::test_a_term_that_the_cache_cannot_serve_ends_the_run_with_the_reason",
     ),
-    "distil/rollouts.py": (f"{UNIT}/test_rollouts.py",),
+    "distil/rollouts.py": (
+        f"{UNIT}/test_rollouts.py",
+        f"{INVARIANT}/test_adapter_signals.py::test_generation_is_that_of_each_row_alone",
+    ),
     "distil/evaluation.py": (f"{UNIT}/test_evaluation.py",),
 }
 """The modules, and the tests that are asked about each: few and fast ones, or a mutant takes minutes."""

@@ -186,6 +186,21 @@ def test_impossible_tokens_are_never_drawn(seed: int, u: float, v: int) -> None:
     assert possible[torch.arange(4), tokens].all()
 
 
+@pytest.mark.parametrize(("top_p", "kept"), [(0.25, 1), (0.5, 2), (0.75, 3), (0.8, 4)])
+def test_the_fewest_tokens_that_reach_top_p_are_kept(top_p: float, kept: int) -> None:
+    """Four alike: three of them reach three quarters together, and no fourth is needed."""
+    noise = torch.linspace(0, 0.999, 400, dtype=torch.float64)
+    tokens = next_tokens(torch.zeros(400, 4), noise, RolloutConfig(top_p=top_p))
+    assert len(tokens.unique()) == kept
+
+
+def test_only_the_newest_logits_are_computed(model: PreTrainedModel) -> None:
+    positions: list[int] = []
+    model.register_forward_hook(lambda _module, _inputs, output: positions.append(output.logits.shape[1]))
+    ours(model, PROMPTS)
+    assert set(positions) == {1}
+
+
 @pytest.mark.parametrize("place", [0, 1, RUN - 1, RUN, RUN + 1, 3 * RUN, 3 * RUN + 6])
 @pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2.0**-53])
 def test_the_only_possible_token_is_drawn_wherever_it_stands(place: int, u: float) -> None:
