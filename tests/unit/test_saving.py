@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import re
 import shutil
 from pathlib import Path
@@ -65,6 +66,23 @@ def test_the_best_checkpoint_is_found_where_it_lies(where: str, tmp_path: Path) 
     again = setup(into, 3, load_best_model_at_end=True).train(resume=run / "checkpoint-1")
     assert again.state.best_model_checkpoint == str(run / "checkpoint-1")
     assert distance(first.model, again.model) == 0
+
+
+def test_the_best_checkpoint_may_lie_in_the_folder_before_the_last(tmp_path: Path) -> None:
+    first = setup(tmp_path / "a", 1, load_best_model_at_end=True).train()
+    setup(tmp_path / "b", 2, load_best_model_at_end=True).train(resume=tmp_path / "a" / "checkpoint-1")
+    last = setup(tmp_path / "c", 3, load_best_model_at_end=True).train(resume=tmp_path / "b" / "checkpoint-2")
+    assert last.state.best_model_checkpoint == str(tmp_path / "a" / "checkpoint-1")
+    assert distance(first.model, last.model) == 0
+
+
+def test_tied_weights_are_saved_once_and_not_missed(
+    stopped: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)  # to where caplog listens
+    resumed = setup(stopped, 1).train(resume=stopped / "checkpoint-1")
+    assert resumed.model.config.tie_word_embeddings
+    assert "missing keys" not in caplog.text
 
 
 def test_a_best_checkpoint_that_is_gone_is_missed_by_who_wants_it(stopped: Path, tmp_path: Path) -> None:
