@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from statistics import fmean
 
 from distil.adapters.base import adapter_of
@@ -21,10 +21,12 @@ NLL = "eval_nll_per_token"
 """What the trainer logs of an evaluation on the way."""
 
 
-LOGGED = 200
-"""Losses that a trend is looked for in: longer curves are averaged to so many."""
+BLOCKS = 9
+"""Consecutive means that a trend is looked for in: neighbours of a curve are alike, means of many less so.
+An odd number: a curve is cut at the same places from either end."""
 SURE = 1.64
-"""Standard deviations of Kendall's S from which on a trend counts: one curve in twenty without one has it."""
+"""Standard deviations of Kendall's S from which on a trend counts: one curve in twenty without one has it, in
+each direction."""
 
 
 def setback(
@@ -57,21 +59,35 @@ def setback(
         return None
     losses = [entry["loss"] for entry in history if math.isfinite(entry.get("loss", math.nan))]
     line = f"The distilled student is worse than the untouched one on the test rows: {'; '.join(told)}."
-    if broken or trend(losses) > 0:
-        if any("trainer.learning_rate" in note for note in notes):
-            return line
-        rate = "" if learning_rate is None else f" (it was {learning_rate:g})"
-        why = "A" if broken else "Its loss rose in training: a"
-        return f"{line} {why} lower trainer.learning_rate{rate} may help."
-    return f"{line} {_more_or_less(losses, history)}".rstrip()
+    was = "" if learning_rate is None else f" (it was {learning_rate:g})"
+    rate = f"lower trainer.learning_rate{was} may help."
+    if broken:
+        way = f"A {rate}"
+    elif trend(losses) > 0:
+        way = f"Its loss rose in training: a {rate}"
+    else:
+        way = _by_the_curves(losses, history, before.get("nll"), rate)
+    again = rate in way and any("trainer.learning_rate" in note for note in notes)
+    return line if again else f"{line} {way}".rstrip()
 
 
-def _more_or_less(losses: Sequence[float], history: Sequence[Mapping[str, float]]) -> str:
-    """Whether the curves speak for more steps or for fewer; empty where for neither."""
+def _by_the_curves(
+    losses: Sequence[float], history: Sequence[Mapping[str, float]], untouched: float | None, rate: str
+) -> str:
+    """Whether the curves speak for more steps, for fewer or for a lower ``rate``; empty where for none.
+
+    ``untouched``: the nll of the untouched student, of the test rows. The curve is of the validation rows:
+    the nearest that there is to compare.
+    """
     curve = [(entry[NLL], int(entry["step"])) for entry in history if math.isfinite(entry.get(NLL, math.nan))]
     values = [value for value, _ in curve]
     if curve and values[-1] > min(values) * (1 + WORSE):
         lowest, step = min(curve)
+        if untouched is not None and lowest >= untouched:
+            return (
+                f"Its validation nll was at best {lowest:.4g} (step {step}), no better than the untouched "
+                f"student on the test rows: a {rate}"
+            )
         return (
             f"Its validation nll was lowest at step {step} ({lowest:.4g}; {values[-1]:.4g} at the end): "
             "fewer steps, or more rows, may help."
@@ -90,11 +106,13 @@ def trend(values: Sequence[float]) -> int:
     """1 where ``values`` rise, -1 where they fall, 0 where that may be chance (as of fewer than four).
 
     Kendall's S, how many pairs rise less how many fall, against its variance without a trend: n (n - 1)
-    (2 n + 5) / 18. Mann 1945, Econometrica 13.
+    (2 n + 5) / 18. Mann 1945, Econometrica 13. That is of values that do not depend on each other, so it is
+    taken of the means of BLOCKS parts. Where neighbours correlate by 0.5, 7 % of curves of 25 values without a
+    trend have one in each direction, and 5 % of those of 50.
     """
-    width = math.ceil(len(values) / LOGGED)
-    means = [fmean(values[i : i + width]) for i in range(0, len(values), max(width, 1))]
-    n = len(means)
+    n = min(len(values), BLOCKS)
+    cuts = [round(i * len(values) / n) for i in range(n + 1)] if n else []
+    means = [fmean(values[start:end]) for start, end in pairwise(cuts)]
     s = sum((b > a) - (b < a) for a, b in combinations(means, 2))
     if abs(s) - 1 <= SURE * math.sqrt(n * (n - 1) * (2 * n + 5) / 18):
         return 0

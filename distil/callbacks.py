@@ -79,7 +79,10 @@ def _first_checkpoint(args: TrainingArguments, state: TrainerState) -> int | Non
     if args.save_strategy == SaveStrategy.STEPS:
         return min(int(state.save_steps), state.max_steps)
     if args.save_strategy == SaveStrategy.EPOCH:
-        return math.ceil(state.max_steps / max(args.num_train_epochs, 1))
+        if not state.epoch:
+            return None
+        steps = math.ceil(state.global_step / state.epoch - 1e-6)  # in one epoch; less what rounding adds
+        return min(steps, state.max_steps)
     return None
 
 

@@ -236,13 +236,15 @@ def test_judging_says_how_far_it_is_where_nothing_moves(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("strategy", "seconds_a_step", "first", "told"),
+    ("strategy", "seconds_a_step", "first", "an_epoch", "told"),
     [
-        ("steps", 5.0, 0, "The first checkpoint comes after step 500, in about 40 min 40 s"),
-        ("epoch", 100.0, 0, "The first checkpoint comes after step 250, in about 6 h 55 min"),
-        ("steps", 1.0, 0, ""),
-        ("steps", 5.0, 3, ""),
-        ("no", 5.0, 0, ""),
+        ("steps", 5.0, 0, 250, "The first checkpoint comes after step 500, in about 40 min 40 s"),
+        ("epoch", 100.0, 0, 250, "The first checkpoint comes after step 250, in about 6 h 55 min"),
+        ("epoch", 100.0, 0, 249.75, "The first checkpoint comes after step 250, in about 6 h 55 min"),
+        ("epoch", 100.0, 0, 10_000, "The first checkpoint comes after step 1,000, in about "),
+        ("steps", 1.0, 0, 250, ""),
+        ("steps", 5.0, 3, 250, ""),
+        ("no", 5.0, 0, 250, ""),
     ],
 )
 def test_a_first_checkpoint_that_is_far_is_said_once(
@@ -251,9 +253,11 @@ def test_a_first_checkpoint_that_is_far_is_said_once(
     strategy: str,
     seconds_a_step: float,
     first: int,
+    an_epoch: float,
     told: str,
 ) -> None:
-    """By the clock, so that no short run is told anything."""
+    """By the clock, so that no short run is told anything; where ``max_steps`` is set, number of epochs says
+    nothing."""
     arguments = TrainingArguments(
         output_dir=str(tmp_path), report_to=[], use_cpu=True, save_strategy=strategy, num_train_epochs=4
     )
@@ -263,7 +267,7 @@ def test_a_first_checkpoint_that_is_far_is_said_once(
     watch.on_train_begin(arguments, state, control)
     for step in range(first + 1, 41):
         clock.now += seconds_a_step
-        state.global_step = step
+        state.global_step, state.epoch = step, step / an_epoch
         watch.on_step_end(arguments, state, control)
     assert [line[: len(told)] for line in said] == ([told] if told else [])
     if told:
