@@ -6,7 +6,7 @@ import logging
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +145,8 @@ def _adapter_fields(config: DistillationConfig) -> tuple[type[PeftConfig], dict[
     flat = {field.name: field.default for field in fields(config)}
     prefix = "ia3" if kind == "ia3" else "lora"
     names = {key.name: key.name if key.name in flat else f"{prefix}_{key.name}" for key in fields(made)}
-    same = {key.name for key in fields(made) if flat.get(names[key.name], MISSING) == key.default}
+    shared = [key for key in fields(made) if names[key.name] in flat]
+    same = {key.name for key in shared if flat[names[key.name]] == key.default}
     return made, {key: name for key, name in names.items() if key in same}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -10,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from distil.adapters.base import ADAPTERS
+from distil.adapters.lora import LoraConfig
 from distil.api.config import DistillationConfig
 from distil.api.errors import ArgumentError
 from distil.config.command_line import expand
@@ -330,6 +332,19 @@ def test_defaults_are_those_of_the_runner() -> None:
         entry = ADAPTERS.get(kind)
         assert entry.config is not None
         assert config(use_peft=True, peft_type=kind).experiment().peft == entry.config()
+
+
+def test_an_adapter_of_ones_own_keeps_what_no_flat_field_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    @dataclass
+    class OwnConfig(LoraConfig):
+        name: str = "lora"
+        ranks: list[int] = dataclasses.field(default_factory=lambda: [4, 8])
+
+    entry = replace(ADAPTERS.get("lora"), config=OwnConfig)
+    monkeypatch.setattr(type(ADAPTERS), "get", lambda *_: entry)
+    made = config(use_peft=True, lora_r=3).experiment().peft
+    assert isinstance(made, OwnConfig)
+    assert (made.r, made.ranks) == (3, [4, 8])
 
 
 # ---- the command line
