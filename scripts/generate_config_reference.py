@@ -47,7 +47,8 @@ WRITTEN = {
     "MISSING": "???",
     "list": "[]",
     "dict": "{}",
-    "MethodConfig.temperature": "${method.temperature}",  # what the option's YAML says of it
+    # What the option's YAML says of it, and what its class says.
+    "MethodConfig.temperature": f"${{method.temperature}}`; in Python `{schema.MethodConfig.temperature}",
 }
 """Defaults of dataclasses that YAML writes another way."""
 TOP = ("| key | type | default | unit | meaning |", "|---|---|---|---|---|")
