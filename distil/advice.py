@@ -107,8 +107,8 @@ def trend(values: Sequence[float]) -> int:
 
     Kendall's S, how many pairs rise less how many fall, against its variance without a trend: n (n - 1)
     (2 n + 5) / 18. Mann 1945, Econometrica 13. That is of values that do not depend on each other, so it is
-    taken of the means of BLOCKS parts. Where neighbours correlate by 0.5, 7 % of curves of 25 values without a
-    trend have one in each direction, and 5 % of those of 50.
+    taken of the means of BLOCKS parts. Where neighbours correlate by 0.5, 7 % of curves of 25 values without
+    a trend have one in each direction, and 5 % of those of 50.
     """
     n = min(len(values), BLOCKS)
     cuts = [round(i * len(values) / n) for i in range(n + 1)] if n else []
