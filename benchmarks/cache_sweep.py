@@ -10,6 +10,7 @@ Writes ``benchmarks/results/cache_sweep.md``.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -36,8 +37,9 @@ def sweep(keys: list[str], cache: tuple[str, ...], output: Path) -> dict[tuple[s
     )
     if done.returncode:
         raise SystemExit(done.stderr or done.stdout)
+    jobs = json.loads((output / "cache_sweep" / "sweep.json").read_text(encoding="utf-8"))["jobs"]
     found = {}
-    for folder in sorted(path.parent for path in output.glob("*/*/results.json")):
+    for folder in (output / "cache_sweep" / job["run"] for job in jobs if job["status"] == "done"):
         method = folder.name.partition("-")[0]
         seed = int(folder.name.rsplit("-s", 1)[1].partition("-")[0])
         found[method, seed] = folder

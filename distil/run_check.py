@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distil import checkpoints, identity, locks
+from distil import checkpoints, environment, identity, locks
 from distil.files import read_json
 from distil.redact import HIDDEN
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
@@ -47,7 +47,7 @@ def check_run(folder: Path) -> Findings:
         # A kill in the middle of a line is no damage: who goes on writes it again.
         (found.notes if lines.search(problem) and not done else found.damaged).append(problem)
     found.damaged += _unread(folder)
-    found.damaged += _other_config(found.record, folder)
+    found.damaged += _other_config(found, folder)
     _checkpoints(folder / CHECKPOINTS, found)
     if done:
         _sealed(folder, found)
@@ -88,8 +88,13 @@ def _unread(folder: Path) -> Iterator[str]:
                 yield f"{name} cannot be read: {error}"
 
 
-def _other_config(record: RunRecord, folder: Path) -> Iterator[str]:
-    """Whether config.yaml still hashes to the run's identity. One with hidden secrets does not."""
+def _other_config(found: Findings, folder: Path) -> Iterator[str]:
+    """Whether config.yaml still hashes to the run's identity. One with hidden secrets does not.
+
+    Which keys count is for the code to say that the run was made with: other code is noted, and compares
+    nothing.
+    """
+    record = found.record
     told: dict[str, Any] = dict(record.environment)
     try:
         wanted = str(read_json(folder / STATUS)["identity"])
@@ -101,11 +106,14 @@ def _other_config(record: RunRecord, folder: Path) -> Iterator[str]:
         return
     if not record.config or HIDDEN in record.config_text:
         return
-    found = identity.run_identity(record.config, known, code, ignored)
-    if found != wanted:
+    if code != environment.code_version():
+        found.notes.append("made by other code: whether config.yaml is the run's own cannot be told")
+        return
+    hashed = identity.run_identity(record.config, known, code, ignored)
+    if hashed != wanted:
         yield (
             "config.yaml or environment.json is not the run's own any more: they hash to "
-            f"{found}, the run is {wanted}"
+            f"{hashed}, the run is {wanted}"
         )
 
 

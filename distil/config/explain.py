@@ -233,7 +233,8 @@ def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -
         return [f"trainer.{SYNONYMS[name]}"]
     if group == "peft" and PEFT_SYNONYMS.get(name) in siblings:
         return [f"peft.{PEFT_SYNONYMS[name]}"]
-    beside = nearest(name, siblings, cutoff=0.75)
+    longer = [each for each in siblings if each.endswith(f"_{name}") or each.startswith(f"{name}_")]
+    beside = longer[0] if len(longer) == 1 else nearest(name, siblings, cutoff=0.75)
     if beside:
         return [f"{group}.{beside}".lstrip(".")]
     elsewhere: dict[str, list[str]] = {}

@@ -99,6 +99,8 @@ def _experiment(file: Path, values: Mapping[str, Any]) -> ExperimentConfig:
 def _built(kind: type[Any], values: Mapping[str, Any], path: str) -> Any:
     """``kind`` from its keys, nested dataclasses too."""
     known = {field.name for field in fields(kind)}
+    # A key that is gone and was null said nothing.
+    values = {name: value for name, value in values.items() if name in known or value is not None}
     unknown = sorted(map(str, set(values) - known))
     if unknown:
         key = f"{path}.{unknown[0]}".lstrip(".")

@@ -99,8 +99,6 @@ def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
 
 def _to_name(config: ColumnsConfig, columns: Collection[str]) -> str:
     """Which keys name the columns: with those there are that well-known names are like."""
-    if no_header(columns):
-        return ""
     pair: dict[str, str | None] = {}
     for key in ("response_column",) if config.prompt_template else ("prompt_column", "response_column"):
         taken = pair.values()

@@ -70,12 +70,13 @@ def _of_cells(number: int, header: list[str], row: list[str]) -> Line:
 
 
 def no_header(names: Iterable[str]) -> str:
-    """A sentence for messages where the names of columns look like a row; else nothing."""
-    if not any(map(_is_value, names)):
+    """A sentence for messages where half the names of columns or more look like cells; else nothing."""
+    values = [_is_value(name) for name in names]
+    if 2 * sum(values) < len(values):
         return ""
     return (
-        "They look like a row: put a line before it that names the columns, such as prompt,response, or "
-        "instruction,context,response."
+        "They look like a row: if that is what they are, put a line before it that names the columns, such "
+        "as prompt,response, or instruction,context,response."
     )
 
 

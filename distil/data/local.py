@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,8 +69,15 @@ def _beside(path: Path) -> str:
         names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in FORMATS]
     except OSError:
         return f" Nor is there a folder {path.parent}." if not path.parent.exists() else ""
-    near = nearest(path.name, names)
-    return f" Did you mean {path.parent / near}?" if near else ""
+    stems = {Path(name).stem: name for name in names if _judges(name) == _judges(path.name)}
+    near = nearest(path.stem, stems)
+    return f" Did you mean {path.parent / stems[near]}?" if near else ""
+
+
+def _judges(name: str) -> bool:
+    """Whether a file is called after rows to judge by: those are never taken for rows to train on."""
+    words = {*re.split(r"[^a-z]+", name.lower())}
+    return bool(words & {"eval", *SPLIT_STEMS["validation"], *SPLIT_STEMS["test"]})
 
 
 def _lines(where: str, path: Path, skip: bool) -> Iterator[Line]:

@@ -290,7 +290,7 @@ def test_a_csv_without_a_header_is_told_so(text: str, keys: dict[str, Any], tmp_
     (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError) as caught:
         check_data(JsonlConfig(train_file=str(tmp_path / "a.csv"), **keys))
-    assert "They look like a row: put a line before it that names the columns" in str(caught.value)
+    assert "They look like a row: if that is what they are, put a line before it" in str(caught.value)
     assert "Did you mean" not in str(caught.value)
 
 
@@ -300,6 +300,21 @@ def test_blanks_around_the_names_of_a_csv_are_none_of_theirs(tmp_path: Path) -> 
     config = JsonlConfig(train_file=str(path))
     check_data(config)
     assert load_file("", path)[0] == {"question": "0", "answer": " 0"}, "cells are text as written"
+
+
+def test_a_header_of_questions_is_told_its_keys_too(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("What is your name?,reply\nAda,42\n", encoding="utf-8")
+    with pytest.raises(InputError, match=re.escape("Name them: data.prompt_column")):
+        check_data(JsonlConfig(train_file=str(tmp_path / "a.csv")))
+
+
+def test_rows_to_judge_by_are_not_offered_for_training(tmp_path: Path) -> None:
+    (tmp_path / "eval.jsonl").write_text(GOOD, encoding="utf-8")
+    (tmp_path / "test_rows.jsonl").write_text(GOOD, encoding="utf-8")
+    for name in ("train.jsonl", "train_rows.jsonl", "none.jsonl"):
+        with pytest.raises(InputError) as caught:
+            check_data(JsonlConfig(train_file=str(tmp_path / name)))
+        assert "Did you mean" not in str(caught.value)
 
 
 def test_a_file_beside_the_one_that_is_missing(tmp_path: Path) -> None:
