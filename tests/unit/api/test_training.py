@@ -48,6 +48,22 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("main", [True, False])
+def test_the_first_of_several_processes_alone_shows_its_steps(
+    main: bool,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("distil.ranks.is_main", lambda: main)
+    monkeypatch.setattr("distil.progress.SOONEST", 0)
+    KnowledgeDistillation(teacher, student, make()).train(rows)
+    assert ("training: step" in capsys.readouterr().err) is main
+
+
 @pytest.mark.parametrize("kind", CLASSES)
 def test_it_trains_the_student_in_place_and_leaves_the_teacher_alone(
     kind: type[BaseDistillation],
