@@ -40,8 +40,9 @@ def has_prefix(model: nn.Module) -> bool:
 
 
 def to_device(model: nn.Module, device: torch.device | None) -> None:
-    """Put ``model`` on ``device``, unless accelerate has spread it while loading."""
-    if getattr(model, "hf_device_map", None) is None:
+    """Put ``model`` on ``device``, unless accelerate has spread or offloaded it."""
+    offloaded = any(p.is_meta for p in model.parameters())
+    if getattr(model, "hf_device_map", None) is None and not offloaded:
         model.to(device)
 
 

@@ -29,18 +29,44 @@ _BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
 
 
 def changed(model: PreTrainedModel, name: str) -> str:
-    """How ``model`` differs from what the runner loads by ``name``, as far as its layers and some rows of
-    each tensor tell. Empty where it does not, or no safetensors of that name are on this machine."""
+    """What parts ``model`` from what the runner loads by ``name``, as far as its layers and some rows of each
+    tensor tell. Empty where nothing does, or no safetensors of that name are on this machine."""
+    from distil.anatomy import innermost
+
+    commit = getattr(innermost(model).config, "_commit_hash", None)  # not every transformers tells it
+    now = _against(model, name)
+    then = _against(model, name, commit) if commit and now != "" else None
+    if commit and then == "":
+        return f"at revision {commit[:12]}, which the name does not say"
+    if not now and not then:
+        return ""
+    if then or Path(name).expanduser().is_dir() or name.startswith("distil:"):
+        return f"and was changed in memory ({then or now})"
+    return f"and is of another revision than the one on this machine, or was changed in memory ({now})"
+
+
+def _against(model: PreTrainedModel, name: str, revision: str | None = None) -> str | None:
+    """How ``model`` differs from the files of ``name``; None where they are not here, or cannot be read."""
     from safetensors import SafetensorError
 
     from distil.models.sources import student_source
 
     try:
-        source = student_source(ModelConfig("custom", TeacherConfig(), StudentConfig(path=name)))
-        files = _files(source)
-        return _difference(model, files) if files else ""
-    except (InputError, SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""
+        student = StudentConfig(path=name, revision=revision)
+        files = _files(student_source(ModelConfig("custom", TeacherConfig(), student)))
+        return _difference(model, files) if files else None
+    # RuntimeError: of weights that lie on no device
+    except (
+        InputError,
+        SafetensorError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+    ):
+        return None
 
 
 def _files(source: Source) -> list[Path]:
@@ -59,18 +85,19 @@ def _difference(model: PreTrainedModel, files: Iterable[Path]) -> str:
     inner = innermost(model)
     prefix = f"{inner.base_model_prefix}."
     unread = inner._keys_to_ignore_on_load_unexpected or ()  # layers for a head that no model here has
-    own = {
+    known = {
         name.replace(".base_layer", "").removeprefix(prefix): p.detach()
         for name, p in inner.named_parameters()
         if p.is_floating_point() and p.ndim  # what is held in few bits cannot be looked at
     }
+    own = {name: p for name, p in known.items() if not p.is_meta}  # nor what is offloaded
     with ExitStack() as opened:
         stored: dict[str, Any] = {}
         for path in files:
             file = opened.enter_context(safe_open(path, framework="pt"))
             names = [name for name in file.keys() if not any(re.search(each, name) for each in unread)]  # noqa: SIM118
             stored |= {name.removeprefix(prefix): file.get_slice(name) for name in names}
-        here, there = _blocks(own), _blocks(stored)
+        here, there = _blocks(known), _blocks(stored)
         if len(here) != len(there):
             return f"layers here: {len(here)}, there: {len(there)}"
         both = [name for name in own if name in stored]

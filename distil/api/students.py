@@ -50,9 +50,11 @@ def adapted(
 
 
 def place(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
-    """The teacher, in eval mode, to where the student is; one that is spread or quantised stays."""
+    """The teacher, in eval mode, to where the student is; one that is spread, offloaded or quantised
+    stays."""
     teacher.train(False)
     device = next(student.parameters()).device
     spread = hasattr(teacher, "hf_device_map") or quantised_bits(teacher) is not None
+    spread |= any(p.is_meta for p in teacher.parameters())
     if not spread and next(teacher.parameters()).device != device:
         teacher.to(device)  # type: ignore[arg-type]  # transformers' decorator hides the signature

@@ -54,7 +54,7 @@ def _whence(role: str, model: PreTrainedModel, name: str, *, as_loaded: bool) ->
     place = str(getattr(model, "name_or_path", "") or "")
     how = changed(model, place) if place and as_loaded else ""
     words = f"its {role} came from {place or 'no folder and no hub name'}"
-    words += f", and was changed in memory ({how})" if how else ""
+    words += f", {how}" if how else ""
     if not _same_place(place, name):
         return [f"{words}, not from {role}_model_name={name}"]
     return [f"{words}: save_pretrained before training gives it a folder to name"] if how else []

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from distil.api.in_hand import changed
 from distil.models.pruning import decoder_blocks, prune_layers
 from distil.models.sources import ASSETS
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
@@ -283,6 +285,46 @@ def test_a_model_that_was_cut_or_changed_in_memory_is_told_before_and_after(
     assert "its teacher came from" in untold_after(
         KnowledgeDistillation(mine, load("gpt2"), make()), rows, caplog
     )
+
+
+def test_a_model_that_is_partly_offloaded_is_held_against_its_files_as_far_as_it_is_here(
+    load: Load, make: Make, rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its weights are meta tensors between two calls."""
+    away = load("gpt2-medium")
+    cpu_offload(decoder_blocks(away)[1][0])
+    assert any(p.is_meta for p in away.parameters())
+    assert untold_after(KnowledgeDistillation(away, load("gpt2"), make()), rows, caplog) == ""
+    with torch.no_grad():
+        away.get_input_embeddings().weight.mul_(1.5)
+    learns = KnowledgeDistillation(away, load("gpt2"), make())
+    caplog.clear()
+    learns.command("rows")
+    assert "embed_tokens.weight among them" in caplog.text
+
+
+def test_a_model_of_another_revision_was_not_changed_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its config tells no revision, it may be either."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--known"
+    for commit, seed in (("a" * 40, 1), ("b" * 40, 2)):
+        build_llama(64, seed=seed).save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("a" * 40)
+
+    def said(commit: str, told: str | None, plus: float = 0) -> str:
+        model = AutoModelForCausalLM.from_pretrained(repository / "snapshots" / commit)
+        model.config._commit_hash = told
+        model.get_output_embeddings().weight.data += plus
+        return changed(model, "owner/known")
+
+    assert said("a" * 40, None) == said("a" * 40, "a" * 40) == ""
+    assert said("b" * 40, "b" * 40) == f"at revision {'b' * 12}, which the name does not say"
+    assert said("b" * 40, "b" * 40, 1).startswith("and was changed in memory (1 of its ")
+    assert said("b" * 40, None).startswith("and is of another revision than the one on this machine, or was")
+    assert said("b" * 40, "c" * 40).startswith("and is of another revision than"), "whose files are not here"
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
