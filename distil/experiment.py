@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from distil.methods.base import Method, method_of
 from distil.offline import network
 from distil.preflight import fingerprints, ignored_keys, locate
 from distil.printable import printable
+from distil.progress import Progress
 from distil.redact import redact
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
@@ -48,6 +49,16 @@ DDP_TIMEOUT = 1800
 """Seconds, as transformers has it."""
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What the person at the terminal is shown of a run."""
+
+    summary: bool
+    said_at_end: bool
+    """Whether a summary or a comparison says what came out."""
+    progress: Progress
+
+
 def tell(line: str) -> None:
     """Print ``line`` for the person at the terminal, beside results."""
     print(printable(line), file=sys.stderr, flush=True)
@@ -61,6 +72,7 @@ def run(
     say: Callable[[str], None] = tell,
     tuned: Sequence[Tuned] = (),
     watched: bool = True,
+    compared: bool = False,
 ) -> Path:
     """Run ``config`` to its end and return its run directory; a run that is done is only shown.
 
@@ -71,9 +83,10 @@ def run(
         config: of the run.
         command: what starts it again.
         summary: whether to print at the end what came out.
-        say: takes a line of who is waited for.
+        say: takes a line of who is waited for; of one that is not ``watched``, all lines that stay.
         tuned: the files of tuned keys that ``config`` was composed with.
         watched: whether to show how far it is; not of runs side by side, whose lines would mix.
+        compared: whether a comparison follows, which says what came out.
 
     Raises InputError before anything expensive, RunFailed and RunInterrupted with all that was computed kept.
     """
@@ -82,8 +95,9 @@ def run(
     with network(config.run.allow_network), ExitStack() as held, ranks.joined(patience):
         name, folder, done = ranks.from_main(lambda: _located(config, held, say))
         if ranks.is_main():
-            shown = Console(stderr=True, quiet=not watched)
-            _run_first(config, redact(command), name, Path(folder), summary, tuned, shown)
+            progress = Progress(Console(stderr=True, quiet=not watched), None if watched else say)
+            shown = _Shown(summary, summary or compared, progress)
+            _run_first(config, redact(command), name, Path(folder), tuned, shown)
         elif not done:
             _run_beside(config, Path(folder), command)
     return Path(folder)
@@ -107,7 +121,7 @@ def _run_beside(config: ExperimentConfig, folder: Path, command: str) -> None:
     from distil.stages import run_stages
 
     environment.use_threads(config.run.threads)
-    run_stages(config, method_of(config.method), folder, NoTracker(), Console(quiet=True), command)
+    run_stages(config, method_of(config.method), folder, NoTracker(), Progress(Console(quiet=True)), command)
 
 
 def _run_first(
@@ -115,12 +129,11 @@ def _run_first(
     command: str,
     name: str,
     folder: Path,
-    summary: bool,
     tuned: Sequence[Tuned],
-    shown: Console,
+    shown: _Shown,
 ) -> None:
     """The whole of a run, in the first process or the only one."""
-    console = Console(quiet=not summary)
+    console = Console(quiet=not shown.summary)
     if status_of(folder) == "done":
         console.print(
             f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
@@ -129,12 +142,12 @@ def _run_first(
             tell(f"warning: {folder}: {problem} since the run was done. run.rerun=true runs it again.")
         print_summary(read_run(folder), console)
         return
-    if summary:  # of a sweep the line of the job has said it; what comes next imports torch
+    if shown.summary:  # of a sweep the line of the job has said it; what comes next imports torch
         again = "goes on" if config.run.resume else "begins afresh"
         begins = "begins" if status_of(folder) is None else again
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
     with told_how_to_go_on(folder, command, config.run.resume):
-        _attempt(config, command, name, folder, summary, tuned, shown)
+        _attempt(config, command, name, folder, tuned, shown)
     print_summary(read_run(folder), console)
     for line in how_to_see([folder]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -145,9 +158,8 @@ def _attempt(
     command: str,
     name: str,
     folder: Path,
-    summary: bool,
     tuned: Sequence[Tuned],
-    shown: Console,
+    shown: _Shown,
 ) -> None:
     """The stages of a run that is not done, with its status, its log and its report kept."""
     check_addresses(RUN, "a run")
@@ -155,9 +167,9 @@ def _attempt(
     environment.use_threads(config.run.threads)
     fresh = status_of(folder) is None
     made_by = _open_folder(folder, config, method, command, tuned)
-    if summary and fresh and (line := unfinished_beside(folder)):
+    if shown.summary and fresh and (line := unfinished_beside(folder)):
         tell(line)
-    with _reported(folder), log_file(folder / LOG):
+    with _reported(folder), log_file(folder / LOG, said_at_end=shown.said_at_end):
         logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))
         with (
             kept_status(folder, name, command, config.run.resume, config.trainer.with_less_memory()),
@@ -169,7 +181,7 @@ def _attempt(
             plain = _without_secrets(config)
             tracker = start_tracker(config.tracker, folder, plain, folder.name, folder.name)
             started.enter_context(tracker)
-            run_stages(config, method, folder, tracker, shown, command)
+            run_stages(config, method, folder, tracker, shown.progress, command)
             started.pop_all()  # it stays open: the report that it may keep is that of a run that is done
         with tracker:
             _keep_files(tracker, folder)

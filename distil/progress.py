@@ -51,16 +51,22 @@ class Lines:
 
 
 class Progress:
-    """Spinners and bars on one console."""
+    """Spinners and bars on one console.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: a quiet one shows none of them.
+        say: takes the lines that stay, in place of the console.
+    """
+
+    def __init__(self, console: Console, say: Callable[[str], None] | None = None) -> None:
         self.console = console
+        self._say = self._print if say is None else say
         self.moves = console.is_terminal and not console.is_dumb_terminal
 
     def say(self, line: str) -> None:
         """A line that stays, for the person at the terminal; and for the log."""
         logger.info(line)
-        self._print(line)
+        self._say(line)
 
     def note(self, line: str) -> None:
         """A line for the log, and for a console on which nothing moves."""

@@ -30,11 +30,12 @@ class _File(logging.FileHandler):
 
 
 @contextmanager
-def log_file(path: Path) -> Iterator[None]:
+def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
     """Everything the project and its libraries log goes to ``run.log`` as well.
 
     Our own warnings go to the terminal, too, but for records that are ``file_only``: how a run ended is told
-    there by the command line.
+    there by the command line. So is what came out, where a summary or a comparison follows: with
+    ``said_at_end`` records that are so, too, go to the file alone.
     """
     handler = _File(path, encoding="utf-8")
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -42,7 +43,8 @@ def log_file(path: Path) -> Iterator[None]:
     level = ours.level
     shown = logging.StreamHandler()
     shown.setLevel(logging.WARNING)
-    shown.addFilter(lambda record: not getattr(record, "file_only", False))
+    hidden = ("file_only", "said_at_end") if said_at_end else ("file_only",)
+    shown.addFilter(lambda record: not any(getattr(record, name, False) for name in hidden))
     shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     root.addHandler(handler)
     ours.addHandler(shown)

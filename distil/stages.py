@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from distil import environment, ranks, results
@@ -52,7 +51,7 @@ def run_stages(
     method: Method[MethodConfig],
     folder: Path,
     tracker: Tracker,
-    console: Console,
+    progress: Progress,
     command: str,
 ) -> None:
     """Run every stage; ``folder`` then holds results, costs, samples and the student.
@@ -63,7 +62,6 @@ def run_stages(
     """
     environment.reset_peak_memory()
     clock = Clock(folder / SPENT if ranks.is_main() else None, resumes=config.run.resume)
-    progress = Progress(console)
     with clock("load"), progress.spinner("loading data and models"):
         set_seed(config.seed)
         arguments = training_arguments(config, folder)
@@ -79,7 +77,7 @@ def run_stages(
         trainer, log = build_trainer(config, method, parts, teacher, arguments, folder, tracker)
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
-        train(trainer, folder, config, console)
+        train(trainer, folder, config, progress)
         notes += trainer.broken_steps.notes() + list(trainer.watch.said.values())
     student, source = trainer.shells.filled(parts.student), trainer.shells.filled(teacher.test)
     if not ranks.is_main():
@@ -178,7 +176,7 @@ class _Run:
         rate, history = self.config.trainer.learning_rate, trainer.state.log_history
         worse = setback(before.scores, after.scores, trainer.terms(), rate, history, notes)
         if worse is not None:
-            logger.warning(worse, extra={"file_only": True})  # the summary says it, or the comparison
+            logger.warning(worse, extra={"said_at_end": True})
             notes = [*notes, worse]
         judgements = {"teacher": teacher, "student_before": before, "student_after": after}
         results.write_results(self.folder, self.config.eval, self.parts.splits, judgements, notes)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments
 
 from distil import checkpoints, ranks
@@ -152,17 +151,17 @@ def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
     return said
 
 
-def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, console: Console) -> None:
+def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, progress: Progress) -> None:
     """Train, from the newest checkpoint that verifies.
 
     Raises RunInterrupted where Ctrl-C or a signal stopped it, RunDiverged where losses or weights are no
     numbers, RunFailed for a method that asks for rollouts and got none and for a checkpoint that holds code.
     """
-    checkpoint = ranks.from_main(lambda: _checkpoint(folder / CHECKPOINTS, config.run.resume, console))
+    checkpoint = ranks.from_main(lambda: _checkpoint(folder / CHECKPOINTS, config.run.resume, progress))
     trainer.kept["run"] = SameRun(folder)
-    bar = ProgressBar(console, trainer.tokens_seen)
+    bar = ProgressBar(progress.console, trainer.tokens_seen)
     trainer.add_callback(bar)
-    trainer.add_callback(FirstCheckpoint(Progress(console).say))
+    trainer.add_callback(FirstCheckpoint(progress.say))
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):
         trainer.add_callback(guard)
         with numbers_only(checkpoint):
@@ -174,7 +173,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     trainer.refuse_broken_student()
 
 
-def _checkpoint(root: Path, resume: bool, console: Console) -> str | None:
+def _checkpoint(root: Path, resume: bool, progress: Progress) -> str | None:
     """Where training goes on from."""
     if not resume and root.exists():
         remove(root)
@@ -184,5 +183,5 @@ def _checkpoint(root: Path, resume: bool, console: Console) -> str | None:
     if checkpoint is None:
         return None
     step = checkpoint.name.rpartition("-")[2]
-    Progress(console).say(f"Going on from {checkpoint.name}, after step {step}.")
+    progress.say(f"Going on from {checkpoint.name}, after step {step}.")
     return str(checkpoint)

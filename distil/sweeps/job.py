@@ -64,6 +64,7 @@ def run_job(
             say=lambda line: say(f"  {line}"),
             tuned=tuned,
             watched=alone,
+            compared=True,
         )
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")

@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from distil.cli import _compose
+from distil.config.command_line import expand
+from distil.config.store import prepared, register_schemas
+from distil.experiment import run
 from tests.end_to_end.conftest import Command, started
 
 LONG = ["trainer.max_steps=150", "trainer.save_steps=25", "trainer.eval_steps=25"]
@@ -328,6 +332,25 @@ def test_a_run_that_made_its_student_worse_says_so(run_command: Command, tmp_pat
     (note,) = [note for note in read(run, "results.json")["notes"] if note.startswith(worse)]
     assert "learning_rate" not in note, "five steps show no curve, and the rate was warned of before"
     assert f"WARNING distil.stages: {worse}" in (run / "run.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_a_run_beside_others_says_its_lines_to_whoever_took_them(
+    small_arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], compared: bool
+) -> None:
+    """Without bars; that it made its student worse is said where nothing that follows says so."""
+    rate = ["trainer.learning_rate=1", "trainer.max_steps=4", "method=kd", "teacher_cache=topk"]
+    register_schemas()
+    words = expand([*small_arguments, *rate, f"output_dir={tmp_path}"])
+    config, said = prepared(_compose(words)[0], words), list[str]()
+    folder = run(config, command="again", summary=False, say=said.append, watched=False, compared=compared)
+    assert [line for line in said if line.startswith("Teacher cache: ")]
+    shown = "".join(capfd.readouterr())
+    assert "Teacher cache: " not in shown
+    assert "training: step" not in shown
+    worse = "WARNING: The distilled student is worse than the untouched one on the test rows: "
+    assert shown.count(worse) == (not compared)
+    assert worse.replace("WARNING: ", "") in (folder / "run.log").read_text(encoding="utf-8")
 
 
 def test_not_a_number_fails_and_keeps_what_was_written(

@@ -235,6 +235,15 @@ def test_judging_says_how_far_it_is_where_nothing_moves(monkeypatch: pytest.Monk
     assert progress.SOONEST == 10
 
 
+def test_lines_that_stay_are_said_where_no_bar_is_shown() -> None:
+    """Jobs side by side: whoever waits for another says so, where the sweep reads its lines."""
+    shown, said = io.StringIO(), list[str]()
+    quiet = Progress(Console(file=shown, quiet=True), said.append)
+    quiet.say("in use by another: waiting")
+    quiet.note("judging: 10 of 40")
+    assert (said, shown.getvalue()) == (["in use by another: waiting"], "")
+
+
 @pytest.mark.parametrize(
     ("strategy", "seconds_a_step", "first", "an_epoch", "told"),
     [
