@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,11 +88,26 @@ class Progress:
             yield
 
     @contextmanager
+    def _named(self, label: str) -> Iterator[None]:
+        """Where nothing moves, what is going on is said once it takes a while, be nothing of it done yet."""
+        if self.moves:
+            yield
+            return
+        timer = threading.Timer(SOONEST, self.note, (f"{label} …",))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    @contextmanager
     def bar(self, label: str) -> Iterator[Report]:
         """A bar; the block is given the function that moves it."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lines = Lines(self.note, f"{label}:")
-        with RichProgress(*columns, console=self.console, transient=True, disable=not self.moves) as shown:
+        bar = RichProgress(*columns, console=self.console, transient=True, disable=not self.moves)
+        with self._named(label), bar as shown:
             task = shown.add_task(label, total=None)
 
             def report(done: int, total: int) -> None:

@@ -61,6 +61,10 @@ def saved_and_trained_bytes(student: PreTrainedModel) -> tuple[int, int]:
 def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArguments:
     """The user's trainer keys, and those that are the runner's own. InputError for what does not fit."""
     chosen = config.trainer.arguments()
+    if config.trainer.fp16 and (config.trainer.use_cpu or not torch.accelerator.is_available()):
+        raise InputError(
+            "trainer.fp16=true needs a GPU, and none is used here. Leave it out, or take trainer.bf16=true."
+        )
     chosen = _for_this_device() | chosen
     chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
     try:

@@ -235,6 +235,21 @@ def test_judging_says_how_far_it_is_where_nothing_moves(monkeypatch: pytest.Monk
     assert progress.SOONEST == 10
 
 
+def test_what_has_nothing_done_for_long_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of generation may take minutes: nothing of it is done until all is."""
+    monkeypatch.setattr(progress, "SOONEST", 0.05)
+    shown = io.StringIO()
+    with Progress(Console(file=shown)).bar("judging the teacher"):
+        until = time.monotonic() + 10
+        while not shown.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+    assert shown.getvalue() == "judging the teacher …\n"
+    with Progress(Console(file=shown)).bar("judging the student") as report:
+        report(4, 4)
+    time.sleep(0.2)
+    assert shown.getvalue() == "judging the teacher …\n", "what is over is not named"
+
+
 def test_lines_that_stay_are_said_where_no_bar_is_shown() -> None:
     """Jobs side by side: whoever waits for another says so, where the sweep reads its lines."""
     shown, said = io.StringIO(), list[str]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,3 +112,12 @@ def test_checkpoints_hold_all_that_a_run_needs_to_go_on() -> None:
     """Without the optimizer a resumed run would end in other weights."""
     with pytest.raises(InputError, match="save_only_model"):
         TrainerConfig(save_only_model=True)
+
+
+def test_half_precision_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    """Without a word transformers would train in float32."""
+    from distil import training
+
+    config: Any = SimpleNamespace(trainer=TrainerConfig(fp16=True, use_cpu=True), seed=0)
+    with pytest.raises(InputError, match=r"trainer\.fp16=true needs a GPU"):
+        training.training_arguments(config, tmp_path)
