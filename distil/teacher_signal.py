@@ -37,4 +37,6 @@ def signal_of(teacher: TeacherSource | None, model: PreTrainedModel) -> SignalOf
 def forward_on_device(forward: Forward, inputs: Sequence[Tensor]) -> Dense:
     """What a model says about ``inputs`` (ids, attention mask, scored), wherever they lie."""
     device = next(forward.inner.parameters()).device
+    if device.type == "meta":  # all of it is offloaded: accelerate brings the inputs where they are needed
+        return forward(*inputs)
     return forward(*(x.to(device) for x in inputs))

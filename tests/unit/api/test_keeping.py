@@ -303,6 +303,19 @@ def test_a_model_that_is_partly_offloaded_is_held_against_its_files_as_far_as_it
     assert "embed_tokens.weight among them" in caplog.text
 
 
+def test_a_teacher_that_is_offloaded_as_a_whole_judges_as_it_does_in_memory(
+    load: Load, make: Make, rows: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = load("gpt2-medium")
+    cpu_offload(away)
+    few = rows.select(range(4))
+    told, known = (
+        KnowledgeDistillation(one, load("gpt2"), make()).evaluate(few) for one in (away, load("gpt2-medium"))
+    )
+    assert told == pytest.approx(known)
+    assert untold_after(KnowledgeDistillation(away, load("gpt2"), make()), rows, caplog) == ""
+
+
 def test_a_model_of_another_revision_was_not_changed_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
