@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy as torch_cross_entropy
 from torch.nn.functional import kl_div
 
 from distil.divergences import GeneralizedJSD, forward_kl, reverse_kl
-from distil.forward import Forward, scored_and_targets
+from distil.engine.forward import Forward, scored_and_targets
 from distil.head import score
 from distil.losses import Term, cross_entropy
 from distil.types import IGNORE_INDEX, REFERENCE

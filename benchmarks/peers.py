@@ -23,11 +23,11 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback, TrainingArgum
 
 from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
-from distil.forward import Forward, scored_and_targets
+from distil.engine.forward import Forward, scored_and_targets
+from distil.engine.rollouts import generate, uniforms
+from distil.engine.trainer import DistillationTrainer
 from distil.head import score
 from distil.methods.base import METHODS
-from distil.rollouts import generate, uniforms
-from distil.trainer import DistillationTrainer
 from distil.types import IGNORE_INDEX
 
 NEW = 64

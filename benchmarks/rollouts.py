@@ -23,7 +23,7 @@ from runs import markdown, parser, write
 from transformers import DynamicCache, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from distil.config.schema import RolloutConfig
-from distil.rollouts import generate, uniforms
+from distil.engine.rollouts import generate, uniforms
 
 VOCABULARY, ROWS, PROMPT, NEW = 32_000, 8, 64, 64
 

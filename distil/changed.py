@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from distil.checkpoints import published
 from distil.effect import with_effect
-from distil.files import read_json
+from distil.engine.checkpoints import published
 from distil.run_files import CHECKPOINTS, CONFIG, ENVIRONMENT, STATUS, status_of
+from distil.system.files import read_json
 from distil.types import InputError
 
 SHOWN = 8

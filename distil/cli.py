@@ -19,7 +19,6 @@ from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil import stopping
 from distil.config.command_line import (
     MULTIRUN_FLAGS,
     PLUGINS_VARIABLE,
@@ -32,11 +31,12 @@ from distil.config.command_line import (
     value_of,
 )
 from distil.config.help import conf_folder, help_text
-from distil.limits import out_of_memory, shortage
-from distil.printable import printable
-from distil.ranks import is_main, sharded, world_size
-from distil.redact import redact
+from distil.processes.ranks import is_main, sharded, world_size
 from distil.registry import unknown_name
+from distil.system import stopping
+from distil.system.limits import out_of_memory, shortage
+from distil.system.printable import printable
+from distil.system.redact import redact
 from distil.types import DistilError, InputError, RunFailed
 
 if TYPE_CHECKING:

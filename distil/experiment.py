@@ -19,21 +19,14 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from distil import environment, ranks
 from distil.changed import unfinished_beside
-from distil.checkpoints import changes
 from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.tuned import Tuned
-from distil.files import fsync, unwritable, write_json, write_text
-from distil.limits import RUN, check_addresses
-from distil.locks import alone
+from distil.engine.checkpoints import changes
 from distil.methods.base import Method, method_of
-from distil.offline import network
 from distil.preflight import fingerprints, ignored_keys, locate
-from distil.printable import printable
-from distil.progress import Progress
-from distil.redact import redact
+from distil.processes import ranks
 from distil.report.html import write_report
 from distil.report.run_directory import read_run
 from distil.report.seal import SMALL
@@ -41,6 +34,14 @@ from distil.report.terminal import print_summary
 from distil.run_files import CONFIG, ENVIRONMENT, LOG, STATUS, status_of
 from distil.run_log import log_file
 from distil.status import kept_status, told_how_to_go_on
+from distil.system import environment
+from distil.system.files import fsync, unwritable, write_json, write_text
+from distil.system.limits import RUN, check_addresses
+from distil.system.locks import alone
+from distil.system.offline import network
+from distil.system.printable import printable
+from distil.system.progress import Progress
+from distil.system.redact import redact
 from distil.tracking import NoTracker, Tracker, how_to_see, start_tracker
 
 logger = logging.getLogger(__name__)

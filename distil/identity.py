@@ -14,8 +14,8 @@ from typing import Any
 
 from distil.config.schema import ExperimentConfig
 from distil.effect import with_effect
-from distil.redact import is_secret
 from distil.run_files import status_of
+from distil.system.redact import is_secret
 from distil.types import InputError
 
 LENGTH = 10

@@ -12,13 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from distil import environment
 from distil.config.schema import ExperimentConfig
-from distil.evaluation import Judgement
-from distil.files import read_json, write_json
+from distil.engine.evaluation import Judgement
 from distil.identity import fingerprint_path
 from distil.metrics.base import Generation
 from distil.parts import Parts
+from distil.system import environment
+from distil.system.files import read_json, write_json
 from distil.teacher_cache.keys import key_of, student_print, teacher_print, tokenizer_print
 from distil.teacher_cache.once import once
 

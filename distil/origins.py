@@ -11,10 +11,10 @@ import yaml
 
 from distil.cards.text import plain
 from distil.config.schema import DataConfig, ExperimentConfig
-from distil.files import read_json
-from distil.hub import in_cache
 from distil.methods.base import method_of
 from distil.models.sources import Source, student_source, teacher_source
+from distil.system.files import read_json
+from distil.system.hub import in_cache
 from distil.types import InputError
 
 HUB = "https://huggingface.co"

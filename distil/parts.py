@@ -14,11 +14,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import load_existing
-from distil.anatomy import eos_ids, position_limit
 from distil.config.schema import EvalConfig, ExperimentConfig
 from distil.data.encode import stop_ids
 from distil.data.splits import Splits, load_splits
-from distil.evaluation import plan
+from distil.engine.anatomy import eos_ids, position_limit
+from distil.engine.evaluation import plan
+from distil.engine.self_teacher import adapter_off
 from distil.models import (
     CALIBRATION_ROWS,
     LoadedStudent,
@@ -30,7 +31,6 @@ from distil.models import (
     shared_vocabulary,
 )
 from distil.models.sources import student_source, trusted
-from distil.self_teacher import adapter_off
 from distil.types import InputError
 
 logger = logging.getLogger(__name__)

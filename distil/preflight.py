@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from distil import environment, identity, ranks
+from distil import identity
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
-from distil.files import check_writable
 from distil.methods.base import Method, method_of
 from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
+from distil.processes import ranks
+from distil.system import environment
+from distil.system.files import check_writable
 from distil.tracking import check_tracker
 from distil.types import REFERENCE, InputError
 

@@ -11,18 +11,18 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distil import checkpoints
 from distil.adapters.existing import SIDECAR
-from distil.anatomy import is_adapted
 from distil.cards.brief import run_card
 from distil.config.schema import EvalConfig
 from distil.data.malformed import BadRow
 from distil.data.splits import Splits
-from distil.evaluation import HOW_IT_ANSWERS, Judgement, entropy_floor, plan
-from distil.files import published, write_json, write_text
+from distil.engine import checkpoints
+from distil.engine.anatomy import is_adapted
+from distil.engine.evaluation import HOW_IT_ANSWERS, Judgement, entropy_floor, plan
 from distil.identity import rows_digest
 from distil.metrics.base import describe
 from distil.run_files import BAD_ROWS, COST, RESULTS, SAMPLES, STUDENT
+from distil.system.files import published, write_json, write_text
 
 logger = logging.getLogger(__name__)
 

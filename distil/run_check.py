@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distil import checkpoints, environment, identity, locks
-from distil.files import read_json
-from distil.redact import HIDDEN
+from distil import identity
+from distil.engine import checkpoints
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.run_files import BEFORE, CHECKPOINTS, OF_A_DONE_RUN, OF_EVERY_RUN, REPORT, SPENT, STATUS, STUDENT
+from distil.system import environment, locks
+from distil.system.files import read_json
+from distil.system.redact import HIDDEN
 
 UNREAD = (BEFORE, SPENT)
 """What read_run does not look at."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from distil.files import read_json
+from distil.system.files import read_json
 
 CONFIG = "config.yaml"
 """The resolved config, secrets left out."""

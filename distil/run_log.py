@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from distil.printable import printable
-from distil.redact import redact
+from distil.system.printable import printable
+from distil.system.redact import redact
 
 
 class _Redacted(logging.Formatter):

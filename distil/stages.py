@@ -13,32 +13,34 @@ from typing import Any
 
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
-from distil import environment, ranks, results
+from distil import results
 from distil.advice import setback
-from distil.anatomy import virtual_tokens
-from distil.borrowed import borrowed
-from distil.callbacks import AtCheckpoint
-from distil.clock import Clock
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import Judgement, judge
-from distil.files import read_json, write_json
+from distil.engine.anatomy import virtual_tokens
+from distil.engine.borrowed import borrowed
+from distil.engine.callbacks import AtCheckpoint
+from distil.engine.clock import Clock
+from distil.engine.evaluation import Judgement, judge
+from distil.engine.packing import check_packable
+from distil.engine.scalars import MetricsLog
+from distil.engine.self_teacher import adapter_off
+from distil.engine.teacher_signal import TeacherSource
+from distil.engine.trainer import DistillationTrainer
 from distil.judged import Judged, restored
 from distil.methods.base import Method
 from distil.models import LoadedStudent
 from distil.models.sources import student_source
-from distil.packing import check_packable
 from distil.parts import Parts, load_parts
-from distil.progress import Progress
-from distil.quiet import quiet_datasets, quiet_transformers
-from distil.redact import redact
+from distil.processes import ranks
 from distil.run_files import BEFORE, COST, RESULTS, SPENT
-from distil.scalars import MetricsLog
-from distil.self_teacher import adapter_off
+from distil.system import environment
+from distil.system.files import read_json, write_json
+from distil.system.progress import Progress
+from distil.system.quiet import quiet_datasets, quiet_transformers
+from distil.system.redact import redact
 from distil.teacher import TeacherAccess, open_teacher, teacher_stays
 from distil.teacher_cache.formats.base import format_of
-from distil.teacher_signal import TeacherSource
 from distil.tracking import Tracker
-from distil.trainer import DistillationTrainer
 from distil.training import advise, build_trainer, place, train, training_arguments
 
 logger = logging.getLogger(__name__)

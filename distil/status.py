@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from distil.checkpoints import published
 from distil.commands import resume_command
-from distil.files import NO_ROOM, write_json
-from distil.limits import out_of_memory, shortage
-from distil.redact import redact
+from distil.engine.checkpoints import published
 from distil.run_files import BEFORE, CHECKPOINTS, METRICS, RESULTS, STATUS, status_of
-from distil.stopping import interrupted, not_lost
+from distil.system.files import NO_ROOM, write_json
+from distil.system.limits import out_of_memory, shortage
+from distil.system.redact import redact
+from distil.system.stopping import interrupted, not_lost
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 logger = logging.getLogger(__name__)

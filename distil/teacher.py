@@ -12,16 +12,17 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, TrainingArguments
 
-from distil import ranks
-from distil.anatomy import to_device
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import pad_id
+from distil.engine.anatomy import to_device
+from distil.engine.evaluation import pad_id
+from distil.engine.teacher_signal import TeacherSource
 from distil.head import Head
 from distil.identity import rows_digest
 from distil.methods.base import Method
 from distil.models import load_teacher
 from distil.parts import Parts
-from distil.progress import Progress
+from distil.processes import ranks
+from distil.system.progress import Progress
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
 from distil.teacher_cache.build import Entry, TeacherForward, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size, format_of
@@ -29,7 +30,6 @@ from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.keys import ingredients, key_of, teacher_print, tokenizer_print
 from distil.teacher_cache.manifest import FOLDER, Manifest
 from distil.teacher_cache.store import Reader
-from distil.teacher_signal import TeacherSource
 from distil.types import REFERENCE, ROLLOUT
 
 logger = logging.getLogger(__name__)

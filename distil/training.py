@@ -9,27 +9,28 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from distil import checkpoints, ranks
 from distil.advice import advice
-from distil.anatomy import is_adapted, to_device
-from distil.broken_steps import BrokenSteps
-from distil.callbacks import FirstCheckpoint, InterruptGuard, ProgressBar
 from distil.changed import SameRun
-from distil.checkpoint_reading import numbers_only
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import pad_id, score_rows
-from distil.files import remove
+from distil.engine import checkpoints
+from distil.engine.anatomy import is_adapted, to_device
+from distil.engine.broken_steps import BrokenSteps
+from distil.engine.callbacks import FirstCheckpoint, InterruptGuard, ProgressBar
+from distil.engine.checkpoint_reading import numbers_only
+from distil.engine.evaluation import pad_id, score_rows
+from distil.engine.scalars import MetricsLog
+from distil.engine.trainer import DistillationTrainer
 from distil.methods.base import Method
 from distil.parts import Parts
-from distil.printable import one_line
-from distil.progress import Progress
+from distil.processes import ranks
+from distil.processes.sharded import starting
 from distil.run_files import BROKEN_STEPS, CHECKPOINTS, METRICS
-from distil.scalars import MetricsLog
-from distil.sharded import starting
-from distil.stopping import interrupted
+from distil.system.files import remove
+from distil.system.printable import one_line
+from distil.system.progress import Progress
+from distil.system.stopping import interrupted
 from distil.teacher import TeacherAccess
 from distil.tracking import Tracker
-from distil.trainer import DistillationTrainer
 from distil.types import InputError
 
 logger = logging.getLogger(__name__)

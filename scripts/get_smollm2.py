@@ -121,7 +121,7 @@ def verify(file: Path, sha256: str) -> None:
 def convert(source: Path, target: Path) -> None:
     """Write the GGUF model in ``source`` as a transformers folder ``target``."""
     from distil.models import load_student, load_tokenizer
-    from distil.quiet import quiet_transformers
+    from distil.system.quiet import quiet_transformers
 
     student = StudentConfig(path=str(source), gguf_file="model.gguf")
     config = ModelConfig("smollm2", TeacherConfig(), student)

@@ -51,18 +51,18 @@ TESTS: dict[str, tuple[str, ...]] = {
     "distil/report/comparison/table.py": (f"{COMPARISON}/test_table.py",),
     "distil/report/comparison/budget.py": (f"{COMPARISON}/test_budget.py",),
     "distil/report/comparison/costs.py": (f"{COMPARISON}/test_budget.py",),
-    "distil/checkpoints.py": (
+    "distil/engine/checkpoints.py": (
         f"{UNIT}/test_checkpoints.py",
         f"--deselect={UNIT}/test_checkpoints.py::test_killed_at_any_moment_checkpoints_are_complete_or_absent",
     ),
-    "distil/saving.py": (
+    "distil/engine/saving.py": (
         f"{UNIT}/test_saving.py",
         f"{INVARIANT}/test_adapter_trajectories.py::test_resume_is_bitwise",
         f"{INVARIANT}/test_adapter_trajectories.py::test_the_best_checkpoint_is_loaded",
         f"{INVARIANT}/test_trajectories.py::test_gone_on_from_its_end_a_run_stays_as_it_is",
         f"{INVARIANT}/test_trajectories.py::test_the_best_checkpoint_is_kept_and_loaded",
     ),
-    "distil/trainer.py": (
+    "distil/engine/trainer.py": (
         f"{INVARIANT}/test_trajectories.py::test_step_follows_the_gradient_of_the_naive_loss",
         f"{INVARIANT}/test_trajectories.py::test_not_a_number_stops_the_run_and_names_the_rows",
         f"{INVARIANT}/test_trajectories.py::test_rollouts_are_counted_and_reproducible",
@@ -71,16 +71,16 @@ TESTS: dict[str, tuple[str, ...]] = {
         f"{INVARIANT}/test_teacher_cache.py::test_the_teacher_itself_is_not_needed",
         f"{INVARIANT}/test_teacher_cache.py::test_a_term_that_the_cache_cannot_serve_ends_the_run_with_the_reason",
     ),
-    "distil/rollouts.py": (
+    "distil/engine/rollouts.py": (
         f"{UNIT}/test_rollouts.py",
         f"{INVARIANT}/test_adapter_signals.py::test_generation_is_that_of_each_row_alone",
     ),
-    "distil/evaluation.py": (f"{UNIT}/test_evaluation.py",),
+    "distil/engine/evaluation.py": (f"{UNIT}/test_evaluation.py",),
 }
 """The modules, and the tests that are asked about each: few and fast ones, or a mutant takes minutes."""
-SAMPLED = {"distil/trainer.py": 50, "distil/rollouts.py": 50, "distil/evaluation.py": 50}
+SAMPLED = {"distil/engine/trainer.py": 50, "distil/engine/rollouts.py": 50, "distil/engine/evaluation.py": 50}
 """Of these modules, this many mutants, the same ones each time."""
-PARTS = {"distil/saving.py": r"load|best|ǁtrain__|ǁ_init_training_state|ǁ_run_epoch"}
+PARTS = {"distil/engine/saving.py": r"load|best|ǁtrain__|ǁ_init_training_state|ǁ_run_epoch"}
 """Of these modules, the functions of such names: of this one, what reads a checkpoint."""
 
 KILLED = (1, 3)

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from distil.config.schema import MethodConfig, RolloutConfig
+from distil.engine.trainer import DistillationTrainer
 from distil.methods.base import METHODS, Method
+from distil.processes.sharded import starting
 from distil.registry import load_plugins
-from distil.sharded import starting
-from distil.trainer import DistillationTrainer
 from distil.types import IGNORE_INDEX
 
 # A method of the user's own is held to the same contract: DISTIL_PLUGINS=FOLDER pytest tests/contract

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from distil.adapters.targets import check_saved, names_of_linear, shown
 from distil.config.schema import PeftConfig
-from distil.printable import one_line
 from distil.registry import Registry
+from distil.system.printable import one_line
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.files import read_json
-from distil.printable import one_line
+from distil.system.files import read_json
+from distil.system.printable import one_line
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from torch import nn
 from distil.advice import advice
 from distil.api.errors import in_words
 from distil.config.schema import ExperimentConfig
-from distil.trainer import DistillationTrainer
+from distil.engine.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -194,7 +194,7 @@ class BaseDistillation(StudentKeeper):
             ArgumentError: for rows that cannot be scored.
         """
         from distil.api.students import place
-        from distil.evaluation import score_rows
+        from distil.engine.evaluation import score_rows
 
         with library_words(self.config.peft_type):
             student = self.student

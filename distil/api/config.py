@@ -28,7 +28,7 @@ from distil.api.fields import (
     typed,
 )
 from distil.api.unset import Unset, plain, unset
-from distil.files import write_text
+from distil.system.files import write_text
 
 if TYPE_CHECKING:
     from distil.config.schema import ExperimentConfig

@@ -27,9 +27,9 @@ from distil.config.schema import (
 from distil.config.trainer import TrainerConfig
 from distil.data.hf import HfConfig
 from distil.effect import leaves
-from distil.files import read_json
 from distil.methods.base import METHODS
 from distil.registry import unknown_name
+from distil.system.files import read_json
 
 if TYPE_CHECKING:
     from distil.api.config import DistillationConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
-from distil.files import read_json
+from distil.system.files import read_json
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _BLOCK = re.compile(r"(?:^|\.)(\d+)\.")
 def changed(model: PreTrainedModel, name: str) -> str:
     """What parts ``model`` from what the runner loads by ``name``, as far as its layers and some rows of each
     tensor tell. Empty where nothing does, or no safetensors of that name are on this machine."""
-    from distil.anatomy import innermost
+    from distil.engine.anatomy import innermost
 
     commit = getattr(innermost(model).config, "_commit_hash", None)  # not every transformers tells it
     now = _against(model, name)
@@ -80,7 +80,7 @@ def _files(source: Source) -> list[Path]:
 def _difference(model: PreTrainedModel, files: Iterable[Path]) -> str:
     from safetensors import safe_open
 
-    from distil.anatomy import innermost
+    from distil.engine.anatomy import innermost
 
     inner = innermost(model)
     prefix = f"{inner.base_model_prefix}."

@@ -157,7 +157,7 @@ def check_length(
 
     A rotary model has none: there it is a warning that it was not trained at such a length.
     """
-    from distil.anatomy import position_limit, trained_length
+    from distil.engine.anatomy import position_limit, trained_length
 
     longest = max(len(row["input_ids"]) for row in rows)
     limit = min((n for n in map(position_limit, models) if n is not None), default=None)
@@ -191,9 +191,9 @@ def token_ids(*models: PreTrainedModel) -> TokenIds:
 
 def end_ids(tokenizer: PreTrainedTokenizerBase | None, *models: PreTrainedModel) -> set[int]:
     """The ids at which the student's own sequences end: what the tokenizer and the models say."""
-    from distil.anatomy import eos_ids
     from distil.data.encode import stop_ids
     from distil.data.hf import HfConfig
+    from distil.engine.anatomy import eos_ids
 
     found = set() if tokenizer is None else set(stop_ids(HfConfig(), tokenizer))
     for model in models:
@@ -203,7 +203,7 @@ def end_ids(tokenizer: PreTrainedTokenizerBase | None, *models: PreTrainedModel)
 
 def filling_id(tokenizer: PreTrainedTokenizerBase | None) -> int:
     """An id to fill batches with; what is filled is masked by its place."""
-    from distil.evaluation import pad_id
+    from distil.engine.evaluation import pad_id
 
     return 0 if tokenizer is None else pad_id(tokenizer)
 

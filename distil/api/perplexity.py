@@ -47,7 +47,7 @@ def compute_perplexity(
         ValueError: for rows that cannot be used, a model that is no causal language model, or a device that
             is not there.
     """
-    from distil.evaluation import pad_id, score_rows
+    from distil.engine.evaluation import pad_id, score_rows
 
     check_model(model, "model")
     require(

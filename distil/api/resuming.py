@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distil import checkpoints
 from distil.api.errors import ArgumentError, require
-from distil.files import read_json
-from distil.saving import OWN_STATE, TRAINED
+from distil.engine import checkpoints
+from distil.engine.saving import OWN_STATE, TRAINED
+from distil.system.files import read_json
 
 logger = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder,
 from distil.api.errors import ArgumentError, require
 from distil.api.tokenizers import SETTINGS
 from distil.cards.library import CONFIG
-from distil.files import read_json, write_json, write_text
 from distil.models.tokenizers import TOKENIZER_FILES
-from distil.printable import one_line
-from distil.quiet import quiet_transformers
+from distil.system.files import read_json, write_json, write_text
+from distil.system.printable import one_line
+from distil.system.quiet import quiet_transformers
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def save(
 
     What ``save_student`` did not write stays: a model is refused, a tokenizer or a README kept.
     """
-    from distil.anatomy import is_adapted
+    from distil.engine.anatomy import is_adapted
 
     require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
     on = None if base is None else Path(base["model"]["path"])
@@ -125,7 +125,7 @@ def _read_beside(folder: Path) -> set[str]:
 
 def own_adapter(student: PreTrainedModel) -> dict[str, Any] | None:
     """Of an adapter that came with the student: its kind, and on what it stands; None: there is none."""
-    from distil.anatomy import is_adapted
+    from distil.engine.anatomy import is_adapted
 
     if not is_adapted(student):
         return None
@@ -167,7 +167,7 @@ def load(
     ``resumable``: whether what the student's kind of adapter saves is what it trains. If not (P-tuning), what
     comes is finished: it speaks, and is not trained any further.
     """
-    from distil.anatomy import is_adapted
+    from distil.engine.anatomy import is_adapted
 
     where = f"model_path={folder}"
     require(not folder.is_file(), f"{where} is a file: give the folder that it is in.")

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from distil.adapters.base import adapter_of
-from distil.anatomy import is_adapted
 from distil.api.errors import require
 from distil.api.inputs import check_trainable, quantised_bits
 from distil.config.schema import ExperimentConfig
 from distil.config.validate import check_packages
+from distil.engine.anatomy import is_adapted
 from distil.models.base_print import base_print
 
 if TYPE_CHECKING:

@@ -15,23 +15,23 @@ from transformers.trainer_callback import TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.import_utils import is_in_notebook
 
-from distil import ranks
-from distil.anatomy import has_prefix, is_adapted
 from distil.api.advise import advise
 from distil.api.errors import require
 from distil.api.inputs import broken_weights
 from distil.api.resuming import checkpoint_of, make_room
 from distil.api.scores import scores_of
-from distil.borrowed import borrowed
-from distil.callbacks import ProgressBar
-from distil.checkpoint_reading import numbers_only
 from distil.config.schema import ExperimentConfig, MethodConfig
-from distil.evaluation import score_rows
-from distil.files import check_writable
+from distil.engine.anatomy import has_prefix, is_adapted
+from distil.engine.borrowed import borrowed
+from distil.engine.callbacks import ProgressBar
+from distil.engine.checkpoint_reading import numbers_only
+from distil.engine.evaluation import score_rows
+from distil.engine.saving import noted
+from distil.engine.trainer import DistillationTrainer, Evaluate
 from distil.methods.base import Method
-from distil.quiet import quiet_transformers
-from distil.saving import noted
-from distil.trainer import DistillationTrainer, Evaluate
+from distil.processes import ranks
+from distil.system.files import check_writable
+from distil.system.quiet import quiet_transformers
 from distil.training import training_arguments
 from distil.types import RunFailed
 

@@ -27,7 +27,7 @@ def untold_models(
 ) -> list[str]:
     """Of the two models. ``came``: keys of ``model.student`` that bring the student, where it was loaded;
     ``trained``: whether it was trained here since."""
-    from distil.anatomy import is_adapted
+    from distil.engine.anatomy import is_adapted
 
     bits = quantised_bits(student)
     frozen = not all(p.requires_grad for p in student.parameters())

@@ -9,7 +9,7 @@ from distil.cards.text import code, facts_table, plain
 from distil.methods.base import METHODS
 from distil.report import words
 from distil.report.run_directory import mapping, number
-from distil.sharing import shareable_command
+from distil.system.sharing import shareable_command
 from distil.types import ROLLOUT
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from distil.models.quantize import resolved
-from distil.products import load_tokenizer
+from distil.products.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from distil.cards.subject import Subject
-    from distil.products import FinishedRun
+    from distil.products.loading import FinishedRun
 
 BASE = "base"
 """Folder of the model under an adapter, where that is not a model that others have."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
-from distil.redact import holds_secret, is_secret
+from distil.system.redact import holds_secret, is_secret
 from distil.types import InputError
 
 PLUGINS_VARIABLE = "DISTIL_PLUGINS"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-from distil import ranks
 from distil.config.schema import ExperimentConfig, check
+from distil.processes import ranks
 from distil.types import InputError
 
 NOT_IN_PARTS = {

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from distil.data.base import MalformedRow
-from distil.printable import one_line
+from distil.system.printable import one_line
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.columns import detect
 from distil.data.local import FORMATS, check_file, load_file, split_files
-from distil.hub import ask, in_cache, offline_asked
-from distil.quiet import quiet_datasets
 from distil.registry import did_you_mean
+from distil.system.hub import ask, in_cache, offline_asked
+from distil.system.quiet import quiet_datasets
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from distil.data.base import MalformedRow, place_of
 from distil.data.csv_rows import read_csv
 from distil.data.text_files import Line, TextRows, read_json
-from distil.quiet import quiet_datasets
 from distil.registry import nearest
-from distil.scratch import scratch
+from distil.system.quiet import quiet_datasets
+from distil.system.scratch import scratch
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from distil.config.schema import ModelConfig
-from distil.hub import ask, endpoint, hub_cache, offline_asked, patience, token
 from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
 from distil.models.vocabulary import check_same, read_vocabulary
+from distil.system.hub import ask, endpoint, hub_cache, offline_asked, patience, token
 from distil.types import InputError
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from distil.hub import ask, endpoint, offline_asked
 from distil.models.check import ask_hub, is_cached
 from distil.models.sources import Source
+from distil.system.hub import ask, endpoint, offline_asked
 
 TEXTS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 """What configs and tokenizers are in."""

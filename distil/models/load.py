@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.config.schema import LoadConfig, ModelConfig
-from distil.limits import out_of_memory
 from distil.models.base_print import base_print
 from distil.models.check import ask_hub, check_layer_range, check_may_ask, runs_code
 from distil.models.fetch import fetch, lost, told
@@ -18,8 +17,9 @@ from distil.models.pruning import block_influence, choose_layers, decoder_blocks
 from distil.models.quantize import TEACHER_KINDS, bits_and_bytes, is_packed, settle
 from distil.models.random_init import changed_config
 from distil.models.sources import Source, student_source, teacher_source
-from distil.printable import one_line
-from distil.quiet import quiet_transformers
+from distil.system.limits import out_of_memory
+from distil.system.printable import one_line
+from distil.system.quiet import quiet_transformers
 from distil.types import DistilError, InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from distil.modes import eval_mode
+from distil.engine.modes import eval_mode
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from distil.models.pruning import per_layer_lists
-from distil.printable import one_line
 from distil.registry import unknown_name
+from distil.system.printable import one_line
 from distil.types import InputError
 
 if TYPE_CHECKING:

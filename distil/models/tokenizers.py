@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from distil.config.schema import ModelConfig
 from distil.models.sources import Source, student_source, teacher_source
 from distil.models.vocabulary import Vocabulary, check_same, parse_vocabulary
-from distil.quiet import quiet_transformers
+from distil.system.quiet import quiet_transformers
 from distil.types import InputError
 
 if TYPE_CHECKING:

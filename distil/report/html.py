@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.files import write_text
-from distil.printable import printable
 from distil.report import chart, palette, words
 from distil.report.run_directory import RunRecord, mapping, number, read_run
 from distil.report.seal import in_few_lines
 from distil.run_files import REPORT
+from distil.system.files import write_text
+from distil.system.printable import printable
 
 if TYPE_CHECKING:
     import jinja2

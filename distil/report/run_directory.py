@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from distil.commands import resume_command
-from distil.files import read_json, read_text
 from distil.report.seal import since_done
 from distil.run_files import CONFIG, COST, ENVIRONMENT, METRICS, RESULTS, SAMPLES, STATUS, STUDENT
+from distil.system.files import read_json, read_text
 from distil.types import InputError
 
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.checkpoints import MANIFEST, changes
+from distil.engine.checkpoints import MANIFEST, changes
 
 SMALL = 4 * 2**20
 """Bytes: files up to here are hashed wherever a run is read, of larger ones the size is looked at."""

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distil.printable import one_line, printable
 from distil.report import palette, words
 from distil.report.run_directory import Metric, Results, RunRecord, Sample
 from distil.run_files import REPORT
+from distil.system.printable import one_line, printable
 
 SAMPLES = 3
 SIDE_BY_SIDE = 100

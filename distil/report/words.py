@@ -10,7 +10,7 @@ from typing import Any
 
 from distil.report import palette
 from distil.report.run_directory import Metric, Results, Sample, mapping, number
-from distil.units import duration, human_bytes
+from distil.system.units import duration, human_bytes
 
 NOTHING = "–"
 """Stands for a number that is not there."""

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from distil.printable import one_line
 from distil.report.comparison import compare, print_comparison, write_comparison
 from distil.report.comparison.runs import LeftOut, is_run
 from distil.sweeps.plan import ending
 from distil.sweeps.record import DONE, FAILED, Job, SweepRecord
+from distil.system.printable import one_line
 from distil.tracking import how_to_see
 from distil.types import InputError
 

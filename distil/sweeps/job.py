@@ -16,15 +16,15 @@ from distil.config.tuned import Tuned
 from distil.experiment import run, tell
 from distil.metrics.base import METRICS
 from distil.preflight import locate
-from distil.printable import one_line, printable
-from distil.redact import redact
 from distil.report.run_directory import read_run
 from distil.report.words import score
-from distil.stopping import asked, check, pass_on
 from distil.sweeps.plan import time_left
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, RUNNING, Job, SweepRecord
+from distil.system.printable import one_line, printable
+from distil.system.redact import redact
+from distil.system.stopping import asked, check, pass_on
+from distil.system.units import duration
 from distil.types import DistilError, RunInterrupted
-from distil.units import duration
 
 HEADLINE = 4
 """Scores in the line of a job; all of them are in the comparison."""

@@ -22,12 +22,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from distil.config.command_line import PLUGINS_VARIABLE
 from distil.config.store import prepared
 from distil.config.tuned import Tuned, tuned_files
-from distil.redact import redact
 from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
 from distil.sweeps.on_ray import ray_launcher, run_on_ray
 from distil.sweeps.record import FAILED, Job, SweepRecord
 from distil.sweeps.workers import Worker, cores, read_out
+from distil.system.redact import redact
 
 
 @dataclass(frozen=True)

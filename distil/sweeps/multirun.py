@@ -26,11 +26,7 @@ from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.identity import checked_name
-from distil.locks import alone
 from distil.preflight import locate
-from distil.progress import Progress
-from distil.scratch import scratch
-from distil.stopping import interrupted
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
@@ -40,6 +36,10 @@ from distil.sweeps.record import DONE, INTERRUPTED, REPORTS, Job, SweepRecord, k
 from distil.sweeps.search import Interval, SearchSweeper
 from distil.sweeps.searching import Search, finish_search, planned_search, run_search
 from distil.sweeps.workers import clear
+from distil.system.locks import alone
+from distil.system.progress import Progress
+from distil.system.scratch import scratch
+from distil.system.stopping import interrupted
 from distil.types import InputError, RunInterrupted
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distil.config.schema import ExperimentConfig
-from distil.files import read_json
 from distil.preflight import locate
 from distil.run_files import COST, status_of
 from distil.sweeps.record import DONE, Job, shared
+from distil.system.files import read_json
 from distil.types import DistilError, InputError
 
 MOST = 10

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from distil.files import read_json, write_json
+from distil.system.files import read_json, write_json
 
 FORMAT = 1
 """Version of the layout of ``sweep.json``."""

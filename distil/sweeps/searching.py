@@ -15,7 +15,6 @@ from rich.table import Table
 
 from distil.config.help import conf_folder
 from distil.config.schema import ExperimentConfig
-from distil.files import write_json, write_text
 from distil.preflight import locate
 from distil.run_files import status_of
 from distil.sweeps.plan import ending
@@ -30,6 +29,7 @@ from distil.sweeps.search import (
     at_edge,
     validation_score,
 )
+from distil.system.files import write_json, write_text
 from distil.types import InputError
 
 FOUND = "found"

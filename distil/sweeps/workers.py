@@ -18,10 +18,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.locks import remove_free, take
-from distil.machine import cpus
-from distil.stopping import hear_first
 from distil.sweeps.record import REPORTS
+from distil.system.locks import remove_free, take
+from distil.system.machine import cpus
+from distil.system.stopping import hear_first
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Read by torch and numpy when they load: they are set before."""

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distil.anatomy import plain_head
+from distil.engine.anatomy import plain_head
 from distil.head import Dense, Head
 from distil.sparse import Sparse
+from distil.system.units import human_bytes
 from distil.teacher_cache.build import check_room
 from distil.teacher_cache.formats.base import CacheFormat
 from distil.teacher_cache.manifest import MANIFEST, Manifest, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import Reader, read_tensors, unreadable, write_shard
 from distil.types import InputError
-from distil.units import human_bytes
 
 HEAD = "head.safetensors"
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distil.data.collate import collate
-from distil.forward import Forward, scored_and_targets
+from distil.engine.forward import Forward, scored_and_targets
+from distil.system.units import human_bytes
 from distil.teacher_cache.formats.base import CacheFormat, Size
 from distil.teacher_cache.manifest import Manifest, Shard, kept_shards, whole
 from distil.teacher_cache.once import once
 from distil.teacher_cache.store import join_rows, split_rows, write_shard
 from distil.types import IGNORE_INDEX, InputError, Report
-from distil.units import human_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distil.files import digest_of, read_json, write_json
+from distil.system.files import digest_of, read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from distil.files import unwritable
-from distil.locks import alone
+from distil.system.files import unwritable
+from distil.system.locks import alone
 
 T = TypeVar("T")
 

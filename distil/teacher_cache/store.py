@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from distil.files import digest_of, fsync
-from distil.printable import one_line
+from distil.system.files import digest_of, fsync
+from distil.system.printable import one_line
 from distil.teacher_cache.manifest import Manifest, Shard
 from distil.types import InputError
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distil.printable import one_line
+from distil.system.printable import one_line
 from distil.tracking.base import Tracker
 
 logger = logging.getLogger(__name__)

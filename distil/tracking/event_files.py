@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from distil.effect import leaves
-from distil.redact import redact
+from distil.system.redact import redact
 from distil.tracking.base import Tracker, numbers, results_table
 
 NAMES = ("method", "model", "peft", "data")

@@ -18,9 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from distil.printable import one_line
-from distil.redact import redact
 from distil.run_files import REPORT, STUDENT
+from distil.system.printable import one_line
+from distil.system.redact import redact
 from distil.tracking.base import UNITS, Tracker, numbers, results_table
 from distil.tracking.ending import note_why
 from distil.tracking.network import NETWORK_SECONDS, reachable

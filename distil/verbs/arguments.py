@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from distil.limits import IMPORTS, check_addresses
-from distil.printable import printable
 from distil.registry import nearest
+from distil.system.limits import IMPORTS, check_addresses
+from distil.system.printable import printable
 from distil.types import InputError
 
 HELP = ("--help", "-h")

@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from distil.files import remove
-from distil.locks import alone
 from distil.registry import unknown_name
+from distil.system.files import remove
+from distil.system.locks import alone
+from distil.system.units import human_bytes
 from distil.teacher_cache.manifest import MANIFEST, NAMED, Manifest, bytes_in, caches, damage
 from distil.types import InputError
-from distil.units import human_bytes
 from distil.verbs.arguments import Parser
 
 Caches: TypeAlias = Mapping[Path, Manifest | None]

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distil import hub, machine
 from distil.commands import rerun_command
-from distil.printable import printable
+from distil.system import hub, machine
+from distil.system.printable import printable
 from distil.verbs.arguments import Parser
 
 TRAINED, HELD = 16, 4

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.data.base import COLUMNS
-from distil.offline import network
+from distil.system.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn, whole
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from distil.config.schema import EvalConfig
-    from distil.evaluation import Judgement
-    from distil.judging import Pair
-    from distil.products import FinishedRun
-    from distil.progress import Progress
+    from distil.engine.evaluation import Judgement
+    from distil.products.judging import Pair
+    from distil.products.loading import FinishedRun
+    from distil.system.progress import Progress
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     if given.data is None and (odd := [key for key, value in named.items() if value is not None]):
         raise InputError(f"--{odd[0].replace('_', '-')} names a column of --data FILE: give both.")
     from distil.data.local import check_file
-    from distil.library_products import SavedStudent, open_product
+    from distil.products.library import SavedStudent, open_product
 
     run = open_product(given.run, trust=given.trust_remote_code)
     if given.data is not None:
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
         result = _judged(run, given, named)
     _print(result)
     if given.json is not None:
-        from distil.files import write_json
+        from distil.system.files import write_json
 
         write_json(given.json, result)
     return 0
@@ -88,10 +88,10 @@ def _judged(run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str
     """What ``--json`` writes."""
     from rich.console import Console
 
-    from distil import judging
-    from distil.evaluation import HOW_IT_ANSWERS, entropy_floor, plan
+    from distil.engine.evaluation import HOW_IT_ANSWERS, entropy_floor, plan
     from distil.metrics.base import describe
-    from distil.progress import Progress
+    from distil.products import judging
+    from distil.system.progress import Progress
 
     progress = Progress(Console(stderr=True))
     with progress.spinner("loading models and data"):
@@ -139,7 +139,7 @@ def _one(
     progress: Progress,
 ) -> Judgement | None:
     """One of the two models, as the run judges it."""
-    from distil.evaluation import judge
+    from distil.engine.evaluation import judge
 
     teacher = pair.teacher if with_teacher else None
     model = pair.student if who == "student" else teacher

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.system.units import human_bytes
 from distil.types import InputError
-from distil.units import human_bytes
 from distil.verbs.arguments import Parser, begin, warn, whole
 
 if TYPE_CHECKING:
-    from distil.exporting import Exported
-    from distil.products import FinishedRun
+    from distil.products.exporting import Exported
+    from distil.products.loading import FinishedRun
 
 FOLDER = "export"
 """Where it goes if nobody says: inside the run directory."""
@@ -30,19 +30,19 @@ def main(arguments: Sequence[str]) -> int:
     warn(run.folder, run.record.damaged)
     begin("Exporting", run.folder)
     from distil.cards.exported import CardOptions
-    from distil.exporting import check_export, export
+    from distil.products.exporting import check_export, export
 
     check_export(run, output, merged=given.merge)
     target = None
     if given.push is not None:
-        from distil.publishing import find_target
+        from distil.products.publishing import find_target
 
         target = find_target(given.push, public=given.public)
     options = CardOptions(target.name if target else None, given.license, given.samples)
     exported = export(run, output, options, merged=given.merge)
     print(_told(exported))
     if target is not None:
-        from distil.publishing import push
+        from distil.products.publishing import push
 
         url = push(output, target)
         print(f"{url}  ({'public' if target.public else 'private'})")
@@ -54,7 +54,7 @@ def _open(folder: Path, trust: bool) -> FinishedRun:
 
     Raises InputError for what the library saved, which has no scores, and where those are not the run's own.
     """
-    from distil.library_products import SavedStudent, open_product
+    from distil.products.library import SavedStudent, open_product
 
     run = open_product(folder, trust=trust)
     if isinstance(run, SavedStudent):

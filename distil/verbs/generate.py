@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distil.offline import network
+from distil.system.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn, whole
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from distil.config.schema import EvalConfig
-    from distil.products import FinishedRun
+    from distil.products.loading import FinishedRun
 
 SAMPLING = {"temperature": "sampling_temperature", "top_k": "top_k", "top_p": "top_p", "seed": "seed"}
 """What draws, and what ``eval`` calls it."""
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().read(arguments)
     if given is None:
         return 0
-    from distil.library_products import SavedStudent, open_product
+    from distil.products.library import SavedStudent, open_product
 
     run = open_product(given.run, trust=given.trust_remote_code)
     if given.teacher and run.config.model.teacher.path is None:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     with network(run.config.run.allow_network):
         answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
     if len(given.prompt) == 1 and not given.teacher:
-        from distil.printable import printable
+        from distil.system.printable import printable
 
         print(printable(answers["student"][0]))
     else:
@@ -99,11 +99,11 @@ def _answers(
     """What each model writes to each prompt."""
     from rich.console import Console
 
-    from distil import judging
     from distil.data.base import ColumnsConfig
     from distil.data.prompting import ending_of, prompt_rows, shape_of
-    from distil.evaluation import answer_rows
-    from distil.progress import Progress
+    from distil.engine.evaluation import answer_rows
+    from distil.products import judging
+    from distil.system.progress import Progress
 
     data = run.config.data
     assert isinstance(data, ColumnsConfig)

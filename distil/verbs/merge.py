@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distil.offline import network
+from distil.system.offline import network
+from distil.system.units import human_bytes
 from distil.types import InputError
-from distil.units import human_bytes
 from distil.verbs.arguments import Parser, begin, warn
 
 if TYPE_CHECKING:
-    from distil.merging import Written
-    from distil.products import FinishedRun
+    from distil.products.loading import FinishedRun
+    from distil.products.merging import Written
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,13 +40,13 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.read(arguments)
     if given is None:
         return 0
-    from distil.library_products import open_product
+    from distil.products.library import open_product
 
     run = open_product(given.run, trust=given.trust_remote_code)
     _check(run, given.base_only)
     warn(run.folder, run.record.damaged)
     begin("Merging", run.folder)
-    from distil.merging import merge
+    from distil.products.merging import merge
 
     command = f"distil merge {shlex.join(arguments)}"
     with network(run.config.run.allow_network):

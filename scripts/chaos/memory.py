@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from distil.limits import RUN
+from distil.system.limits import RUN
 from scripts.chaos.runs import LOG, SHORT, ended, forked
 from scripts.chaos.trials import BRIEF, Trial, held, peaceful
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distil.checkpoints import MANIFEST, published, verify
+from distil.engine.checkpoints import MANIFEST, published, verify
 from scripts.chaos.hook import Boundaries
 from scripts.chaos.runs import LOG, Case, cases, differing, ended, finished, forked, outcome
 

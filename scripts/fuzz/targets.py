@@ -139,8 +139,8 @@ def bytes_tokenizer(template: str = CHATML) -> Any:
 def use_run(folder: Path) -> None:
     from rich.console import Console
 
-    from distil.library_products import open_product
-    from distil.products import open_run
+    from distil.products.library import open_product
+    from distil.products.loading import open_run
     from distil.report.comparison.compare import compare
     from distil.report.comparison.files import write_comparison
     from distil.report.comparison.terminal import print_comparison
@@ -241,7 +241,7 @@ class _Checkpoint:
     def __init__(self, runs: dict[str, Path]) -> None:
         from distil.config.schema import ExperimentConfig
         from distil.parts import Parts, load_parts
-        from distil.products import open_run
+        from distil.products.loading import open_run
 
         configs = [open_run(run).config for run in runs.values()]
         self.runs: list[tuple[ExperimentConfig, Parts]] = [
@@ -249,7 +249,7 @@ class _Checkpoint:
         ]
 
     def __call__(self, folder: Path) -> None:
-        from distil.checkpoints import newest_valid, published, rotate, verify
+        from distil.engine.checkpoints import newest_valid, published, rotate, verify
 
         for each in published(folder):
             verify(each)
@@ -260,9 +260,9 @@ class _Checkpoint:
         rotate(folder, 1)
 
     def _go_on(self, config: Any, parts: Any, folder: Path, checkpoint: Path) -> None:
-        from distil.checkpoint_reading import numbers_only
+        from distil.engine.checkpoint_reading import numbers_only
+        from distil.engine.trainer import DistillationTrainer
         from distil.methods.base import method_of
-        from distil.trainer import DistillationTrainer
         from distil.training import training_arguments
 
         trainer = DistillationTrainer(
@@ -288,7 +288,7 @@ class _Adapter:
 
     def __init__(self, made: Path, run: Path) -> None:
         from distil.parts import load_adapted_student
-        from distil.products import load_tokenizer, open_run
+        from distil.products.loading import load_tokenizer, open_run
 
         opened = open_run(run)
         self.run = run

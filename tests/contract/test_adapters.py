@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from distil.adapters.base import ADAPTERS
-from distil.anatomy import is_adapted
 from distil.config.schema import PeftConfig, RolloutConfig, TeacherConfig
 from distil.config.validate import validate
+from distil.engine.anatomy import is_adapted
+from distil.engine.rollouts import generate
 from distil.results import keep_student, parameter_counts
-from distil.rollouts import generate
 from distil.types import InputError
 from tests.adapters import (
     CASES,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from distil import cli
-from distil.locks import alone
+from distil.system.locks import alone
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

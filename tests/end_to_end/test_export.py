@@ -19,7 +19,7 @@ from huggingface_hub import ModelCard, constants
 
 from distil.cli import main
 from distil.models.sources import mirror_folder
-from distil.products import load_product, open_run
+from distil.products.loading import load_product, open_run
 from distil.results import seal
 from tests.end_to_end.ask_merged import PROMPT
 from tests.end_to_end.fake_hub import OWNER, TOKEN, FakeHub

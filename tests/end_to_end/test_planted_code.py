@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from distil.checkpoints import MANIFEST, _describe, _files, published
+from distil.engine.checkpoints import MANIFEST, _describe, _files, published
 from tests.end_to_end.conftest import environment
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from distil.locks import alone
+from distil.system.locks import alone
 from tests.end_to_end.conftest import Command, started
 
 JOBS = 12

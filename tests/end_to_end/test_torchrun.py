@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from distil import checkpoints
+from distil.engine import checkpoints
 from tests.end_to_end.conftest import ROOT, Command, environment
 from tests.end_to_end.test_lifecycle import only_run, read
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from distil.redact import redact
+from distil.system.redact import redact
 from tests.end_to_end.conftest import ROOT, Command, started
 from tests.end_to_end.test_lifecycle import only_run, read
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from distil import ranks
-from distil.broken_steps import BrokenSteps
+from distil.engine.broken_steps import BrokenSteps
+from distil.processes import ranks
 from distil.run_files import BROKEN_STEPS
 from tests.invariant.test_broken_steps import POISON, poisoned_teacher, rows
 from tests.training import Setup, build_method, losses

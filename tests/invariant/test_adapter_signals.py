@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distil.anatomy import plain_head, position_limit, virtual_tokens
 from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
-from distil.forward import Forward, scored_and_targets
+from distil.engine.anatomy import plain_head, position_limit, virtual_tokens
+from distil.engine.forward import Forward, scored_and_targets
+from distil.engine.rollouts import Generated, generate, uniforms
 from distil.head import score
-from distil.rollouts import Generated, generate, uniforms
 from distil.types import IGNORE_INDEX
 from tests.adapters import ADAPTED, adapter_of, load, save_bases, stir
 from tests.training import EOS, FAMILIES, VOCABULARY, build_method, random_rows

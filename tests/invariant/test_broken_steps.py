@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from distil.broken_steps import BrokenSteps
+from distil.engine.broken_steps import BrokenSteps
+from distil.engine.trainer import DistillationTrainer
 from distil.run_files import BROKEN_STEPS
-from distil.trainer import DistillationTrainer
 from distil.types import RunFailed
 from tests.training import Setup, build_method, distance, losses, random_rows, tiny_llama
 

@@ -9,7 +9,7 @@ import pytest
 from peft import IA3Config, LoraConfig, PrefixTuningConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from distil.trainer import DistillationTrainer
+from distil.engine.trainer import DistillationTrainer
 from tests.training import FAMILIES, METHOD_NAMES, Setup, build_method, distance, losses, tiny_llama
 
 ADAPTERS: dict[str, Any] = {
@@ -57,7 +57,7 @@ def test_fused_is_plain(
     fused = trained(name, tmp_path / "fused", adapter, family)
     assert fused._student_forward is not None
     assert fused._student_forward._fused
-    monkeypatch.setattr("distil.forward.plain_head", lambda _model: None)
+    monkeypatch.setattr("distil.engine.forward.plain_head", lambda _model: None)
     plain = trained(name, tmp_path / "plain", adapter, family)
     assert plain._student_forward is not None
     assert not plain._student_forward._fused
@@ -70,7 +70,7 @@ def test_fused_is_plain(
 def test_fused_is_plain_in_bf16(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To what bfloat16 keeps of a product, three digits."""
     fused = trained(name, tmp_path / "fused", bf16=True)
-    monkeypatch.setattr("distil.forward.plain_head", lambda _model: None)
+    monkeypatch.setattr("distil.engine.forward.plain_head", lambda _model: None)
     plain = trained(name, tmp_path / "plain", bf16=True)
     assert losses(fused) == pytest.approx(losses(plain), rel=4e-3)
     assert distance(fused.model, plain.model) < 4e-3

@@ -21,10 +21,10 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from distil.anatomy import positions
 from distil.data.collate import collate
-from distil.forward import Forward, scored_and_targets
-from distil.packing import STRETCH, Packed, check_packable
+from distil.engine.anatomy import positions
+from distil.engine.forward import Forward, scored_and_targets
+from distil.engine.packing import STRETCH, Packed, check_packable
 from distil.types import InputError
 from tests.training import (
     EOS,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil.trainer import DistillationTrainer
+from distil.engine.trainer import DistillationTrainer
 from tests.training import METHOD_NAMES, Setup, build_method, losses
 
 

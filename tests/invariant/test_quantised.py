@@ -16,10 +16,10 @@ from transformers import PreTrainedModel
 from distil.adapters.base import ADAPTERS
 from distil.config.schema import ModelConfig, RolloutConfig, StudentConfig, TeacherConfig
 from distil.data.collate import collate
-from distil.forward import Forward, scored_and_targets
+from distil.engine.forward import Forward, scored_and_targets
+from distil.engine.rollouts import generate
 from distil.head import score
 from distil.models import load_teacher
-from distil.rollouts import generate
 from tests.adapters import frozen_state, load, peft_config, save_bases, stir, trained_state
 from tests.training import EOS, FAMILIES, VOCABULARY, Setup, build_method, losses, random_rows
 

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distil.anatomy import positions
 from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
-from distil.evaluation import score_rows
-from distil.forward import Forward, scored_and_targets
+from distil.engine.anatomy import positions
+from distil.engine.evaluation import score_rows
+from distil.engine.forward import Forward, scored_and_targets
+from distil.engine.rollouts import generate, uniforms
+from distil.engine.self_teacher import adapter_off
 from distil.results import parameter_counts
-from distil.rollouts import generate, uniforms
-from distil.self_teacher import adapter_off
 from tests.adapters import ADAPTED, adapter_of, load, save_bases, stir, trained_state
 from tests.training import EOS, VOCABULARY, Setup, build_method, losses, random_rows
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from distil.engine.trainer import DistillationTrainer
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
 from distil.teacher_cache.build import Entry, TeacherForward, ensure
 from distil.teacher_cache.formats.base import CacheFormat, Size
@@ -17,7 +18,6 @@ from distil.teacher_cache.formats.hidden import Hidden, HiddenConfig
 from distil.teacher_cache.formats.sampled import Sampled, SampledConfig
 from distil.teacher_cache.formats.topk import TopK, TopKConfig
 from distil.teacher_cache.store import Reader
-from distil.trainer import DistillationTrainer
 from distil.types import RunFailed
 from tests.training import EOS, FAMILIES, VOCABULARY, Setup, build_method, distance, losses
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from distil.config.schema import RolloutConfig
 from distil.data.collate import collate
-from distil.forward import Forward, scored_and_targets
+from distil.engine.forward import Forward, scored_and_targets
 from distil.head import score
 from distil.types import IGNORE_INDEX, RunFailed
 from tests.training import (

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from distil import checkpoints
+from distil.engine import checkpoints
 from distil.run_files import BROKEN_STEPS
 from tests.invariant.test_broken_steps import POISONED
 

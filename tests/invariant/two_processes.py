@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from distil import ranks
+from distil.processes import ranks
 from tests.training import Setup, build_method, losses, random_rows, tiny_llama
 
 name, family, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])

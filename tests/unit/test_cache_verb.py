@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from distil.cli import main
-from distil.locks import alone
+from distil.system.locks import alone
 from distil.teacher_cache.manifest import Manifest
 from distil.teacher_cache.store import write_shard
 

@@ -16,10 +16,11 @@ import pytest
 from rich.console import Console
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from distil import callbacks, progress
-from distil.callbacks import FirstCheckpoint, InterruptGuard, ProgressBar
-from distil.progress import Progress
-from distil.scalars import MetricsLog
+from distil.engine import callbacks
+from distil.engine.callbacks import FirstCheckpoint, InterruptGuard, ProgressBar
+from distil.engine.scalars import MetricsLog
+from distil.system import progress
+from distil.system.progress import Progress
 from tests.training import Setup, build_method
 
 

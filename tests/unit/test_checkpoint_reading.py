@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil.checkpoint_reading import numbers_only
+from distil.engine.checkpoint_reading import numbers_only
 from distil.types import RunFailed
 
 

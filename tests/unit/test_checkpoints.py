@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from distil import checkpoints
-from distil.checkpoints import (
+from distil.engine import checkpoints
+from distil.engine.checkpoints import (
     MANIFEST,
     changes,
     edits,
@@ -31,8 +31,8 @@ from distil.checkpoints import (
     space_needed,
     verify,
 )
-from distil.files import remove
 from distil.run_check import check_run
+from distil.system.files import remove
 from distil.types import InputError
 
 FILES = {
@@ -334,7 +334,7 @@ def test_publishing_over_a_checkpoint_is_refused(tmp_path: Path) -> None:
 SAVE_FOR_EVER = """
 import os, sys
 from pathlib import Path
-from distil.checkpoints import partial_folder, publish, rotate
+from distil.engine.checkpoints import partial_folder, publish, rotate
 root = Path(sys.argv[1])
 step = int(sys.argv[2])
 print("ready", flush=True)

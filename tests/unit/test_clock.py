@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distil.clock import Clock
-from distil.environment import peak_memory_bytes
+from distil.engine.clock import Clock
+from distil.system.environment import peak_memory_bytes
 
 
 def session(file: Path | None, *stages: str) -> Clock:

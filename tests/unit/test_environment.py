@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil import environment
+from distil.system import environment
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -95,7 +95,7 @@ def test_code_version_follows_contents(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 PEAK = """
-from distil.environment import peak_memory_bytes, reset_peak_memory
+from distil.system.environment import peak_memory_bytes, reset_peak_memory
 before = peak_memory_bytes()
 block = bytearray(200 * 2**20)
 with_block = peak_memory_bytes()

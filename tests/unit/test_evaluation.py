@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 
 from distil.config.schema import EvalConfig
 from distil.data.collate import collate
-from distil.evaluation import answer_rows, by_length, entropy_floor, judge, plan, score_rows
-from distil.forward import Forward, scored_and_targets
+from distil.engine.evaluation import answer_rows, by_length, entropy_floor, judge, plan, score_rows
+from distil.engine.forward import Forward, scored_and_targets
 from distil.head import Dense
 from distil.types import IGNORE_INDEX, InputError
 

@@ -13,9 +13,9 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distil.config.schema import RolloutConfig
-from distil.forward import Forward, scored_and_targets
-from distil.packing import check_packable, rounded, tf32
-from distil.rollouts import generate, uniforms
+from distil.engine.forward import Forward, scored_and_targets
+from distil.engine.packing import check_packable, rounded, tf32
+from distil.engine.rollouts import generate, uniforms
 from distil.types import IGNORE_INDEX
 
 VOCABULARY = 64

@@ -21,8 +21,8 @@ from distil.config.schema import (
     RunConfig,
     TrackerConfig,
 )
-from distil.files import write_json
 from distil.identity import fingerprint_path, run_folder, run_identity
+from distil.system.files import write_json
 from distil.types import InputError
 
 CONFIG: dict[str, Any] = {

@@ -8,16 +8,16 @@ import pytest
 import torch
 from datasets import Dataset
 
-from distil import environment
 from distil.adapters.none import NoneConfig
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.data.jsonl import JsonlConfig
 from distil.data.splits import Splits
-from distil.evaluation import Judgement
+from distil.engine.evaluation import Judgement
 from distil.judged import Judged
 from distil.methods.kd import KDConfig
 from distil.models import load_student, load_tokenizer
 from distil.parts import Parts
+from distil.system import environment
 from tests.training import EOS, VOCABULARY, random_rows, tiny_llama
 
 

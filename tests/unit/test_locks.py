@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from distil import locks
-from distil.locks import alone, in_use_by, release, remove_free, take
+from distil.system import locks
+from distil.system.locks import alone, in_use_by, release, remove_free, take
 from distil.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from distil import locks
-from distil.locks import alone
+from distil.system import locks
+from distil.system.locks import alone
 with alone(Path(sys.argv[1]), None):
     if sys.argv[2:] != ["fork"] or os.fork() == 0:
         print(os.getpid(), flush=True)

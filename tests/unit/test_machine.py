@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distil import machine
 from distil.sweeps import workers
+from distil.system import machine
 from distil.verbs.doctor import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]

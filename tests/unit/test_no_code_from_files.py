@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PICKLES = ("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib")
 ALLOWED = {
-    "distil/checkpoint_reading.py": "the error that torch raises for a pickle which it refuses",
+    "distil/engine/checkpoint_reading.py": "the error that torch raises for a pickle which it refuses",
     "distil/sweeps/on_ray.py": "a job's config on its way to a process that this one started",
 }
 """Modules that may name pickle, and for what."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from distil.config.schema import TrackerConfig
-from distil.offline import OFFLINE, Refused, local_address, local_host, network
+from distil.system.offline import OFFLINE, Refused, local_address, local_host, network
 from distil.tracking import check_tracker
 from distil.types import InputError
 
@@ -144,7 +144,7 @@ def test_it_ends_with_the_run_and_leaves_the_environment(monkeypatch: pytest.Mon
 def test_libraries_imported_inside_are_not_offline_for_good() -> None:
     """In a process of its own: they read the environment once."""
     code = (
-        "from distil.offline import network\n"
+        "from distil.system.offline import network\n"
         "with network(False):\n"
         "    with network(False):\n"
         "        import huggingface_hub.constants as hub, datasets.config as sets\n"

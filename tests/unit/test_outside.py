@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distil import checkpoints, cli
+from distil import cli
 from distil.adapters.none import NoneConfig
 from distil.config.schema import ExperimentConfig, ModelConfig
 from distil.data.embedded import EmbeddedDataConfig
-from distil.files import remove, write_text
+from distil.engine import checkpoints
 from distil.identity import run_folder
-from distil.locks import take
 from distil.methods.kd import KDConfig
+from distil.system.files import remove, write_text
+from distil.system.locks import take
 from distil.types import InputError
 
 PARTS = st.sampled_from(["..", ".", "/", "a", "~", "\\", "\0", "\n", "..a", "é", " ", "x" * 300, "\ud800"])

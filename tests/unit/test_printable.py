@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from distil import cli
 from distil.cards.brief import base_card, merged_card, run_card
 from distil.cards.text import code
-from distil.printable import one_line, printable
 from distil.run_log import log_file
+from distil.system.printable import one_line, printable
 
 STEERS = "\x1b[2J\x1b]8;;http://192.0.2.1\x07link\x1b]8;;\x07\x9b31m\r\x00\x7f\u202e\u2066\u2069\u202c\u200f\u2028\u2029"
 SECRET = "correct-horse-battery-staple"

@@ -9,7 +9,7 @@ import pytest
 from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers.utils import logging as untyped
 
-from distil.quiet import no_hints, quiet_datasets, quiet_transformers
+from distil.system.quiet import no_hints, quiet_datasets, quiet_transformers
 
 theirs: Any = untyped
 LIBRARIES: dict[str, tuple[Any, ...]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from distil import ranks
+from distil.processes import ranks
 from distil.status import kept_status
 from distil.types import DistilError, RunDiverged, RunFailed
 

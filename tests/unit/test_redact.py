@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distil.redact import HIDDEN, holds_secret, is_secret, redact
+from distil.system.redact import HIDDEN, holds_secret, is_secret, redact
 
 TOKEN = "hf_abcdefghijklmnopqrstuvwxyz0123"
 

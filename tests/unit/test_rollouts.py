@@ -15,7 +15,7 @@ from transformers import GenerationConfig, MistralConfig, MistralForCausalLM, Pr
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from distil.config.schema import RolloutConfig
-from distil.rollouts import RUN, Generated, generate, next_tokens, uniforms
+from distil.engine.rollouts import RUN, Generated, generate, next_tokens, uniforms
 
 if TYPE_CHECKING:
     from tests.conftest import ModelFactory

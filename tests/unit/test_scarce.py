@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from distil.config.schema import TrackerConfig
-from distil.files import unwritable
-from distil.limits import IMPORTS, RUN
 from distil.run_log import log_file
+from distil.system.files import unwritable
+from distil.system.limits import IMPORTS, RUN
 from distil.tracking import how_to_see, start_tracker
 from distil.tracking.ending import WHY, note_why
 from distil.tracking.event_files import TensorBoardTracker

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from distil.scratch import PREFIX, scratch
+from distil.system.scratch import PREFIX, scratch
 
 HOLD = """
 import sys, time
-from distil.scratch import scratch
+from distil.system.scratch import scratch
 with scratch("held") as folder:
     (folder / "rows.arrow").write_text("private")
     print(folder, flush=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distil.sharing import places_of, scrubbed, shareable, shareable_command
+from distil.system.sharing import places_of, scrubbed, shareable, shareable_command
 
 TOKEN = "hf_" + "a1B2" * 9
 

@@ -13,10 +13,10 @@ import torch
 
 from distil import status
 from distil.config.trainer import TrainerConfig
-from distil.files import write_json
 from distil.run_files import status_of
 from distil.run_log import log_file
 from distil.status import kept_status, known_failure, told_how_to_go_on
+from distil.system.files import write_json
 from distil.types import DistilError, InputError, RunDiverged, RunFailed, RunInterrupted
 
 FULL = Path("/dev/full")

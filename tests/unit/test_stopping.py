@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from distil import stopping
-from distil.callbacks import InterruptGuard
+from distil.engine.callbacks import InterruptGuard
+from distil.system import stopping
 from distil.types import InputError, RunPreempted
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from distil.config.schema import TrackerConfig
-from distil.redact import redact
+from distil.system.redact import redact
 from distil.tracking import check_tracker, how_to_see, start_tracker
 from distil.tracking.network import reachable
 from distil.types import InputError, RunInterrupted

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distil.units import human_bytes
+from distil.system.units import human_bytes
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from distil.config.schema import ModelConfig, RolloutConfig, StudentConfig, TeacherConfig
+from distil.engine.rollouts import generate, uniforms
+from distil.engine.unpacked import unpacked
 from distil.models.load import load_student
-from distil.rollouts import generate, uniforms
-from distil.unpacked import unpacked
 from tests.conftest import build_gpt2, build_llama
 
 PROMPTS = [[5, 6, 7], [8, 9], [10, 11, 12, 13]]

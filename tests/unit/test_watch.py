@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from distil.rollouts import Generated
-from distil.watch import ENOUGH, Watch, Written, entropy
+from distil.engine.rollouts import Generated
+from distil.engine.watch import ENOUGH, Watch, Written, entropy
 
 REFERENCES = [[i % 50 + j for j in range(20)] for i in range(40)]
 EOS = 1

@@ -11,7 +11,6 @@ from typing import Any
 
 from distil.cards.text import plain
 from distil.cards.text import table as markdown_table
-from distil.files import write_json, write_text
 from distil.report import words as run_words
 from distil.report.comparison import words
 from distil.report.comparison.budget import EqualBudget
@@ -20,6 +19,7 @@ from distil.report.comparison.differences import KINDS
 from distil.report.comparison.html import render
 from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.table import Cell, Column
+from distil.system.files import write_json, write_text
 
 FORMAT = 1
 """Version of the JSON files' layout."""

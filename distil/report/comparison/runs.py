@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distil.files import read_json
-from distil.printable import one_line
 from distil.report.comparison.statistics import in_reach
 from distil.report.run_directory import Metric, RunRecord, mapping, read_run
 from distil.run_files import CONFIG, ENVIRONMENT, RESULTS, STATUS
+from distil.system.files import read_json
+from distil.system.printable import one_line
 from distil.types import InputError
 
 SIGNS = (STATUS, RESULTS, ENVIRONMENT)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from distil.printable import printable
 from distil.report.chart import Axis, ticks
 from distil.report.comparison import words
 from distil.report.comparison.style import DASHES
 from distil.report.comparison.table import Column
+from distil.system.printable import printable
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 38

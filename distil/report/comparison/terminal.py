@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distil.printable import one_line
 from distil.report import words as run_words
 from distil.report.comparison import words
 from distil.report.comparison.compare import Comparison
 from distil.report.comparison.style import group_hues
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Column
 from distil.report.terminal import LONGEST, Show, fitted
+from distil.system.printable import one_line
 
 VERDICTS = {BETTER: "green", WORSE: "red"}
 ALIKE = "≈"

@@ -13,7 +13,7 @@ from distil.report.comparison.compare import Comparison
 from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Cell, Column
 from distil.report.run_directory import Metric
-from distil.units import duration, human_bytes
+from distil.system.units import duration, human_bytes
 
 MARK = "★"
 MOST_DIGITS = 7

@@ -106,7 +106,7 @@ class Sampled(CacheFormat[SampledConfig]):
         """Where each draw falls, (N, samples) in [0, 1), rising."""
         import torch
 
-        from distil.rollouts import generator_of
+        from distil.engine.rollouts import generator_of
 
         c, parts = self.config, []
         for row, group in groupby(rows_N):

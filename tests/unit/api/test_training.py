@@ -20,7 +20,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
-from distil.checkpoints import MANIFEST, _describe, _files
+from distil.engine.checkpoints import MANIFEST, _describe, _files
 from llm_distil import (
     ArgumentError,
     BaseDistillation,
@@ -58,8 +58,8 @@ def test_the_first_of_several_processes_alone_shows_its_steps(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("distil.ranks.is_main", lambda: main)
-    monkeypatch.setattr("distil.progress.SOONEST", 0)
+    monkeypatch.setattr("distil.processes.ranks.is_main", lambda: main)
+    monkeypatch.setattr("distil.system.progress.SOONEST", 0)
     KnowledgeDistillation(teacher, student, make()).train(rows)
     assert ("training: step" in capsys.readouterr().err) is main
 

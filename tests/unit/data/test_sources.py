@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from distil import hub
 from distil.data.base import ColumnsConfig, check_data, source_of
 from distil.data.columns import Kind, detect
 from distil.data.dolly15k import Dolly15kConfig
@@ -25,6 +24,7 @@ from distil.data.hf import HfConfig
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
 from distil.data.splits import load_splits
+from distil.system import hub
 from distil.types import InputError
 from tests.unit.data.conftest import WriteJsonl
 

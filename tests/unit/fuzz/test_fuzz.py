@@ -12,8 +12,8 @@ from random import Random
 import pytest
 import torch
 
-from distil import checkpoints
-from distil.checkpoints import newest_valid, published, verify
+from distil.engine import checkpoints
+from distil.engine.checkpoints import newest_valid, published, verify
 from distil.teacher_cache.manifest import Manifest
 from distil.teacher_cache.store import write_shard
 from scripts.fuzz.__main__ import fuzz

@@ -12,21 +12,21 @@ import pytest
 import torch
 import yaml
 
-from distil import checkpoints
 from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
-from distil.checkpoint_reading import readable
 from distil.cli import main as command
 from distil.config.saved import saved_config
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.data.base import ColumnsConfig
 from distil.data.splits import encode_rows
-from distil.environment import code_version
-from distil.files import read_json, write_json
+from distil.engine import checkpoints
+from distil.engine.checkpoint_reading import readable
 from distil.models import load_tokenizer
 from distil.report.comparison.compare import compare
 from distil.report.comparison.files import write_comparison
 from distil.report.run_directory import read_run
 from distil.run_check import check_run
+from distil.system.environment import code_version
+from distil.system.files import read_json, write_json
 from distil.teacher_cache.answers import CachedTeacher, read_head
 from distil.teacher_cache.formats.topk import TopK, TopKConfig
 from distil.teacher_cache.manifest import MANIFEST, Manifest, Shard, caches, damage, whole

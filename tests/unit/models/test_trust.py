@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from distil.library_products import open_product
+from distil.products.library import open_product
 from distil.types import InputError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distil.printable import printable
 from distil.report.run_directory import read_run
+from distil.system.printable import printable
 from distil.types import InputError
 from tests.unit.report.made_up_run import HOSTILE, METRICS, write_run
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from distil.report import words
 from distil.report.run_directory import Metric, Results, read_run
-from distil.units import duration
+from distil.system.units import duration
 from tests.unit.report.made_up_run import write_run
 
 LOWER = Metric("nll", higher_is_better=False)

@@ -9,12 +9,12 @@ import pytest
 
 from distil.config.schema import ExperimentConfig, PeftConfig, TrackerConfig
 from distil.data.embedded import EmbeddedDataConfig
-from distil.files import write_json
 from distil.methods.kd import KDConfig
 from distil.methods.sft import SFTConfig
 from distil.preflight import locate
 from distil.sweeps.plan import ending, opening, plan, time_left
 from distil.sweeps.record import DONE, FAILED, PENDING, Job
+from distil.system.files import write_json
 from distil.types import InputError
 
 

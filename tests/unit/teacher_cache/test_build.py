@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 
-from distil.files import read_json
 from distil.head import Dense
 from distil.sparse import Sparse
+from distil.system.files import read_json
 from distil.teacher_cache import build
 from distil.teacher_cache.answers import CachedTeacher, ensure_head
 from distil.teacher_cache.build import Entry, TeacherForward, ensure

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from distil.checkpoints import seal
+from distil.engine.checkpoints import seal
 from distil.report.comparison import print_comparison, write_comparison
 from distil.report.comparison.compare import Comparison, compare
 from distil.report.comparison.runs import LeftOut

@@ -1,0 +1,1 @@
+"""Training and evaluation of a student: forward passes, rollouts, windows, steps, checkpoints."""

@@ -1,0 +1,1 @@
+"""A finished run's student, loaded again: merged, exported, published, evaluated."""

@@ -1,0 +1,135 @@
+"""A finished run's student and teacher, ready to answer and to be judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distil.config.schema import EvalConfig
+from distil.data.base import COLUMNS, ColumnsConfig
+from distil.data.encode import stop_ids
+from distil.data.jsonl import JsonlConfig
+from distil.data.local import load_file
+from distil.data.prompting import ending_of
+from distil.data.splits import encode_rows, load_splits
+from distil.engine.anatomy import position_limit
+from distil.identity import rows_digest
+from distil.methods.base import method_of
+from distil.metrics.base import METRICS, Need
+from distil.models import shared_vocabulary
+from distil.parts import ending_ids
+from distil.products.loading import (
+    FinishedRun,
+    load_product,
+    load_run_teacher,
+    load_tokenizer,
+    teacher_ends,
+)
+from distil.system.environment import use_threads
+from distil.types import InputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Both models of a run, and what they share."""
+
+    tokenizer: PreTrainedTokenizerBase
+    student: PreTrainedModel
+    teacher: PreTrainedModel | None
+    eos_ids: tuple[int, ...]
+    shared_vocabulary: int
+
+
+def load_pair(run: FinishedRun, *, teacher: bool) -> Pair:
+    """Student and, where asked for, teacher. As many threads as in the run: numbers are then the same."""
+    use_threads(run.config.run.threads)
+    tokenizer = load_tokenizer(run)
+    student = load_product(run)
+    theirs = load_run_teacher(run, student) if teacher else None
+    stops = ending_ids(stop_ids(run.config.data, tokenizer), theirs, student)
+    if theirs is None and loads_teacher(run):  # the run ended its answers where the teacher would, too
+        stops = tuple(sorted({*stops, *teacher_ends(run)}))
+    return Pair(tokenizer, student, theirs, stops, shared_vocabulary(theirs, student, tokenizer))
+
+
+def judges_teacher(run: FinishedRun) -> bool:
+    """Whether the run judged its teacher beside its student."""
+    return run.config.model.teacher.path is not None and run.config.eval.teacher
+
+
+def loads_teacher(run: FinishedRun) -> bool:
+    """Whether the run had its teacher loaded: its end of text then ends the student's answers too."""
+    config = run.config
+    method = method_of(config.method)
+    return config.model.teacher.path is not None and (method.needs_teacher or config.eval.teacher)
+
+
+def own_rows(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, list[str]]:
+    """The run's own test rows, and a note where they are not those that it judged."""
+    rows = load_splits(run.config.data, tokenizer, allow_network=run.config.run.allow_network).test
+    results = run.record.results
+    judged = None if results is None else results.evaluation.get("rows_digest")
+    same = judged is None or judged == rows_digest(rows)
+    return rows, [] if same else ["The data changed since: these are not the test rows that the run judged."]
+
+
+def rows_of_file(
+    run: FinishedRun,
+    file: Path,
+    named: dict[str, str | None],
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int,
+) -> tuple[Dataset, list[str]]:
+    """All rows of ``file`` that can be scored, encoded as the run's are (prompts that are written as they are
+    end with the line break that those of the run have), and a note on those that cannot.
+
+    ``named``: columns by config key. Where none is named, the run's own names count if the file has them all.
+    """
+    own = run.config.data
+    assert isinstance(own, ColumnsConfig)
+    where = f"--data {file}"
+    raw = load_file(where, file.expanduser(), skip=own.on_bad_row == "skip")
+    theirs = {key: getattr(own, key) for key in COLUMNS if getattr(own, key) is not None}
+    keys: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    if not keys and set(theirs.values()) <= set(raw.column_names):
+        keys = {**theirs, "prompt_template": own.prompt_template}
+    config = JsonlConfig(
+        train_file=str(file),
+        max_length=min(own.max_length, longest),
+        score=own.score,
+        truncation=own.truncation,
+        on_bad_row=own.on_bad_row,
+        chat_template=own.chat_template,
+        text_prompt_tokens=own.text_prompt_tokens,
+        **keys,
+    )
+    try:
+        ending = ending_of([sample.prompt for sample in run.record.samples])
+        rows, dropped = encode_rows(config, raw, tokenizer, where, ending)
+    except InputError as error:
+        text = str(error).replace(" (or data.prompt_template)", "")
+        for key in COLUMNS:
+            text = text.replace(f"data.{key}", f"--{key.replace('_', '-')}")
+        raise InputError(text) from error
+    told = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
+    return rows, [f"Rows left out: {told}."] if told else []
+
+
+def longest_row(*models: PreTrainedModel | None) -> int:
+    """How many tokens every one of them takes."""
+    limits = [position_limit(model) for model in models if model is not None]
+    return min((limit for limit in limits if limit is not None), default=2**31)
+
+
+def fitting(config: EvalConfig, rows: Dataset) -> tuple[EvalConfig, list[str]]:
+    """``config`` without the metrics that want slots where ``rows`` have none, and a note on each."""
+    if "slots" in rows.column_names and any(rows["slots"]):
+        return config, []
+    wants = [name for name in config.metrics if Need.SLOTS in METRICS.get(name).factory.requires]
+    kept = [name for name in config.metrics if name not in wants]
+    return replace(config, metrics=kept), [f"{name} is left out: these rows have no slots." for name in wants]
