@@ -71,6 +71,23 @@ def setback(
     return line if again else f"{line} {way}".rstrip()
 
 
+def weak_teacher(
+    teacher: Mapping[str, float | None], before: Mapping[str, float | None], terms: Sequence[Term]
+) -> str | None:
+    """A line where the teacher of ``terms`` knows the test rows less well than the untouched student, by nll;
+    else None."""
+    theirs, own = teacher.get("nll"), before.get("nll")
+    if theirs is None or own is None or not any(term.weight and term.needs_teacher for term in terms):
+        return None
+    if theirs <= own + WORSE * abs(own):
+        return None
+    return (
+        f"The teacher is worse than the untouched student on the test rows: nll {theirs:.4g}, the student "
+        f"{own:.4g}. Are model.teacher.path and model.student.path the right way round, and are the rows of "
+        "the kind that the teacher was trained on?"
+    )
+
+
 def _by_the_curves(
     losses: Sequence[float], history: Sequence[Mapping[str, float]], untouched: float | None, rate: str
 ) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from distil import results
-from distil.advice import setback
+from distil.advice import setback, weak_teacher
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.engine.anatomy import virtual_tokens
 from distil.engine.borrowed import borrowed
@@ -27,6 +27,7 @@ from distil.engine.self_teacher import adapter_off
 from distil.engine.teacher_signal import TeacherSource
 from distil.engine.trainer import DistillationTrainer
 from distil.judged import Judged, restored
+from distil.losses import Term
 from distil.methods.base import Method
 from distil.models import LoadedStudent
 from distil.models.sources import student_source
@@ -79,6 +80,8 @@ def run_stages(
         trainer, log = build_trainer(config, method, parts, teacher, arguments, folder, tracker)
         trainer.add_callback(AtCheckpoint(clock.keep))
         notes = parts.notes + advise(config, trainer)
+        if ranks.is_main():
+            notes += run.doubts(trainer.terms())
         train(trainer, folder, config, progress)
         notes += trainer.broken_steps.notes() + list(trainer.watch.said.values())
     student, source = trainer.shells.filled(parts.student), trainer.shells.filled(teacher.test)
@@ -169,6 +172,15 @@ class _Run:
         stored = read_json(self.folder / BEFORE)
         teacher = None if stored["teacher"] is None else restored(stored["teacher"])
         return teacher, restored(stored["student_before"]), dict(stored.get("taken_over", {}))
+
+    def doubts(self, terms: Sequence[Term]) -> list[str]:
+        """Say what is odd about the scores before training, while nothing is trained yet."""
+        teacher, before, _ = self.untrained()
+        said = teacher and weak_teacher(teacher.scores, before.scores, terms)
+        if not said:
+            return []
+        logger.warning(said)
+        return [said]
 
     def keep_scores(
         self, after: Judgement, trainer: DistillationTrainer, notes: Sequence[str]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distil.adapters.base import ADAPTERS
 from distil.adapters.none import NoneConfig
-from distil.advice import advice, setback, trend
+from distil.advice import advice, setback, trend, weak_teacher
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.trainer import TrainerConfig
 from tests.training import build_method
@@ -204,6 +204,27 @@ def test_a_student_that_got_worse_is_said(
         assert "(it was 50)" in line
         for name in ("nll", "kl_to_teacher"):
             assert (name in line) is (before.get(name) is not None)
+
+
+@pytest.mark.parametrize(
+    ("method", "teacher", "student", "told"),
+    [
+        ("kd", 3.0, 2.0, True),
+        ("gkd", 3.0, 2.0, True),
+        ("kd", 2.0, 3.0, False),
+        ("kd", 2.0, 2.0, False),  # its own base
+        ("kd", 2.001, 2.0, False),  # not seen in what is shown
+        ("kd", None, 2.0, False),
+        ("sft", 3.0, 2.0, False),  # asks no teacher
+    ],
+)
+def test_a_teacher_that_knows_less_is_said(
+    method: str, teacher: float | None, student: float, told: bool
+) -> None:
+    line = weak_teacher({"nll": teacher}, {"nll": student}, build_method(method).terms(0))
+    assert (line is not None) is told
+    if line is not None:
+        assert "nll 3, the student 2." in line
 
 
 def test_what_is_worse_is_seen_in_what_is_shown() -> None:
