@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from distil.report.chart import Axis
 from distil.report.comparison import words
 from distil.report.comparison.budget import direction, timed
-from distil.report.comparison.compare import Comparison, Group
+from distil.report.comparison.compare import Comparison
+from distil.report.comparison.groups import Group
 from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.style import places
 from distil.report.comparison.svg import (

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from distil.effect import leaves
 from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budget, held
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
-from distil.report.comparison.keys import Config, config_of, group_names, same, sort_keys
+from distil.report.comparison.groups import Group, against, groups_of
+from distil.report.comparison.keys import config_of, group_names, same, sort_keys
 from distil.report.comparison.notes import notes
-from distil.report.comparison.runs import (
-    LeftOut,
-    asked_order,
-    metrics_of,
-    read_runs,
-    score_of,
-    seed_of,
-)
+from distil.report.comparison.runs import LeftOut, metrics_of, read_runs, score_of, seed_of
 from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
 from distil.report.run_directory import RunRecord, Scores
 from distil.types import InputError
-
-DEFAULTS = {"method.name": "sft", "peft.name": "none"}
-"""What a comparison is held against: no teacher, and all of the student trained."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in their seed alone."""
-
-    label: str
-    choices: Mapping[str, Any]
-    """Value by swept key."""
-    method: str
-    runs: tuple[RunRecord, ...]
-    """In the order of their seeds, one a seed."""
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The seeds of its runs."""
-        return tuple(map(seed_of, self.runs))
 
 
 @dataclass(frozen=True)
@@ -97,7 +69,7 @@ def compare(
 
     Args:
         folders: run directories, or folders that hold them.
-        baseline: the group, method or adapter that the others are held against; None: see ``_usual``.
+        baseline: the group, method or adapter that the others are held against; None: see ``groups.against``.
         budget: ``steps``, ``tokens`` or ``seconds``: read the curves where all runs have spent the same.
         force: show runs that cannot be ranked side by side, unranked.
         declared: config keys that were tuned for each group by the same search: no confounds.
@@ -122,13 +94,13 @@ def compare(
             + "\n".join(f"  {reason}" for reason in unranked)
             + "\n--force shows them side by side, unranked."
         )
-    groups = _groups(runs, configs, labels, keys.swept)
-    groups, baselines = _against(groups, keys.swept, baseline)
+    groups = groups_of(runs, configs, labels, keys.swept)
+    groups, baselines = against(groups, keys.swept, baseline)
     folded = {group.label: group.runs for group in groups}
     kept = [run for each in folded.values() for run in each]
-    against = {} if unranked else baselines
+    held_to = {} if unranked else baselines
     read = [] if unranked else [(kind, equal_budget(folded, baselines, kind)) for kind in KINDS]
-    columns = _columns(groups, against, not unranked)
+    columns = _columns(groups, held_to, not unranked)
     references = _references(kept)
     before = references.get("student before", {})
     return Comparison(
@@ -138,10 +110,10 @@ def compare(
         unranked=tuple(unranked),
         differences=tuple(differences(runs, configs, labels, keys)),
         left_out=(*missing, *older),
-        notes=tuple(notes(groups, against, columns, before, len(missing), not unranked)),
+        notes=tuple(notes(groups, held_to, columns, before, len(missing), not unranked)),
         columns=columns,
         references=references,
-        costs=tuple(_costs(groups, against, not unranked)),
+        costs=tuple(_costs(groups, held_to, not unranked)),
         held=held(folded),
         budgets={kind: table for kind, table in read if table is not None},
         budget=budget,
@@ -183,87 +155,6 @@ def _newest(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[LeftOut]]:
         newest[config] = run
     kept = {id(run) for run in newest.values()}
     return [run for run in runs if id(run) in kept], older
-
-
-def _groups(
-    runs: Sequence[RunRecord], configs: Sequence[Config], labels: Sequence[str], swept: Sequence[str]
-) -> tuple[Group, ...]:
-    """Runs by group, in natural order of the swept values; of one group in the order of their seeds."""
-    config_by_label = dict(zip(labels, configs, strict=True))
-    groups = [
-        Group(
-            name,
-            {key: config[key] for key in swept if key in config},
-            str(config.get("method.name")),
-            tuple(
-                sorted((run for run, label in zip(runs, labels, strict=True) if label == name), key=seed_of)
-            ),
-        )
-        for name, config in config_by_label.items()
-    ]
-    return tuple(sorted(groups, key=lambda group: [_natural(group.choices.get(key)) for key in swept]))
-
-
-def _natural(value: Any) -> tuple[int, float, list[tuple[int, float, str]]]:
-    """Numbers by size before texts; numbers inside texts by size too."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return (0, float(value or 0), [])
-    parts = re.findall(r"\d+|\D+", value if isinstance(value, str) else same(value))
-    return (1, 0.0, [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts])
-
-
-def _against(
-    groups: tuple[Group, ...], swept: Sequence[str], asked: str | None
-) -> tuple[tuple[Group, ...], dict[str, str | None]]:
-    """The baseline of each group, and the groups with the baselines first.
-
-    Where several groups are baselines, each other group is held against the one with the same other choices.
-    """
-    bases = _usual(groups, swept) if asked is None else _named(groups, asked)
-    names = {group.label for group in bases}
-    ordered = (*bases, *(group for group in groups if group.label not in names))
-    return ordered, {
-        group.label: None if group.label in names else _nearest(group, bases) for group in ordered
-    }
-
-
-def _usual(groups: Sequence[Group], swept: Sequence[str]) -> Sequence[Group]:
-    """Where methods were swept ``sft``, where adapters were ``none``, where both were the group of both.
-
-    Of a sweep that has no such group: ``sft`` or ``none`` where either is there; else what was asked first.
-    """
-    keys = [key for key in DEFAULTS if key in swept]
-    for wanted in (keys, *([key] for key in keys)):
-        found = [g for g in groups if wanted and all(g.choices.get(key) == DEFAULTS[key] for key in wanted)]
-        if found:
-            return found
-    order = asked_order([run for group in groups for run in group.runs])
-    return [min(groups, key=lambda group: min(order.get(run.path, len(order)) for run in group.runs))]
-
-
-def _named(groups: Sequence[Group], asked: str) -> Sequence[Group]:
-    """The group of that name; else those of that method or adapter. Raises InputError where it picks none."""
-    if exact := [
-        group for group in groups if asked == group.label or (len(groups) == 1 and asked == group.method)
-    ]:
-        return exact
-    for key in DEFAULTS:
-        found = [group for group in groups if group.choices.get(key) == asked]
-        if found:
-            return found
-    known = ", ".join(group.label for group in groups)
-    raise InputError(f"baseline={asked}: no such method, adapter or group among {known}.")
-
-
-def _nearest(group: Group, bases: Sequence[Group]) -> str | None:
-    """The only baseline, or that with the most choices in common; None where two have as many."""
-    shared = {
-        base.label: sum(same(base.choices.get(key)) == same(value) for key, value in group.choices.items())
-        for base in bases
-    }
-    most = max(shared.values())
-    best = [name for name, count in shared.items() if count == most]
-    return best[0] if len(best) == 1 else None
 
 
 def _columns(

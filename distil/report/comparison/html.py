@@ -10,8 +10,9 @@ from distil.report import palette
 from distil.report import words as run_words
 from distil.report.comparison import charts, words
 from distil.report.comparison.budget import CURVES, KINDS
-from distil.report.comparison.compare import Comparison, Group
+from distil.report.comparison.compare import Comparison
 from distil.report.comparison.differences import KINDS as DIFFERENCES
+from distil.report.comparison.groups import Group
 from distil.report.comparison.style import group_hues
 from distil.report.comparison.svg import definitions
 from distil.report.comparison.table import Cell, Column

@@ -14,7 +14,7 @@ from distil.report.seal import in_few_lines
 from distil.report.words import number_of
 
 if TYPE_CHECKING:
-    from distil.report.comparison.compare import Group
+    from distil.report.comparison.groups import Group
     from distil.report.comparison.table import Column
 
 MOST = 8
