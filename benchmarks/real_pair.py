@@ -31,7 +31,7 @@ from trainers import forked
 
 from distil.config.schema import ExperimentConfig
 from distil.parts import Parts, load_parts
-from distil.products.loading import open_run
+from distil.products.finished_run import open_run
 from distil.types import IGNORE_INDEX
 
 JSD = Task("gkd", {"lambda_gkd": 1.0})

@@ -10,7 +10,7 @@ from distil.report.run_directory import mapping, number
 
 if TYPE_CHECKING:
     from distil.config.schema import ExperimentConfig
-    from distil.products.loading import FinishedRun
+    from distil.products.finished_run import FinishedRun
     from distil.report.run_directory import RunRecord
 
 

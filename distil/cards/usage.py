@@ -10,7 +10,7 @@ from distil.products.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from distil.cards.subject import Subject
-    from distil.products.loading import FinishedRun
+    from distil.products.finished_run import FinishedRun
 
 BASE = "base"
 """Folder of the model under an adapter, where that is not a model that others have."""

@@ -14,7 +14,8 @@ from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR
 from distil.cards.exported import CardOptions, model_card
 from distil.cards.subject import Subject
 from distil.cards.usage import BASE, usage_of
-from distil.products.loading import FinishedRun, load_base, put_on
+from distil.products.finished_run import FinishedRun
+from distil.products.loading import load_base, put_on
 from distil.products.merging import HALF_TOLERANCE, check_output, merge, probe_ids
 from distil.system.files import published, read_json, write_json, write_text
 from distil.system.printable import one_line

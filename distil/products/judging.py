@@ -19,13 +19,8 @@ from distil.methods.base import method_of
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
 from distil.parts import ending_ids
-from distil.products.loading import (
-    FinishedRun,
-    load_product,
-    load_run_teacher,
-    load_tokenizer,
-    teacher_ends,
-)
+from distil.products.finished_run import FinishedRun
+from distil.products.loading import load_product, load_run_teacher, load_tokenizer, teacher_ends
 from distil.system.environment import use_threads
 from distil.types import InputError
 

@@ -15,7 +15,7 @@ from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, T
 from distil.config.validate import check_packages
 from distil.data.jsonl import JsonlConfig
 from distil.methods.sft import SFTConfig
-from distil.products.loading import FinishedRun, open_run
+from distil.products.finished_run import FinishedRun, open_run
 from distil.report.run_directory import RunRecord
 from distil.system.files import read_json
 from distil.types import InputError
@@ -65,8 +65,8 @@ def open_product(folder: Path, *, trust: bool = False) -> FinishedRun:
     models = {"teacher": run.config.model.teacher, "student": run.config.model.student}
     if trusted := [who for who, model in models.items() if model.trust_remote_code and not trust]:
         raise InputError(
-            f"{run.recipe} says model.{trusted[0]}.trust_remote_code=true: Python files beside its models "
-            "would run with all your rights. If they are yours, or you have read them, add "
+            f"{run.config_file} says model.{trusted[0]}.trust_remote_code=true: Python files beside its "
+            "models would run with all your rights. If they are yours, or you have read them, add "
             "--trust-remote-code."
         )
     return run

@@ -15,8 +15,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from transformers.pytorch_utils import Conv1D
 
 from distil.cards.brief import base_card, merged_card, run_card
+from distil.products.finished_run import FinishedRun
 from distil.products.library import SavedStudent
-from distil.products.loading import FinishedRun, load_base, load_tokenizer, put_on
+from distil.products.loading import load_base, load_tokenizer, put_on
 from distil.system.files import nearest_existing, published, write_text
 from distil.system.quiet import no_hints, quiet_transformers
 from distil.types import InputError, RunFailed

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from distil.config.schema import EvalConfig
     from distil.engine.evaluation import Judgement
+    from distil.products.finished_run import FinishedRun
     from distil.products.judging import Pair
-    from distil.products.loading import FinishedRun
     from distil.system.progress import Progress
 
 

@@ -12,7 +12,7 @@ from distil.verbs.arguments import Parser, begin, warn, whole
 
 if TYPE_CHECKING:
     from distil.products.exporting import Exported
-    from distil.products.loading import FinishedRun
+    from distil.products.finished_run import FinishedRun
 
 FOLDER = "export"
 """Where it goes if nobody says: inside the run directory."""

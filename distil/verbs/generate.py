@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from distil.config.schema import EvalConfig
-    from distil.products.loading import FinishedRun
+    from distil.products.finished_run import FinishedRun
 
 SAMPLING = {"temperature": "sampling_temperature", "top_k": "top_k", "top_p": "top_p", "seed": "seed"}
 """What draws, and what ``eval`` calls it."""

@@ -13,7 +13,7 @@ from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn
 
 if TYPE_CHECKING:
-    from distil.products.loading import FinishedRun
+    from distil.products.finished_run import FinishedRun
     from distil.products.merging import Written
 
 

@@ -139,8 +139,8 @@ def bytes_tokenizer(template: str = CHATML) -> Any:
 def use_run(folder: Path) -> None:
     from rich.console import Console
 
+    from distil.products.finished_run import open_run
     from distil.products.library import open_product
-    from distil.products.loading import open_run
     from distil.report.comparison.compare import compare
     from distil.report.comparison.files import write_comparison
     from distil.report.comparison.terminal import print_comparison
@@ -241,7 +241,7 @@ class _Checkpoint:
     def __init__(self, runs: dict[str, Path]) -> None:
         from distil.config.schema import ExperimentConfig
         from distil.parts import Parts, load_parts
-        from distil.products.loading import open_run
+        from distil.products.finished_run import open_run
 
         configs = [open_run(run).config for run in runs.values()]
         self.runs: list[tuple[ExperimentConfig, Parts]] = [
@@ -288,7 +288,8 @@ class _Adapter:
 
     def __init__(self, made: Path, run: Path) -> None:
         from distil.parts import load_adapted_student
-        from distil.products.loading import load_tokenizer, open_run
+        from distil.products.finished_run import open_run
+        from distil.products.loading import load_tokenizer
 
         opened = open_run(run)
         self.run = run

@@ -19,7 +19,8 @@ from huggingface_hub import ModelCard, constants
 
 from distil.cli import main
 from distil.models.sources import mirror_folder
-from distil.products.loading import load_product, open_run
+from distil.products.finished_run import open_run
+from distil.products.loading import load_product
 from distil.results import seal
 from tests.end_to_end.ask_merged import PROMPT
 from tests.end_to_end.fake_hub import OWNER, TOKEN, FakeHub

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from distil.cli import main
-from distil.products.loading import load_product, open_run
+from distil.products.finished_run import open_run
+from distil.products.loading import load_product
 from distil.results import seal
 from tests.adapters import save_bases, word_tokenizer
 from tests.end_to_end.ask_merged import NEW, PROMPT
