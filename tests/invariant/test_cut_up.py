@@ -9,6 +9,7 @@ import itertools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,12 +18,12 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from distil.trainer import DistillationTrainer
+from distil.engine.trainer import DistillationTrainer
 from tests.invariant.test_two_processes import FSDP2
 from tests.training import Setup, build_method
 
 
-def setup(folder: Path, steps: int, best: bool = True) -> Setup:
+def setup(folder: Path, steps: int, best: bool = True, method: str = "gkd", **keys: Any) -> Setup:
     """Each evaluation is worse than those before; the longer the training, the worse from its beginning."""
     scores = itertools.count(float(steps))
     arguments = {
@@ -34,7 +35,7 @@ def setup(folder: Path, steps: int, best: bool = True) -> Setup:
         "load_best_model_at_end": best,
     }
     judged = {"evaluate_student": lambda model: {"nll_per_token": next(scores)}}
-    return Setup(build_method("gkd"), folder, steps=steps, arguments=arguments, options=judged)
+    return Setup(build_method(method), folder, steps=steps, arguments=arguments, options=judged, **keys)
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +93,9 @@ class Code:
 
 @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt"])
 def test_no_code_of_a_checkpoint_is_run(file: str, cut_up: None, tmp_path: Path) -> None:
-    setup(tmp_path, 1).train()
+    alone: dict[str, Any] = {"method": "sft", "teacher": lambda _: None}
+    setup(tmp_path, 1, **alone).train()
     torch.save(Code(tmp_path / "run"), tmp_path / "checkpoint-1" / file)
     with pytest.raises(pickle.UnpicklingError, match="weights_only"):
-        setup(tmp_path, 2).train(resume=tmp_path / "checkpoint-1")
+        setup(tmp_path, 2, **alone).train(resume=tmp_path / "checkpoint-1")
     assert not (tmp_path / "run").exists()
