@@ -3,7 +3,7 @@
     python examples/distill_with_lora.py                      # gpt2-medium -> gpt2, from the Hugging Face hub
     python examples/distill_with_lora.py --local              # no network: models and rows that ship with us
 
-``pip install "distil-runner[adapters]"`` brings PEFT. Models, rows and options are those of
+``pip install -e ".[adapters]"`` brings PEFT. Models, rows and options are those of
 ``distill_dolly15k.py``. GPT-2 trains 0.24 % of its parameters here; the student of --local is so small that
 its adapter is 7 % of it.
 """

@@ -15,7 +15,7 @@
 # %% [markdown]
 # ## 1. Choose
 #
-# `pip install "distil-runner[notebooks]"` brings what this notebook needs. `DATA` may name a file of Dolly's
+# `pip install -e ".[notebooks]"` brings what this notebook needs. `DATA` may name a file of Dolly's
 # rows (JSON Lines with `instruction`, `context`, `response`).
 
 # %%

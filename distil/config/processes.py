@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from distil.config.schema import ExperimentConfig, check
 from distil.processes import ranks
+from distil.system.extras import install
 from distil.types import InputError
 
 NOT_IN_PARTS = {
@@ -151,6 +152,5 @@ def _check_zero(config: ExperimentConfig, said: str) -> None:
     )
     check(
         find_spec("deepspeed") is not None,
-        "accelerate launch asks for DeepSpeed, which is not installed: "
-        "pip install 'distil-runner[deepspeed]'",
+        f"accelerate launch asks for DeepSpeed, which is not installed: {install('deepspeed')}",
     )

@@ -10,6 +10,7 @@ from distil.config.schema import ExperimentConfig, MethodConfig, check
 from distil.data.base import DATA
 from distil.methods.base import Method, method_of
 from distil.metrics.base import METRICS
+from distil.system.extras import install
 from distil.teacher_cache.formats.base import format_of
 from distil.types import REFERENCE
 
@@ -93,8 +94,7 @@ def check_packages(config: ExperimentConfig) -> None:
     for package, key in keys.items():
         check(
             find_spec(package) is not None,
-            f"{key} needs the package {package}, which is not installed: "
-            "pip install 'distil-runner[adapters]'",
+            f"{key} needs the package {package}, which is not installed: {install('adapters')}",
         )
 
 

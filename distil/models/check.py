@@ -10,6 +10,7 @@ from typing import Any
 from distil.config.schema import ModelConfig
 from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
 from distil.models.vocabulary import check_same, read_vocabulary
+from distil.system.extras import install
 from distil.system.hub import ask, endpoint, hub_cache, offline_asked, patience, token
 from distil.types import InputError
 
@@ -84,7 +85,7 @@ def _check_source(source: Source, weights: bool, allow_network: bool) -> None:
     if source.gguf_file is not None and find_spec("gguf") is None:
         raise InputError(
             f"{source.key.removesuffix('path')}gguf_file={source.gguf_file} needs the package gguf: "
-            "pip install 'distil-runner[gguf]'"
+            f"{install('gguf')}"
         )
     if source.folder is not None:
         _check_folder(source, weights)

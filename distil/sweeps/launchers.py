@@ -15,6 +15,7 @@ from typing import Any
 from distil.registry import loaded_plugins
 from distil.sweeps.record import REPORTS
 from distil.sweeps.workers import Worker, cores, jobs_at_once, shares
+from distil.system.extras import install
 from distil.types import InputError
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -59,10 +60,7 @@ def check_installed(key: str, choice: str, part: Mapping[str, Any]) -> None:
     except ImportError:  # its parent is not there either
         found = False
     if not found:
-        raise InputError(
-            f"{key}={choice} needs a package that is not installed: "
-            f"pip install 'distil-runner[{known.extra}]'"
-        )
+        raise InputError(f"{key}={choice} needs a package that is not installed: {install(known.extra)}")
 
 
 def at_once(part: Mapping[str, Any], jobs: int) -> int:

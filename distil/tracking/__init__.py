@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.registry import unknown_name
+from distil.system.extras import install
 from distil.tracking.background import Background
 from distil.tracking.base import NoTracker, Tracker
 from distil.tracking.ending import how_to_see
@@ -35,8 +36,7 @@ def check_tracker(config: TrackerConfig, allow_network: bool = True) -> None:
         raise InputError(unknown_name("tracker", config.name, TRACKERS))
     if config.name != "none" and find_spec(config.name) is None:
         raise InputError(
-            f"tracker={config.name} needs the package {config.name}: "
-            f'pip install "distil-runner[{config.name}]", or tracker=none.'
+            f"tracker={config.name} needs the package {config.name}: {install(config.name)}, or tracker=none."
         )
     asked = os.environ.get("WANDB_MODE")
     if config.name == "wandb" and not allow_network and asked in ("online", "shared"):

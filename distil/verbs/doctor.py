@@ -10,6 +10,7 @@ from pathlib import Path
 
 from distil.commands import rerun_command
 from distil.system import hub, machine
+from distil.system.extras import install
 from distil.system.printable import printable
 from distil.verbs.arguments import Parser
 
@@ -121,7 +122,7 @@ def _bits(build: tuple[str, str] | None, seen: Sequence[str]) -> str:
     """Whether bitsandbytes has code for what torch runs on here."""
     found, libraries = machine.installed("bitsandbytes"), machine.bitsandbytes_libraries()
     if found is None:
-        return "bitsandbytes is not installed: pip install 'distil-runner[adapters]'"
+        return f"bitsandbytes is not installed: {install('adapters')}"
     kind = "cpu"
     if seen and build is not None and build[1].startswith("CUDA"):
         kind = "cuda" + build[1].removeprefix("CUDA ").replace(".", "")

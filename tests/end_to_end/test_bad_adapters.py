@@ -14,7 +14,7 @@ from tests.end_to_end.conftest import ROOT, Command, environment
 from tests.end_to_end.test_bad_models import check_refused, replaced
 
 SELF = "model.teacher.path=self"
-INSTALL = "pip install 'distil-runner[adapters]'"
+INSTALL = "[adapters]'"
 
 
 def check_nothing_left(done: subprocess.CompletedProcess[str], output: Path, *said: str) -> None:

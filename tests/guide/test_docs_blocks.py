@@ -231,11 +231,11 @@ def read(words: list[str]) -> None:
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert re.search(rf"^{target}:", makefile, re.MULTILINE)
             assert all(word.startswith("ARGS=") for word in rest)
-        case ["pip", "install", requirement]:
+        case ["pip", "install", "-e", requirement]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"][
                 "optional-dependencies"
             ]
-            match = re.fullmatch(r"distil-runner\[([a-z,]+)\]", requirement)
+            match = re.fullmatch(r"\.\[([a-z,]+)\]", requirement)
             assert match is not None
             assert set(match[1].split(",")) <= set(extras)
         case ["python", script, *_]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from distil.sweeps import workers
-from distil.system import machine
+from distil.system import extras, machine
 from distil.verbs.doctor import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,3 +125,12 @@ def test_the_limits_of_every_level_hold(tmp_path: Path, monkeypatch: pytest.Monk
     (inner / "memory.max").write_text("1000\n", encoding="utf-8")
     (inner / "memory.current").write_text("950\n", encoding="utf-8")
     assert machine.memory() == (1000, 50)
+
+
+def test_an_extra_comes_from_where_the_code_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(extras.FOLDER)
+    assert extras.install("adapters") == "pip install -e '.[adapters]'"
+    monkeypatch.chdir(tmp_path)
+    assert extras.install("adapters") == f"pip install -e '{extras.FOLDER}[adapters]'"
+    monkeypatch.setattr(extras, "FOLDER", tmp_path)  # as where a wheel is unpacked
+    assert extras.install("adapters") == "pip install 'distil-runner[adapters]'"

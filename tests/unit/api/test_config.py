@@ -40,7 +40,7 @@ def config(**keys: Any) -> DistillationConfig:
 def composed(command: str) -> ExperimentConfig:
     """What the runner makes of a printed command."""
     words = shlex.split(command)
-    assert words[:2] == ["python", "run.py"]
+    assert words[:2] in (["python", "run.py"], ["distil", "run"])
     register_schemas()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         return typed(compose("config", expand(words[2:])), words[2:])
@@ -389,8 +389,9 @@ def test_any_text_survives_shell_and_hydra(text: str) -> None:
     assert composed(made.command("kd", data=f"d{text}")) == made.experiment("kd", f"d{text}")
 
 
-def test_an_installed_package_prints_its_own_command(tmp_path: Path) -> None:
-    """There is no run.py beside it."""
+def test_where_no_run_py_lies_the_installed_command_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(
         ROOT / "distil", tmp_path / "distil", ignore=shutil.ignore_patterns("__pycache__", "assets")
     )
@@ -404,8 +405,12 @@ def test_an_installed_package_prints_its_own_command(tmp_path: Path) -> None:
         text=True,
         check=True,
     ).stdout
-    here = DistillationConfig("a", "b").command("gkd", "rows")
-    assert said.strip() == here.replace("python run.py ", "distil run ", 1)
+    made = DistillationConfig("a", "b")
+    monkeypatch.chdir(ROOT)
+    here = made.command("gkd", "rows")
+    assert said.strip() == here.replace("python run.py ", "distil run ", 1) != here
+    monkeypatch.chdir(tmp_path)  # the checkout, out of a folder that has no run.py
+    assert made.command("gkd", "rows") == said.strip()
 
 
 @pytest.mark.parametrize(
@@ -420,7 +425,8 @@ def test_the_command_quotes_no_more_than_it_must(path: str, said: str) -> None:
     assert f"{said} " in config(output_dir=path).command("kd")
 
 
-def test_the_command_is_short_where_nothing_was_changed() -> None:
+def test_the_command_is_short_where_nothing_was_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     assert config().command("gkd", data="rows") == (
         "python run.py method=gkd data=hf seed=42 output_dir=./output model.teacher.path=gpt2-medium "
         "model.student.path=gpt2 data.path=rows eval.batch_size=8"

@@ -72,7 +72,7 @@ def test_a_saved_student_is_a_plain_model_folder(
     assert distance(AutoModelForCausalLM.from_pretrained(tmp_path / "saved"), student) == 0
     assert AutoTokenizer.from_pretrained(tmp_path / "saved")("a b")["input_ids"]
     assert DistillationConfig.load(tmp_path / "saved" / "distillation_config.json") == config
-    assert "python run.py method=kd" in (tmp_path / "saved" / "README.md").read_text("utf-8")
+    assert "method=kd data=hf" in (tmp_path / "saved" / "README.md").read_text("utf-8")
     other = KnowledgeDistillation(teacher, load("gpt2"), config)
     assert other.load_student(str(tmp_path / "saved")) is other.student
     assert other.evaluate(rows) == learns.evaluate(rows)
@@ -105,7 +105,7 @@ def test_the_card_says_how_a_product_of_the_library_was_made(
     learns.train(rows, training_args=TrainingArguments(output_dir=str(tmp_path / "own"), max_steps=1))
     learns.save_student(tmp_path / "own")
     assert "TrainingArguments were the caller's own" in card_of(tmp_path / "own")
-    assert "python run.py" not in card_of(tmp_path / "own")
+    assert "method=kd data=" not in card_of(tmp_path / "own")
     learns.load_student(tmp_path / "once")
     learns.save_student(tmp_path / "copy")
     assert f"it is what was loaded from {tmp_path / 'once'}" in card_of(tmp_path / "copy")

@@ -45,7 +45,7 @@ def test_a_missing_extra_says_how_to_install_it(name: str, monkeypatch: pytest.M
             raise ModuleNotFoundError(package)
 
     monkeypatch.setattr(launchers, "find_spec", find)
-    with pytest.raises(InputError, match=rf"={name} needs .* pip install 'distil-runner\[{known.extra}\]'"):
+    with pytest.raises(InputError, match=rf"={name} needs .* pip install .*\[{known.extra}\]'"):
         check_installed("hydra/launcher", name, preset)
 
 
