@@ -63,11 +63,14 @@ smollm2: $(INSTALLED) ## Fetch a real small model, SmolLM2-135M-Instruct (about 
 bench: $(INSTALLED) ## KD against SFT at equal steps, three seeds: make bench ARGS="--runs FOLDER"
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kd_against_sft.py $(ARGS)
 
-.PHONY: bench-peers
-bench-peers: $(INSTALLED) ## One step and whole trainers beside TRL, Liger and llm-distil, which it installs
+.PHONY: peers
+peers: $(INSTALLED) ## Install TRL, Liger and llm-distil for the benchmarks that stand beside them
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	# Beside the environment, not in it: it has the import name of a package of ours.
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/peers llm-distil==0.1.0
+
+.PHONY: bench-peers
+bench-peers: peers ## One step and whole trainers beside TRL, Liger and llm-distil, which it installs
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/step.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trainers.py
 

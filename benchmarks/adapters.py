@@ -101,12 +101,15 @@ def main() -> None:
     """Search, run, tabulate."""
     options = parser(__doc__, runs=True)
     options.add_argument("--pair", choices=sorted(PAIRS), required=True)
+    options.add_argument(
+        "--adapters", nargs="+", choices=ADAPTERS, help="of those of the pair; the first is 1x"
+    )
     asked = options.parse_args()
     pair, output, more = PAIRS[asked.pair], asked.runs, asked.overrides
     searched: list[list[object]] = []
     rows: list[list[object]] = []
     full: Path | None = None
-    for adapter in pair.adapters:
+    for adapter in asked.adapters or pair.adapters:
         found = {
             rate: last_validation(distil(pair, adapter, rate, output, *pair.search, *more))
             for rate in pair.rates[adapter]

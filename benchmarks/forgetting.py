@@ -67,6 +67,7 @@ def main() -> None:
     """Make the rows, run, tabulate."""
     options = parser(__doc__, runs=True)
     options.add_argument("--train-rows", type=int, default=500)
+    options.add_argument("--steps", type=int, nargs="+", default=STEPS)
     asked = options.parse_args()
     output = asked.runs.resolve()
     output.mkdir(parents=True, exist_ok=True)
@@ -78,7 +79,7 @@ def main() -> None:
     keys = [f"data.{split}_file={path}" for split, path in files.items()]
     rows: list[list[object]] = []
     for label, method in RUNS.items():
-        for steps in STEPS:
+        for steps in asked.steps:
             folder = run(
                 *SHARED,
                 *method,

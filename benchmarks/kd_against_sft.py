@@ -54,10 +54,11 @@ def compared(
     best_kd: str, sft: dict[str, dict[int, Path]], distil: Runs
 ) -> tuple[list[list[object]], list[str]]:
     """The rows of the table, and SFT's best steps."""
-    best_sft = min(RATES, key=lambda rate: last_validation(sft[rate][SEEDS[0]]))
+    seeds = tuple(sft[RATES[0]])
+    best_sft = min(RATES, key=lambda rate: last_validation(sft[rate][seeds[0]]))
     rows: list[list[object]] = []
     steps = []
-    for seed in SEEDS:
+    for seed in seeds:
         kd, same = distil("kd", best_kd, seed), sft[best_sft][seed]
         faithful = max(
             (sft[rate][seed] for rate in RATES), key=lambda f: results(f)["student_after"]["faithfulness"]
@@ -82,18 +83,21 @@ def compared(
 
 def main() -> None:
     """Search, run, tabulate."""
-    asked = parser(__doc__, runs=True).parse_args()
+    options = parser(__doc__, runs=True)
+    options.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    asked = options.parse_args()
+    first = asked.seeds[0]
     distil = Runs(asked.runs, asked.overrides)
-    sft = {rate: {seed: distil("sft", rate, seed) for seed in SEEDS} for rate in RATES}
-    kd = {rate: distil("kd", rate, SEEDS[0]) for rate in RATES}
+    sft = {rate: {seed: distil("sft", rate, seed) for seed in asked.seeds} for rate in RATES}
+    kd = {rate: distil("kd", rate, first) for rate in RATES}
     best_kd = min(RATES, key=lambda rate: last_validation(kd[rate]))
     rows, steps = compared(best_kd, sft, distil)
     searched: Sequence[Sequence[object]] = [
-        [rate, f"{last_validation(kd[rate]):.3f}", f"{last_validation(sft[rate][SEEDS[0]]):.3f}"]
+        [rate, f"{last_validation(kd[rate]):.3f}", f"{last_validation(sft[rate][first]):.3f}"]
         for rate in RATES
     ]
     parts = [
-        "Validation NLL at the last step, seed 0:\n",
+        f"Validation NLL at the last step, seed {first}:\n",
         markdown(["learning rate", "KD", "SFT"], searched),
         "Test rows (NLL and KL in nats a token):\n",
         markdown(HEADER, rows),

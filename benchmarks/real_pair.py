@@ -5,7 +5,8 @@
 SmolLM2-135M-Instruct into 15 of its layers on Dolly, as ``experiment=smollm2_dolly`` has it: 8 rows of at
 most 192 tokens, float32. First that very command, a few steps of it, in a checkout of each revision
 (``cost.json`` says what a step took); then the trainers alone, off-policy JSD on the same rows from the same
-weights, each in a process of its own, its first loss held to ours. ``--data``: Dolly as local files (without
+weights, each in a process of its own, its first loss held to ours; TRL is left out where it is not installed
+(``make peers`` brings it). ``--data``: Dolly as local files (without
 it, from the hub). Writes ``benchmarks/results/real_pair.md``.
 """
 
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +125,8 @@ def main() -> None:
         ],
     )
     batch = config.trainer.arguments()["per_device_train_batch_size"]
-    seen = {name: forked(train, name, config, batch, asked.steps) for name in TRAINERS}
+    missing = [name for name in TRAINERS if name.startswith("TRL") and find_spec("trl") is None]
+    seen = {name: forked(train, name, config, batch, asked.steps) for name in TRAINERS if name not in missing}
     losses = [facts["loss"] for facts in seen.values()]
     if max(losses) / min(losses) - 1 > 1e-4:
         raise SystemExit(f"The first losses differ: {losses}. The work is not the same.")
@@ -140,7 +143,8 @@ def main() -> None:
             for name, facts in seen.items()
         ],
     )
-    write(asked.output / "real_pair.md", "A step on a real pair", [whole, alone])
+    told = [f"Not installed, so left out: {', '.join(missing)}.\n"] if missing else []
+    write(asked.output / "real_pair.md", "A step on a real pair", [whole, alone, *told])
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from scripts import rehearse
-from scripts.rehearse import ROOT, SMALL_BENCHMARK, Command, commands, main
+from scripts.rehearse import ROOT, SMALL_BENCHMARK, Command, Record, commands, main, state
 
 
 def test_nothing_that_users_run_is_left_out() -> None:
@@ -16,6 +17,10 @@ def test_nothing_that_users_run_is_left_out() -> None:
     for kind in ("experiment", "debug", "sweep"):
         for path in (ROOT / "conf" / kind).glob("*.yaml"):
             assert any(f"{kind}={path.stem}" in line.split() for line in lines), path
+    for path in (ROOT / "conf" / "hydra").glob("*/*.yaml"):
+        assert any(f"hydra/{path.parent.name}={path.stem}" in line.split() for line in lines), path
+    for path in (ROOT / "conf" / "accelerate").glob("*.yaml"):
+        assert any(f"conf/accelerate/{path.name}" in line for line in lines), path
     for folder in ("examples", "benchmarks"):
         for path in (ROOT / folder).glob("*.py"):
             if "__main__" in path.read_text(encoding="utf-8"):
@@ -42,18 +47,46 @@ def test_what_passed_is_not_run_again_and_what_failed_is_told(
     good = Command("readme", f"echo once >> {folder}/said", "")
     bad = Command("readme", "echo wrong; exit 3", "")
     other = Command("presets", "python run.py data.path=FOLDER", "")
-    monkeypatch.setattr(rehearse, "commands", lambda: [good, bad, other])
+    far = Command("presets", "python run.py model=large", "", "wants a larger machine")
+    monkeypatch.setattr(rehearse, "commands", lambda: [good, bad, other, far])
     monkeypatch.setattr("sys.argv", ["rehearse.py", "--quick"])
     monkeypatch.setattr(rehearse, "OUTPUT", folder)
     for _ in range(2):
         assert main() == 1
         said = capsys.readouterr().out
-        assert f"2/3  echo wrong; exit 3 … exit 3, see {folder / '02-readme.log'}" in said
-        assert "3/3  python run.py data.path=FOLDER … left out: no --data" in said
-        assert "1 of 3 passed, 1 failed, 1 left out" in said
+        assert f"2/2  echo wrong; exit 3 … exit 3, see {folder / '02-readme.log'}" in said
+        assert "1 of 2 passed in 0 minutes, 1 failed" in said
+        assert "left out, no --data: python run.py data.path=FOLDER" in said
+        assert "left out, wants a larger machine: python run.py model=large" in said
     assert (folder / "said").read_text() == "once\n"
     assert (folder / "02-readme.log").read_text().splitlines() == ["$ echo wrong; exit 3 ", "wrong"]
     assert list(json.loads((folder / "quick.json").read_text())["seconds"]) == [good.words]
+    monkeypatch.setattr("sys.argv", ["rehearse.py", "--quick", "--list", "readme"])
+    assert main() == 0
+    assert capsys.readouterr().out.splitlines() == [f"{good.words} ", f"{bad.words} "]
+
+
+def test_a_pass_is_one_of_this_code_and_this_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=tmp_path, check=True)
+
+    monkeypatch.setattr(rehearse, "ROOT", tmp_path)
+    git("init", "-q")
+    (tmp_path / "code.py").write_text("1")
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    git("add", ".")
+    git("commit", "-qm", "first")
+    first = state(None)
+    Record(tmp_path / ".git" / "quick.json", first).add("a command", 1.0)
+    (tmp_path / "benchmarks" / "results" / "made.md").write_text("by a command")
+    assert state(None) == first
+    assert Record(tmp_path / ".git" / "quick.json", state(None)).passed == {"a command": 1.0}
+    seen = [first, state(tmp_path)]
+    for name, text in (("code.py", "2"), ("new.py", "3"), ("new.py", "4")):
+        (tmp_path / name).write_text(text)
+        seen.append(state(None))
+    assert len({tuple(one.values()) for one in seen}) == len(seen)
+    assert not Record(tmp_path / ".git" / "quick.json", seen[-1]).passed
 
 
 @pytest.mark.parametrize("words", [["presents"], ["--data", "nowhere"]])
