@@ -121,7 +121,8 @@ def direction(name: str) -> bool | None:
 def equal_budget(
     groups: Mapping[str, Sequence[RunRecord]], baselines: Mapping[str, str | None], kind: str
 ) -> EqualBudget | None:
-    """The validation curves that all runs have, read at the largest budget that all reached; None without.
+    """The validation curves that all runs have, read at the largest budget that all reached; None without,
+    and where none of them has a value there.
 
     A run that diverged reached what it spent, and has no value from there on.
     """
@@ -137,14 +138,17 @@ def equal_budget(
         return None
     ends = [max(x for name in names for x, _ in along(run, name, kind)) for run in runs]
     amount = min(ends)
-    columns = []
+    columns, found = [], False
     for name in names:
         values = {
             label: {seed_of(run): read_at(along(run, name, kind), amount, BESIDE[kind]) for run in each}
             for label, each in groups.items()
         }
+        found = found or any(value is not None for each in values.values() for value in each.values())
         metric = Metric(name.removeprefix(CURVES), higher_is_better=direction(name))
         columns.append(column(metric, values, baselines))
+    if not found:  # the run that spent least ended before any other was evaluated
+        return None
     first = {id(run): max(along(run, name, kind)[0][0] for name in names) for run in runs}
     late = {which for which, begins in first.items() if begins > amount * (1 + BESIDE[kind])}
     unread = tuple(label for label, each in groups.items() if any(id(run) in late for run in each))

@@ -193,6 +193,14 @@ def test_a_run_that_was_evaluated_late_is_unread_and_no_lost_one() -> None:
     assert (table.amount, table.unread, table.lost) == (100, (), ("run-1",))
 
 
+def test_a_table_in_which_no_run_has_a_value_is_none() -> None:
+    gone = record(1, {50: 0.4, 100: None}, {50: 50.0, 100: 100.0})
+    for longer, there in (({150: 0.4}, False), ({50: 0.6, 150: 0.4}, True)):
+        other = record(0, dict(longer), {step: float(step) for step in longer})
+        table = equal_budget({"a": [other], "b": [gone]}, {}, "tokens")
+        assert (table is not None) is there
+
+
 def test_budgets_are_the_most_that_every_run_reached(tmp_path: Path) -> None:
     # kd spends twice the seconds and three times the tokens of sft a step.
     for seed in (0, 1):
