@@ -64,7 +64,8 @@ def compared(
             (sft[rate][seed] for rate in RATES), key=lambda f: results(f)["student_after"]["faithfulness"]
         )
         seconds = cost(kd)["seconds_per_step"] / cost(same)["seconds_per_step"]
-        longer = distil("sft", best_sft, seed, f"trainer.max_steps={round(cost(kd)['steps'] * seconds)}")
+        as_long = max(1, round(cost(kd)["steps"] * seconds))
+        longer = distil("sft", best_sft, seed, f"trainer.max_steps={as_long}")
         if not rows:
             for who in ("teacher", "student_before"):
                 rows.append([who, "", *(f"{results(kd)[who][m]:.3f}" for m in METRICS), "", ""])

@@ -29,7 +29,7 @@ def main() -> None:
     kd_keys = ["method=kd", "method.kd_loss_weight=1", "method.temperature=1"]
     kd = run(*common, *kd_keys, f"trainer.max_steps={asked.steps}", output=asked.runs)
     sft = run(*common, "method=sft", f"trainer.max_steps={asked.steps}", output=asked.runs)
-    longer = round(asked.steps * cost(kd)["seconds_per_step"] / cost(sft)["seconds_per_step"])
+    longer = max(1, round(asked.steps * cost(kd)["seconds_per_step"] / cost(sft)["seconds_per_step"]))
     long = run(*common, "method=sft", f"trainer.max_steps={longer}", output=asked.runs)
     rows = [["teacher", "", f"{results(kd)['teacher']['nll']:.4f}", "", "", ""]]
     for label, folder in (("kd", kd), ("ce, equal steps", sft), ("ce, equal seconds", long)):

@@ -31,9 +31,10 @@ ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = ROOT / "outputs" / "rehearsal"
 BEFORE = "5f87803"
 """The revision that docs/performance.md holds a real pair's step against."""
-EVAL_ROWS = "data.max_eval_rows=8 eval.during_training_rows=4"
+EVAL_ROWS = "data.max_eval_rows=4 eval.during_training_rows=4"
 SMALL_ROWS = f"{EVAL_ROWS} eval.generation_rows=2 eval.max_new_tokens=8"
-SMALL_RUN = f"trainer.max_steps=4 trainer.warmup_steps=0 trainer.eval_steps=4 {SMALL_ROWS}"
+SMALL_STEPS = "trainer.max_steps=2 trainer.warmup_steps=0 trainer.eval_steps=2"
+SMALL_RUN = f"{SMALL_STEPS} trainer.per_device_train_batch_size=2 {SMALL_ROWS}"
 APART = "output_dir=outputs/rehearsal/runs"
 APART_TABLE = "--output outputs/rehearsal/tables"
 APART_RUNS = "--runs outputs/rehearsal/runs"
@@ -44,7 +45,7 @@ SMALL_BENCHMARK = {
     "cache_sweep": f"trainer.warmup_steps=0 data.max_train_rows=32 {EVAL_ROWS} --steps 2 {APART_RUNS}",
     "forgetting": f"trainer.warmup_steps=0 {EVAL_ROWS} --train-rows 64 --steps 2 4 {APART_RUNS}",
     "kd_against_sft": f"{SMALL_RUN} --seeds 0 {APART_RUNS}",
-    "packing": f"--steps 2 {APART_RUNS}",
+    "packing": f"trainer.per_device_train_batch_size=2 --steps 2 {APART_RUNS}",
     "precision": "--rounds 1",
     "real_pair": "--steps 2",
     "rollouts": "--rounds 1",
