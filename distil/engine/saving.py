@@ -280,10 +280,8 @@ class CheckpointedTrainer(Trainer):
 
     def _run_epoch(self, *arguments: Any, **keywords: Any) -> None:
         # Gone on from its last checkpoint within an epoch, Trainer would take one step too many.
-        if self.state.global_step >= self.state.max_steps:
-            self.control.should_training_stop = True
-            return
-        super()._run_epoch(*arguments, **keywords)  # type: ignore[no-untyped-call]  # theirs has no types
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*arguments, **keywords)  # type: ignore[no-untyped-call]  # theirs has no types
 
 
 def _best_so_far(checkpoint: Path) -> Path | None:

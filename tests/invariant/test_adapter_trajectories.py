@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distil.types import RunFailed
 from tests.adapters import ADAPTED, adapter_of, load, save_bases, stir, trained_state
 from tests.training import FAMILIES, Setup, build_method, losses
 
@@ -135,6 +137,17 @@ def test_the_best_checkpoint_is_loaded(run: str, bases: Path, tmp_path: Path) ->
     ).train()
     assert apart(seen[1], seen[2]) > 0
     assert apart(trained_state(trainer.model), seen[1]) == 0
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(bases: Path, tmp_path: Path) -> None:
+    def setup(rank: int) -> Setup:
+        saved = {"save_strategy": "steps", "save_steps": 1}
+        student = partial(load, bases / "llama", "lora", r=rank)
+        return Setup(build_method("sft"), tmp_path, steps=1, arguments=saved, student=student)
+
+    setup(2).train()
+    with pytest.raises(RunFailed, match="checkpoint-1: it holds other parameters than those trained here"):
+        setup(3).train(resume=tmp_path / "checkpoint-1")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -56,13 +56,26 @@ def test_what_cannot_be_read_is_said_with_its_checkpoint(file: str, stopped: Pat
         setup(tmp_path, 2).train(resume=checkpoint)
 
 
-@pytest.mark.parametrize("where", ["beside", "moved", "elsewhere"])
+def test_a_state_that_counts_no_steps_is_said(stopped: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint-1"
+    shutil.copytree(stopped / checkpoint.name, checkpoint)
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    (checkpoint / "trainer_state.json").write_text(
+        json.dumps(state | {"global_step": "one"}), encoding="utf-8"
+    )
+    with pytest.raises(RunFailed, match=rf"^{re.escape(str(checkpoint))}: training cannot go on .*TypeError"):
+        setup(tmp_path, 2).train(resume=checkpoint)
+
+
+@pytest.mark.parametrize("where", ["beside", "moved", "copied", "elsewhere"])
 def test_the_best_checkpoint_is_found_where_it_lies(where: str, tmp_path: Path) -> None:
     """Nothing is better than the first step: gone on, a training ends with its weights."""
     first = setup(tmp_path / "run", 1, load_best_model_at_end=True).train()
     run = tmp_path / "run"
     if where == "moved":
         run = run.rename(tmp_path / "moved")
+    if where == "copied":
+        run = Path(shutil.copytree(run, tmp_path / "copied"))
     into = tmp_path / "elsewhere" if where == "elsewhere" else run
     again = setup(into, 3, load_best_model_at_end=True).train(resume=run / "checkpoint-1")
     assert again.state.best_model_checkpoint == str(run / "checkpoint-1")
