@@ -17,6 +17,8 @@ WORSE = 1e-3
 """What a score must have got worse by, as a share of it: less is chance, and is not seen in what is shown."""
 LEARNT = ("nll", "kl_to_teacher")
 """Metrics of which a method makes at least one better, whatever it learns from."""
+SAME = 1e-6
+"""Of two values, how far apart they may be by rounding, as a share."""
 NLL = "eval_nll_per_token"
 """What the trainer logs of an evaluation on the way."""
 
@@ -69,6 +71,28 @@ def setback(
         way = _by_the_curves(losses, history, before.get("nll"), rate)
     again = rate in way and any("trainer.learning_rate" in note for note in notes)
     return line if again else f"{line} {way}".rstrip()
+
+
+def ruined(
+    before: Mapping[str, float | None],
+    after: Mapping[str, float | None],
+    vocabulary: int,
+    learning_rate: float | None,
+) -> str | None:
+    """A line where the distilled student gives all of ``vocabulary`` tokens one probability: its nll is the
+    logarithm of their number, whatever the rows. None else, and where the untouched student did so, too."""
+    level, was, now = math.log(vocabulary), before.get("nll"), after.get("nll")
+    if (
+        now is None
+        or abs(now - level) > SAME * level
+        or (was is not None and abs(was - level) <= SAME * level)
+    ):
+        return None
+    rate = "" if learning_rate is None else f" (it was {learning_rate:g})"
+    return (
+        f"The distilled student is ruined: it gives each of its {vocabulary:,} tokens the same probability, "
+        f"whatever it reads (nll {now:.4g}). A lower trainer.learning_rate{rate} may help."
+    )
 
 
 def weak_teacher(

@@ -37,6 +37,9 @@ WITHOUT_EFFECT = (
 )
 """Dotted keys (patterns) that change no result."""
 
+EXACT = 2**53
+"""From here on a float is no whole number for sure, and 1e30 would be written out."""
+
 SAVING = ("trainer.save_*",)
 """When checkpoints are written: without effect unless the best of them becomes the product."""
 
@@ -67,7 +70,7 @@ def leaves(value: Any, key: str = "", join: str = ".") -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """``value`` with 2.0 as 2, inside lists and mappings too: what is one value has one form."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return int(value)
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]

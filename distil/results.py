@@ -35,8 +35,12 @@ def write_results(
     splits: Splits,
     judgements: Mapping[str, Judgement | None],
     notes: Sequence[str],
+    ruined: bool = False,
 ) -> None:
-    """``results.json``: one number a metric for teacher, student_before and student_after."""
+    """``results.json``: one number a metric for teacher, student_before and student_after.
+
+    ``ruined``: whether training left a student that says nothing: no comparison ranks it.
+    """
     after = judgements["student_after"]
     assert after is not None
     metrics, _ = plan(config, splits.test, has_teacher=judgements["teacher"] is not None)
@@ -62,6 +66,7 @@ def write_results(
                 "dropped": splits.dropped,
             },
             "notes": list(dict.fromkeys([*notes, *said])),
+            **({"ruined": True} if ruined else {}),
         },
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 from distil import results
-from distil.advice import setback, weak_teacher
+from distil.advice import ruined, setback, weak_teacher
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.engine.anatomy import virtual_tokens
 from distil.engine.borrowed import borrowed
@@ -188,12 +188,14 @@ class _Run:
         """Write results and samples of all three models; returns the samples."""
         teacher, before, _ = self.untrained()
         rate, history = self.config.trainer.learning_rate, trainer.state.log_history
-        worse = setback(before.scores, after.scores, trainer.terms(), rate, history, notes)
+        vocabulary = int(self.parts.student.config.get_text_config().vocab_size)
+        ruin = ruined(before.scores, after.scores, vocabulary, rate)
+        worse = ruin or setback(before.scores, after.scores, trainer.terms(), rate, history, notes)
         if worse is not None:
             logger.warning(worse, extra={"said_at_end": True})
             notes = [*notes, worse]
         judgements = {"teacher": teacher, "student_before": before, "student_after": after}
-        results.write_results(self.folder, self.config.eval, self.parts.splits, judgements, notes)
+        results.write_results(self.folder, self.config.eval, self.parts.splits, judgements, notes, bool(ruin))
         return results.write_samples(self.folder, judgements, self.config.eval.samples)
 
     def keep_cost(self, trainer: DistillationTrainer, log: MetricsLog, counts: dict[str, int | None]) -> None:

@@ -58,6 +58,8 @@ class Results:
     evaluation: Mapping[str, Any]
     data: Mapping[str, Any]
     notes: tuple[str, ...]
+    ruined: bool = False
+    """Whether the distilled student gives every token the same probability."""
 
 
 @dataclass(frozen=True)
@@ -265,6 +267,7 @@ def _results(raw: Mapping[str, Any]) -> Results:
         evaluation=mapping(raw.get("evaluation")),
         data=mapping(raw.get("data")),
         notes=tuple(map(str, notes)) if isinstance(notes := raw.get("notes"), list) else (),
+        ruined=raw.get("ruined") is True,
     )
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distil.adapters.base import ADAPTERS
 from distil.adapters.none import NoneConfig
-from distil.advice import advice, setback, trend, weak_teacher
+from distil.advice import advice, ruined, setback, trend, weak_teacher
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.trainer import TrainerConfig
 from tests.training import build_method
@@ -204,6 +204,25 @@ def test_a_student_that_got_worse_is_said(
         assert "(it was 50)" in line
         for name in ("nll", "kl_to_teacher"):
             assert (name in line) is (before.get(name) is not None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (0.4, math.log(1024), True),
+        (math.log(1024) + 1, math.log(1024) * (1 + 1e-7), True),  # better by nll than what it was
+        (0.4, math.log(1024) + 0.01, False),  # bad, and not that
+        (math.log(1024), math.log(1024), False),  # an untouched head of zeros, which did not learn
+        (None, math.log(1024), True),
+        (0.4, None, False),
+    ],
+)
+def test_a_student_that_says_nothing_is_ruined(before: float | None, after: float | None, told: bool) -> None:
+    line = ruined({"nll": before}, {"nll": after}, 1024, 1e30)
+    assert (line is not None) is told
+    if line is not None:
+        assert "each of its 1,024 tokens the same probability" in line
+        assert "(it was 1e+30)" in line
 
 
 @pytest.mark.parametrize(

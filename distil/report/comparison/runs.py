@@ -81,7 +81,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
             runs.append(run)
     if not runs:
         listed = "\n".join(f"  {each.run}: {each.why}" for each in left_out)
-        raise InputError(f"No run to compare: of {len(left_out)} none is done.\n{listed}")
+        raise InputError(f"No run to compare: of {len(left_out)} none is done and whole.\n{listed}")
     runs.sort(key=lambda run: (run.path.resolve().name, run.finished, run.path.resolve()))
     return runs, sorted(left_out, key=lambda each: (each.run, each.why))
 
@@ -146,6 +146,8 @@ def _flaw(run: RunRecord) -> str:
         return f"{one_line(changed[0])}."
     if run.results is None or not run.results.after:
         return "done, but results.json holds no scores of the distilled student."
+    if run.results.ruined:
+        return "done, but its student is ruined: it gives every token the same probability."
     return ""
 
 

@@ -117,6 +117,18 @@ def test_a_missing_job_is_named_and_the_rest_compared(tmp_path: Path) -> None:
     assert "1 run is left out: a mean of those that ended may flatter." in comparison.notes
 
 
+def test_a_ruined_student_is_not_ranked(tmp_path: Path) -> None:
+    """Of such runs all scores are the same, to the last digit, and may be the best ones there are."""
+    write_sweep(tmp_path, {"sft": SFT})
+    job = write_job(tmp_path, "kd", 0, {"nll": 0.1}, changes={"trainer.learning_rate": 1e30})
+    scored = json.loads((job / "results.json").read_text(encoding="utf-8"))
+    (job / "results.json").write_text(json.dumps({**scored, "ruined": True}), encoding="utf-8")
+    comparison = compare([tmp_path])
+    assert [group.label for group in comparison.groups] == ["sft"]
+    (left,) = comparison.left_out
+    assert "its student is ruined" in left.why
+
+
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
 def test_only_done_runs_are_ranked(tmp_path: Path, status: str) -> None:
     write_sweep(tmp_path, {"sft": SFT})
