@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,6 +30,34 @@ COMPUTED = (BEFORE, METRICS, RESULTS)
 """Files that took time to come by, as checkpoints do."""
 
 
+@dataclass(frozen=True)
+class _StatusFile:
+    """The ``status.json`` of a run in ``folder``, from its start on."""
+
+    folder: Path
+    identity: str
+    command: str
+    started: str
+
+    def write(self, state: str, reason: str | None = None, **more: bool) -> None:
+        """Say that the run is ``state`` now. A failed run's own error wins over one of writing it down."""
+        told = {
+            "status": state,
+            "reason": redact(reason),
+            "identity": self.identity,
+            "started": self.started,
+            "finished": None if state == "running" else _now(),
+            "command": self.command,
+        }
+        try:
+            write_json(self.folder / STATUS, told | more)
+        except OSError as error:
+            if state != "failed":
+                raise
+            # A full disk: overwriting takes no new room, and the run's own error is what the user must see.
+            logger.warning("%s could not be written: %s", STATUS, error)
+
+
 @contextmanager
 def kept_status(
     folder: Path, name: str, command: str, resumes: bool = True, less_memory: str = ""
@@ -38,28 +67,15 @@ def kept_status(
     ``resumes``: ``run.resume`` of the run. Where it is false, ``command`` would remove the checkpoints.
     ``less_memory``: what to give where memory runs out.
     """
-    status = {"status": "running", "reason": None, "identity": name, "started": _now(), "finished": None}
-
-    def write(state: str, reason: str | None = None, **more: bool) -> None:
-        finished = None if state == "running" else _now()
-        told = status | {"status": state, "reason": redact(reason), "finished": finished, "command": command}
-        told |= more
-        try:
-            write_json(folder / STATUS, told)
-        except OSError as error:
-            if state != "failed":
-                raise
-            # A full disk: overwriting takes no new room, and the run's own error is what the user must see.
-            logger.warning("%s could not be written: %s", STATUS, error)
-
+    file = _StatusFile(folder, name, command, _now())
     fresh = not (folder / STATUS).exists()
     try:
-        write("running")
+        file.write("running")
         with not_lost():
             yield
     except (KeyboardInterrupt, RunInterrupted) as error:
         stopped = error if isinstance(error, RunInterrupted) else interrupted("Stopped")
-        write("interrupted", str(error) or "Ctrl-C")
+        file.write("interrupted", str(error) or "Ctrl-C")
         told = type(stopped)(f"{stopped} {_how_to_go_on(folder, command, resumes)}")
         _log_end(told)
         raise told from None
@@ -69,22 +85,22 @@ def kept_status(
         if fresh and not _computed(folder):
             shutil.rmtree(folder, ignore_errors=True)
         else:
-            write("failed", str(error))
+            file.write("failed", str(error))
             _log_end(error)
         raise
     except DistilError as error:
-        write("failed", str(error), diverged=isinstance(error, RunDiverged))
+        file.write("failed", str(error), diverged=isinstance(error, RunDiverged))
         _log_end(error)
         raise
     except Exception as error:
         failure = known_failure(error, less_memory)
-        write("failed", str(failure or f"{type(error).__name__}: {error}"))
+        file.write("failed", str(failure or f"{type(error).__name__}: {error}"))
         if failure is not None:
             _log_end(failure)
             raise failure from error
         logger.exception("The run failed.")
         raise
-    write("done")
+    file.write("done")
     logger.info("Done.")
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from transformers.trainer_utils import TrainOutput
 
     from distil.api.rows import RawRows
+    from distil.api.training import Job
     from distil.config.schema import MethodConfig
     from distil.methods.base import Method
 
@@ -137,7 +138,7 @@ class BaseDistillation(StudentKeeper):
             RunFailed: where a loss or a weight is no number.
         """
         from distil.api.experiment import idle_fields
-        from distil.api.training import Job, check_arguments, check_callbacks, train
+        from distil.api.training import check_arguments, check_callbacks, train
 
         check_arguments(training_args)
         own = check_callbacks(callbacks)
@@ -149,22 +150,7 @@ class BaseDistillation(StudentKeeper):
                 logger.warning("%s, so nothing reads %s.", _what_is_trained(self.config), idle)
             limit = _limit(train_dataset, training_args)
             raw = without_padding(raw_rows(train_dataset, "train_dataset", limit), self.tokenizer)
-            method = self._method()
-            rows = self._rows(raw, wants_prompts=method.wants_rollouts)
-            held_out = None if eval_dataset is None else self._rows(self._held_out(eval_dataset))
-            job = Job(
-                method=method,
-                student=student,
-                teacher=self.teacher,
-                rows=rows,
-                held_out=held_out,
-                experiment=self._experiment_of(student, self.config),
-                stops=end_ids(self.tokenizer, self.teacher, self.student),
-                pad_id=filling_id(self.tokenizer),
-                shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
-                callbacks=own,
-                fresh=not (self._past.came or self._past.trained or student.name_or_path),
-            )
+            job = self._job(student, raw, eval_dataset, own)
             untold = self._untold(student)
             untold += [OWN_ARGUMENTS] * (training_args is not None) + [OWN_CALLBACKS] * bool(own)
             untold += sorted(raw.untold)
@@ -213,6 +199,33 @@ class BaseDistillation(StudentKeeper):
         return scores
 
     # ---- parts
+
+    def _job(
+        self,
+        student: PreTrainedModel,
+        raw: RawRows,
+        eval_dataset: Any,
+        callbacks: Sequence[TrainerCallback | type[TrainerCallback]],
+    ) -> Job:
+        """What ``train`` trains, and on what: rows read and checked, ids and method settled."""
+        from distil.api.training import Job
+
+        method = self._method()
+        rows = self._rows(raw, wants_prompts=method.wants_rollouts)
+        held_out = None if eval_dataset is None else self._rows(self._held_out(eval_dataset))
+        return Job(
+            method=method,
+            student=student,
+            teacher=self.teacher,
+            rows=rows,
+            held_out=held_out,
+            experiment=self._experiment_of(student, self.config),
+            stops=end_ids(self.tokenizer, self.teacher, self.student),
+            pad_id=filling_id(self.tokenizer),
+            shared_vocabulary=shared_ids(self.tokenizer, self.teacher, self.student),
+            callbacks=callbacks,
+            fresh=not (self._past.came or self._past.trained or student.name_or_path),
+        )
 
     def _held_out(self, dataset: Any) -> RawRows:
         return without_padding(raw_rows(dataset, "eval_dataset"), self.tokenizer)
