@@ -60,6 +60,19 @@ class _Shown:
     progress: Progress
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """One run as it was asked for."""
+
+    config: ExperimentConfig
+    command: str
+    """Without secrets."""
+    name: str
+    """Its identity."""
+    folder: Path
+    tuned: Sequence[Tuned]
+
+
 def tell(line: str) -> None:
     """Print ``line`` for the person at the terminal, beside results."""
     print(printable(line), file=sys.stderr, flush=True)
@@ -98,7 +111,7 @@ def run(
         if ranks.is_main():
             progress = Progress(Console(stderr=True, quiet=not watched), None if watched else say)
             shown = _Shown(summary, summary or compared, progress)
-            _run_first(config, redact(command), name, Path(folder), tuned, shown)
+            _run_first(_Asked(config, redact(command), name, Path(folder), tuned), shown)
         elif not done:
             _run_beside(config, Path(folder), command)
     return Path(folder)
@@ -125,15 +138,9 @@ def _run_beside(config: ExperimentConfig, folder: Path, command: str) -> None:
     run_stages(config, method_of(config.method), folder, NoTracker(), Progress(Console(quiet=True)), command)
 
 
-def _run_first(
-    config: ExperimentConfig,
-    command: str,
-    name: str,
-    folder: Path,
-    tuned: Sequence[Tuned],
-    shown: _Shown,
-) -> None:
+def _run_first(asked: _Asked, shown: _Shown) -> None:
     """The whole of a run, in the first process or the only one."""
+    folder, resumes = asked.folder, asked.config.run.resume
     console = Console(quiet=not shown.summary)
     if status_of(folder) == "done":
         console.print(
@@ -144,36 +151,30 @@ def _run_first(
         print_summary(read_run(folder), console)
         return
     if shown.summary:  # of a sweep the line of the job has said it; what comes next imports torch
-        again = "goes on" if config.run.resume else "begins afresh"
+        again = "goes on" if resumes else "begins afresh"
         begins = "begins" if status_of(folder) is None else again
         tell(f"Run {folder} {begins}: libraries, models and data load first.")
-    with told_how_to_go_on(folder, command, config.run.resume):
-        _attempt(config, command, name, folder, tuned, shown)
+    with told_how_to_go_on(folder, asked.command, resumes):
+        _attempt(asked, shown)
     print_summary(read_run(folder), console)
     for line in how_to_see([folder]):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _attempt(
-    config: ExperimentConfig,
-    command: str,
-    name: str,
-    folder: Path,
-    tuned: Sequence[Tuned],
-    shown: _Shown,
-) -> None:
+def _attempt(asked: _Asked, shown: _Shown) -> None:
     """The stages of a run that is not done, with its status, its log and its report kept."""
+    config, folder, command = asked.config, asked.folder, asked.command
     check_addresses(RUN, "a run")
     method = method_of(config.method)
     environment.use_threads(config.run.threads)
     fresh = status_of(folder) is None
-    made_by = _open_folder(folder, config, method, command, tuned)
+    made_by = _open_folder(asked, method)
     if shown.summary and fresh and (line := unfinished_beside(folder)):
         tell(line)
     with _reported(folder), log_file(folder / LOG, said_at_end=shown.said_at_end):
         logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))
         with (
-            kept_status(folder, name, command, config.run.resume, config.trainer.with_less_memory()),
+            kept_status(folder, asked.name, command, config.run.resume, config.trainer.with_less_memory()),
             ExitStack() as started,
             ranks.one_failure(),
         ):
@@ -212,14 +213,9 @@ def _without_secrets(config: ExperimentConfig) -> dict[str, Any]:
     return plain
 
 
-def _open_folder(
-    folder: Path,
-    config: ExperimentConfig,
-    method: Method[MethodConfig],
-    command: str,
-    tuned: Sequence[Tuned],
-) -> dict[str, Any]:
+def _open_folder(asked: _Asked, method: Method[MethodConfig]) -> dict[str, Any]:
     """Make the folder with ``config.yaml`` and ``environment.json``; returns what the latter holds."""
+    config, folder = asked.config, asked.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for parent in (folder.parent, folder.parent.parent):
@@ -230,11 +226,11 @@ def _open_folder(
             "code": environment.code_version(),
             "fingerprints": fingerprints(config),
             "ignored": ignored_keys(config, method),
-            "tuned": redact(list(tuned)),
+            "tuned": redact(list(asked.tuned)),
         }
         if ranks.world_size() > 1:
             known["processes"] = ranks.world_size()
-        made_by = environment.describe_environment(command) | known
+        made_by = environment.describe_environment(asked.command) | known
         write_json(folder / ENVIRONMENT, made_by)
     except OSError as error:
         raise unwritable("output_dir", config.output_dir, error, (folder / STATUS).exists()) from error

@@ -33,6 +33,14 @@ def small(hub: Path, tmp_path: Path) -> Path:
     return tmp_path / "small"
 
 
+@pytest.fixture
+def learns(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, tokenizer: PreTrainedTokenizerBase
+) -> KnowledgeDistillation:
+    """All of a student, under the usual config."""
+    return KnowledgeDistillation(teacher, student, make(), tokenizer)
+
+
 def test_a_refused_model_stays_as_it_was_given(
     small: Path, teacher: PreTrainedModel, make: Make, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -81,16 +89,14 @@ def test_an_adapter_whose_base_was_freed_says_what_to_do(
 
 
 def test_an_earlier_student_stays_whole_until_the_new_one_is_written(
-    teacher: PreTrainedModel,
+    learns: KnowledgeDistillation,
     student: PreTrainedModel,
-    make: Make,
     rows: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "saved"
-    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
     learns.save_student(folder)
     (folder / "notes.txt").write_text("the user's own", encoding="utf-8")
     names = sorted(path.name for path in folder.iterdir())
@@ -131,17 +137,15 @@ def test_a_model_that_it_did_not_write_is_not_written_over(
 
 @pytest.mark.parametrize("found", ["tokenizer_config.json", "tokenizer.json"])
 def test_a_readme_and_a_tokenizer_that_it_did_not_write_stay(
+    learns: KnowledgeDistillation,
     found: str,
-    teacher: PreTrainedModel,
     student: PreTrainedModel,
-    make: Make,
     tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (tmp_path / found).write_text("{}", encoding="utf-8")
     (tmp_path / "README.md").write_text("the user's own", encoding="utf-8")
-    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
     for said in (f"README.md, {found}", found, found):  # over its own from the second on
         caplog.clear()
         learns.save_student(tmp_path)
@@ -159,16 +163,13 @@ def test_a_readme_and_a_tokenizer_that_it_did_not_write_stay(
 
 
 def test_a_student_saved_over_its_own_start_has_no_command(
-    teacher: PreTrainedModel,
+    learns: KnowledgeDistillation,
     student: PreTrainedModel,
-    make: Make,
     rows: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "saved"
-    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
     learns.save_student(folder)
     learns.load_student(folder)
     learns.train(rows.select(range(4)))
