@@ -18,7 +18,7 @@ from distil.data.malformed import BadRow
 from distil.data.splits import Splits
 from distil.engine import checkpoints
 from distil.engine.anatomy import is_adapted
-from distil.engine.evaluation import HOW_IT_ANSWERS, Judgement, entropy_floor, plan
+from distil.engine.evaluation import HOW_IT_ANSWERS, Evaluation, entropy_floor, plan
 from distil.identity import rows_digest
 from distil.metrics.base import describe
 from distil.run_files import BAD_ROWS, COST, RESULTS, SAMPLES, STUDENT
@@ -33,7 +33,7 @@ def write_results(
     folder: Path,
     config: EvalConfig,
     splits: Splits,
-    judgements: Mapping[str, Judgement | None],
+    evaluations: Mapping[str, Evaluation | None],
     notes: Sequence[str],
     ruined: bool = False,
 ) -> None:
@@ -41,15 +41,15 @@ def write_results(
 
     ``ruined``: whether training left a student that says nothing: no comparison ranks it.
     """
-    after = judgements["student_after"]
+    after = evaluations["student_after"]
     assert after is not None
-    metrics, _ = plan(config, splits.test, has_teacher=judgements["teacher"] is not None)
-    said = [note for judgement in judgements.values() if judgement is not None for note in judgement.notes]
+    metrics, _ = plan(config, splits.test, has_teacher=evaluations["teacher"] is not None)
+    said = [note for found in evaluations.values() if found is not None for note in found.notes]
     write_json(
         folder / RESULTS,
         {
             "metrics": describe(metrics),
-            **{who: judgement and judgement.scores for who, judgement in judgements.items()},
+            **{who: found and found.scores for who, found in evaluations.items()},
             "floor": entropy_floor(splits.test),
             "evaluation": {
                 "split": "test",
@@ -106,16 +106,16 @@ def parameter_counts(teacher: PreTrainedModel | None, student: PreTrainedModel) 
 
 
 def write_samples(
-    folder: Path, judgements: Mapping[str, Judgement | None], count: int
+    folder: Path, evaluations: Mapping[str, Evaluation | None], count: int
 ) -> list[dict[str, Any]]:
     """``samples.jsonl``: what each model wrote to the first ``count`` prompts. Returns the rows."""
-    after = judgements["student_after"]
+    after = evaluations["student_after"]
     assert after is not None
     rows = []
     for i, generation in enumerate(after.generations[:count]):
         row: dict[str, Any] = {"prompt": generation.prompt, "reference": generation.reference}
-        for who, judgement in judgements.items():
-            row[who] = None if judgement is None else judgement.generations[i].text
+        for who, found in evaluations.items():
+            row[who] = None if found is None else found.generations[i].text
         rows.append(row)
     write_text(folder / SAMPLES, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return rows

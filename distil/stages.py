@@ -1,4 +1,4 @@
-"""The stages of one run, in order: load, judge what there is, train, judge again, keep.
+"""The stages of one run, in order: load, evaluate what there is, train, evaluate again, keep.
 
 Each stage leaves its result in the run directory, so that a run that stops anywhere goes on from there.
 """
@@ -20,13 +20,13 @@ from distil.engine.anatomy import virtual_tokens
 from distil.engine.borrowed import borrowed
 from distil.engine.callbacks import AtCheckpoint
 from distil.engine.clock import Clock
-from distil.engine.evaluation import Judgement, judge
+from distil.engine.evaluation import Evaluation, evaluate_model
 from distil.engine.packing import check_packable
 from distil.engine.scalars import MetricsLog
 from distil.engine.self_teacher import adapter_off
 from distil.engine.teacher_signal import TeacherSource
 from distil.engine.trainer import DistillationTrainer
-from distil.judged import Judged, restored
+from distil.evaluation_cache import EvaluationCache, from_json
 from distil.losses import Term
 from distil.methods.base import Method
 from distil.models import LoadedStudent
@@ -59,7 +59,7 @@ def run_stages(
 ) -> None:
     """Run every stage; ``folder`` then holds results, costs, samples and the student.
 
-    Of several processes, all load and train, and the first judges and writes.
+    Of several processes, all load and train, and the first evaluates and writes.
 
     Raises RunInterrupted after Ctrl-C (with a checkpoint), RunFailed where training cannot go on.
     """
@@ -73,7 +73,7 @@ def run_stages(
         teacher = open_teacher(config, method, parts, arguments, progress)
     run = _Run(config, folder, parts, teacher, progress, clock)
     with clock("evaluate"):
-        ranks.from_main(run.judge_untrained)
+        ranks.from_main(run.evaluate_untrained)
     teacher.model.release()
     counts = results.parameter_counts(parts.teacher_facts, parts.student)  # of models not cut up yet
     with borrowed(parts.student):
@@ -88,7 +88,7 @@ def run_stages(
     if not ranks.is_main():
         return
     with clock("evaluate"):
-        after = run.judge(student, source, "the distilled student")
+        after = run.evaluate(student, source, "the distilled student")
     results.keep_student(
         folder, student, parts.tokenizer, _title(config), command, base_recipe(config, parts.base)
     )
@@ -126,10 +126,10 @@ class _Run:
     progress: Progress
     clock: Clock
 
-    def judge(self, model: PreTrainedModel, teacher: TeacherSource | None, label: str) -> Judgement:
+    def evaluate(self, model: PreTrainedModel, teacher: TeacherSource | None, label: str) -> Evaluation:
         """``model`` on the test rows, beside ``teacher``."""
         with self.progress.bar(f"judging {label}") as report:
-            return judge(
+            return evaluate_model(
                 model,
                 teacher if self.config.eval.teacher else None,
                 self.parts.splits.test,
@@ -141,8 +141,8 @@ class _Run:
                 progress=report,
             )
 
-    def judge_untrained(self) -> None:
-        """Teacher and untouched student; kept on disk, so that nobody judges them again."""
+    def evaluate_untrained(self) -> None:
+        """Teacher and untouched student; kept on disk, so that nobody evaluates them again."""
         kept = self.folder / BEFORE
         if kept.exists():
             try:
@@ -150,28 +150,28 @@ class _Run:
                 return
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 logger.warning("%s is damaged (%s): judged again.", kept.name, type(error).__name__)
-        judged = Judged(self.config, self.parts, self.folder.name, self.progress.say)
+        known = EvaluationCache(self.config, self.parts, self.folder.name, self.progress.say)
         has_teacher = self.parts.teacher_facts is not None and self.config.eval.teacher
-        teacher = judged.teacher(self._judge_teacher) if has_teacher else None
-        before = judged.student(self._judge_student)
+        teacher = known.teacher(self._evaluate_teacher) if has_teacher else None
+        before = known.student(self._evaluate_student)
         scores = {"teacher": teacher and asdict(teacher), "student_before": asdict(before)}
-        write_json(kept, {**scores, "taken_over": judged.taken_over})
+        write_json(kept, {**scores, "taken_over": known.taken_over})
 
-    def _judge_teacher(self) -> Judgement:
+    def _evaluate_teacher(self) -> Evaluation:
         itself = self.teacher.model()
-        return self.judge(itself, itself, "the teacher")
+        return self.evaluate(itself, itself, "the teacher")
 
-    def _judge_student(self) -> Judgement:
+    def _evaluate_student(self) -> Evaluation:
         untouched = self.parts.student
         if virtual_tokens(untouched) and self.config.model.student.adapter is None:
             untouched = adapter_off(untouched)  # a prompt that nobody has trained is noise before every row
-        return self.judge(untouched, self.teacher.test, "the untouched student")
+        return self.evaluate(untouched, self.teacher.test, "the untouched student")
 
-    def untrained(self) -> tuple[Judgement | None, Judgement, dict[str, str]]:
-        """What ``judge_untrained`` kept: teacher, student, and by which other run either was judged."""
+    def untrained(self) -> tuple[Evaluation | None, Evaluation, dict[str, str]]:
+        """What ``evaluate_untrained`` kept: teacher, student, and by which other run either was evaluated."""
         stored = read_json(self.folder / BEFORE)
-        teacher = None if stored["teacher"] is None else restored(stored["teacher"])
-        return teacher, restored(stored["student_before"]), dict(stored.get("taken_over", {}))
+        teacher = None if stored["teacher"] is None else from_json(stored["teacher"])
+        return teacher, from_json(stored["student_before"]), dict(stored.get("taken_over", {}))
 
     def doubts(self, terms: Sequence[Term]) -> list[str]:
         """Say what is odd about the scores before training, while nothing is trained yet."""
@@ -183,7 +183,7 @@ class _Run:
         return [said]
 
     def keep_scores(
-        self, after: Judgement, trainer: DistillationTrainer, notes: Sequence[str]
+        self, after: Evaluation, trainer: DistillationTrainer, notes: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Write results and samples of all three models; returns the samples."""
         teacher, before, _ = self.untrained()
@@ -194,9 +194,10 @@ class _Run:
         if worse is not None:
             logger.warning(worse, extra={"said_at_end": True})
             notes = [*notes, worse]
-        judgements = {"teacher": teacher, "student_before": before, "student_after": after}
-        results.write_results(self.folder, self.config.eval, self.parts.splits, judgements, notes, bool(ruin))
-        return results.write_samples(self.folder, judgements, self.config.eval.samples)
+        evaluations = {"teacher": teacher, "student_before": before, "student_after": after}
+        splits = self.parts.splits
+        results.write_results(self.folder, self.config.eval, splits, evaluations, notes, bool(ruin))
+        return results.write_samples(self.folder, evaluations, self.config.eval.samples)
 
     def keep_cost(self, trainer: DistillationTrainer, log: MetricsLog, counts: dict[str, int | None]) -> None:
         """Write what all sessions took: a resumed run is not cheaper than a whole one."""

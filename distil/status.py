@@ -81,7 +81,7 @@ def kept_status(
         raise told from None
     except InputError as error:
         # Seen only once the data were tokenised: a run that never began leaves nothing behind. A plugin may
-        # refuse as late as the last judgement: what was computed stays.
+        # refuse as late as the last evaluation: what was computed stays.
         if fresh and not _computed(folder):
             shutil.rmtree(folder, ignore_errors=True)
         else:
@@ -140,7 +140,7 @@ def known_failure(error: Exception, less_memory: str = "") -> RunFailed | None:
     text = str(error)
     if out_of_memory(error):
         told = f"{shortage(error)} ({text.splitlines()[0] if text else 'MemoryError'})."
-        further = "Shorter rows (data.max_length) and, in judgement, a smaller eval.batch_size help too."
+        further = "Shorter rows (data.max_length) and, in evaluation, a smaller eval.batch_size help too."
         return RunFailed(" ".join(filter(None, (told, less_memory, further))))
     if _is_disk_full(error):
         return RunFailed(

@@ -92,8 +92,8 @@ def open_teacher(
     """Open the caches that this run reads, and build what is not there yet. Of several processes, the first
     builds.
 
-    Judgement always reads hidden states as the teacher computes them: whatever training reads, the scores are
-    those that the teacher itself would give.
+    Evaluation always reads hidden states as the teacher computes them: whatever training reads, the scores
+    are those that the teacher itself would give.
     """
     kept = format_of(config.teacher_cache)
     model = LazyTeacher(config, parts, arguments.device)

@@ -173,7 +173,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
             trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.state.global_step < trainer.state.max_steps:
         raise interrupted(f"Stopped after step {trainer.state.global_step} of {trainer.state.max_steps}")
-    if guard.asked:  # during the last step: what is left to stop is the judgement
+    if guard.asked:  # during the last step: what is left to stop is the evaluation
         raise interrupted("Stopped after the last step")
     trainer.refuse_broken_student()
 

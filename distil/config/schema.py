@@ -260,7 +260,7 @@ class RunConfig:
 
 @dataclass
 class EvalConfig:
-    """Judgement of teacher, untouched student and distilled student on the same held-out rows."""
+    """Evaluation of teacher, untouched student and distilled student on the same held-out rows."""
 
     name: str = "default"
     metrics: list[str] = field(default_factory=lambda: ["likelihood", "agreement", "rouge", "bleu", "length"])

@@ -1,4 +1,4 @@
-"""Judgement of a model on held-out rows: likelihoods of the references, and answers of its own.
+"""Evaluation of a model on held-out rows: likelihoods of the references, and answers of its own.
 
 Nothing here may disturb training: random state and module modes are put back, and no gradient is kept.
 """
@@ -46,11 +46,11 @@ Rows: TypeAlias = "Dataset | Sequence[Row]"
 HOW_IT_ANSWERS = ("max_new_tokens", "do_sample", "sampling_temperature", "top_k", "top_p")
 """Keys of ``eval`` that answers hang on; results name them."""
 EVALUATION_STEP = -1
-"""The step that sampling noise is drawn for: no optimizer step has it; every judged model gets the same."""
+"""The step that sampling noise is drawn for: no optimizer step has it; every model gets the same."""
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """One model on one set of rows."""
 
     scores: dict[str, float | None]
@@ -63,7 +63,7 @@ class Judgement:
 
 
 def plan(config: EvalConfig, rows: Rows, *, has_teacher: bool) -> tuple[list[Metric], list[str]]:
-    """The metrics that ``judge`` will compute on ``rows``, and a note on each that is left out.
+    """The metrics that ``evaluate_model`` will compute on ``rows``, and a note on each that is left out.
 
     Cheap: call it before models are loaded. Raises InputError for an unknown name, or for a metric that needs
     slots where no row has them.
@@ -78,7 +78,7 @@ def plan(config: EvalConfig, rows: Rows, *, has_teacher: bool) -> tuple[list[Met
     return plan_metrics(config.metrics, available)
 
 
-def judge(
+def evaluate_model(
     model: PreTrainedModel,
     teacher: TeacherSource | None,
     rows: Rows,
@@ -89,7 +89,7 @@ def judge(
     eos_ids: Collection[int],
     shared_vocabulary: int,
     progress: Report | None = None,
-) -> Judgement:
+) -> Evaluation:
     """Score every row, answer the first ``config.generation_rows`` of them, and compute the planned metrics.
 
     The teacher may be ``model`` itself (KL 0, agreement 1), or what it said about these rows. ``progress``
@@ -124,7 +124,7 @@ def judge(
     )
     with undisturbed():
         scores, more = compute_metrics(metrics, Observations(totals, generations))
-    return Judgement(scores, generations, totals.tokens, notes + more)
+    return Evaluation(scores, generations, totals.tokens, notes + more)
 
 
 def score_rows(
@@ -222,7 +222,7 @@ def answer_rows(
 ) -> list[Generation]:
     """The model's answer to each row's prompt, in the order of ``rows``; greedy unless ``config.do_sample``.
 
-    With sampling, a row's noise is drawn from (seed, its index): every judged model meets the same.
+    With sampling, a row's noise is drawn from (seed, its index): every model meets the same.
     """
     order = by_length([len(row["prompt_ids"]) for row in rows])
     answers: dict[int, Generation] = {}

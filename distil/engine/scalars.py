@@ -140,7 +140,7 @@ class MetricsLog(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop the clock: what follows is judgement."""
+        """Stop the clock: what follows is evaluation."""
         self._ended = Spent.now()
         self._sync()
 

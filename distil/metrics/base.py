@@ -1,4 +1,4 @@
-"""What a metric is: the values it gives, what it needs, and how it gets them from what a judgement observed.
+"""What a metric is: the values it gives, what it needs, and how it gets them from an evaluation.
 
 A metric is one file of this package: a subclass of ``Metric`` under ``@register_metric(name)``. It imports
 nothing heavy at module level, because the names must be known to check a config.

@@ -1,7 +1,7 @@
 """Weights cut up over the processes of a run, and whole again where one process needs them all.
 
 FSDP2 cuts them up, or DeepSpeed's ZeRO-3: two ways to the same, behind one list of functions. What runs a
-different number of times in each process (rollouts), or in the first alone (judgement), takes whole weights:
+different number of times in each process (rollouts), or in the first alone (evaluation), takes whole weights:
 a layer that is called here and not there would wait for ever.
 """
 

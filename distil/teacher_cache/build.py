@@ -156,7 +156,7 @@ def _make_room(entry: Entry, tokens: int, missing: int, say: Callable[[str], Non
     each = entry.format.bytes_per_token(entry.size)
     needed, split = each * missing, entry.about["split"]
     whole = f"{tokens:,} tokens x {each:,.0f} bytes = {human_bytes(each * tokens)}"
-    # Judgement keeps hidden states whatever training reads: another format would not change that.
+    # Evaluation keeps hidden states whatever training reads: another format would not change that.
     smaller = entry.format.smaller if split == "training" else "give eval.teacher=false"
     check_room(entry.folder, needed, f"{split} rows, {entry.format.config.name}: {whole}", f", or {smaller}")
     left = "" if missing == tokens else f", {human_bytes(needed)} of it still to come"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from distil.config.schema import EvalConfig
-    from distil.engine.evaluation import Judgement
+    from distil.engine.evaluation import Evaluation
     from distil.products.finished_run import FinishedRun
-    from distil.products.judging import Pair
+    from distil.products.reevaluation import Pair
     from distil.system.progress import Progress
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     warn(run.folder, run.record.damaged)
     begin("Judging", run.folder)
     with network(run.config.run.allow_network):
-        result = _judged(run, given, named)
+        result = _evaluated(run, given, named)
     _print(result)
     if given.json is not None:
         from distil.system.files import write_json
@@ -84,40 +84,42 @@ def _parser() -> Parser:
     return parser
 
 
-def _judged(run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str | None]) -> dict[str, Any]:
+def _evaluated(
+    run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str | None]
+) -> dict[str, Any]:
     """What ``--json`` writes."""
     from rich.console import Console
 
     from distil.engine.evaluation import HOW_IT_ANSWERS, entropy_floor, plan
     from distil.metrics.base import describe
-    from distil.products import judging
+    from distil.products import reevaluation
     from distil.system.progress import Progress
 
     progress = Progress(Console(stderr=True))
     with progress.spinner("loading models and data"):
-        pair = judging.load_pair(run, teacher=judging.loads_teacher(run) and not given.no_teacher)
+        pair = reevaluation.load_pair(run, teacher=reevaluation.loads_teacher(run) and not given.no_teacher)
         if given.data is None:
-            rows, notes = judging.own_rows(run, pair.tokenizer)
+            rows, notes = reevaluation.own_rows(run, pair.tokenizer)
         else:
-            longest = judging.longest_row(pair.student, pair.teacher)
-            rows, notes = judging.rows_of_file(run, given.data, dict(named), pair.tokenizer, longest)
+            longest = reevaluation.longest_row(pair.student, pair.teacher)
+            rows, notes = reevaluation.rows_of_file(run, given.data, dict(named), pair.tokenizer, longest)
     if given.rows is not None:
         rows = rows.select(range(min(given.rows, len(rows))))
-    config, more = judging.fitting(run.config.eval, rows)
+    config, more = reevaluation.fitting(run.config.eval, rows)
     if given.generation_rows is not None:
         config.generation_rows = given.generation_rows
-    with_teacher = judging.judges_teacher(run) and pair.teacher is not None
-    judged = {
+    with_teacher = reevaluation.evaluates_teacher(run) and pair.teacher is not None
+    evaluations = {
         who: _one(run, who, pair, rows, config, with_teacher, progress) for who in ("teacher", "student")
     }
-    student = judged["student"]
+    student = evaluations["student"]
     assert student is not None
-    said = [note for judgement in judged.values() if judgement is not None for note in judgement.notes]
+    said = [note for found in evaluations.values() if found is not None for note in found.notes]
     return {
         "run": str(run.folder),
         "data": "test" if given.data is None else str(given.data),
         "metrics": describe(plan(config, rows, has_teacher=with_teacher)[0]),
-        **{who: judgement and judgement.scores for who, judgement in judged.items()},
+        **{who: found and found.scores for who, found in evaluations.items()},
         "floor": entropy_floor(rows),
         "evaluation": {
             "rows": len(rows),
@@ -137,16 +139,16 @@ def _one(
     config: EvalConfig,
     with_teacher: bool,
     progress: Progress,
-) -> Judgement | None:
-    """One of the two models, as the run judges it."""
-    from distil.engine.evaluation import judge
+) -> Evaluation | None:
+    """One of the two models, as the run evaluates it."""
+    from distil.engine.evaluation import evaluate_model
 
     teacher = pair.teacher if with_teacher else None
     model = pair.student if who == "student" else teacher
     if model is None:
         return None
     with progress.bar(f"judging the {who}") as report:
-        return judge(
+        return evaluate_model(
             model,
             teacher,
             rows,

@@ -102,7 +102,7 @@ def _answers(
     from distil.data.base import ColumnsConfig
     from distil.data.prompting import ending_of, prompt_rows, shape_of
     from distil.engine.evaluation import answer_rows
-    from distil.products import judging
+    from distil.products import reevaluation
     from distil.system.progress import Progress
 
     data = run.config.data
@@ -110,11 +110,11 @@ def _answers(
     written = [sample.prompt for sample in run.record.samples]
     with Progress(Console(stderr=True)).spinner("loading"):
         shape = shape_of(data, written, allow_network=run.config.run.allow_network)
-        pair = judging.load_pair(run, teacher=teacher)
+        pair = reevaluation.load_pair(run, teacher=teacher)
     rows = prompt_rows(data, shape, pair.tokenizer, prompts, ending_of(written))
     longest, room = (
         max(len(row["prompt_ids"]) for row in rows),
-        judging.longest_row(pair.student, pair.teacher),
+        reevaluation.longest_row(pair.student, pair.teacher),
     )
     if longest >= room:
         raise InputError(f"--prompt has {longest} tokens; the model takes {room}, its answer included.")

@@ -67,7 +67,7 @@ def test_it_gives_what_it_names_within_its_unit(name: str, written: str) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_order_of_the_rows_says_nothing(name: str) -> None:
-    """A judgement is of a set of rows; computed twice it is the same."""
+    """An evaluation is of a set of rows; computed twice it is the same."""
     rows = observed("cut in half")
     backwards = Observations(rows.totals, rows.generations[::-1])
     scores = metric(name).compute(rows)

@@ -397,7 +397,7 @@ def test_packing_ends_in_the_same_scores(
     assert read(runs[0], "cost.json")["rollout_tokens"] == read(runs[1], "cost.json")["rollout_tokens"] > 0
 
 
-def test_judgements_of_before_that_were_damaged_are_made_again(
+def test_evaluations_of_before_that_were_damaged_are_made_again(
     uninterrupted: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
     """What teacher and untouched student came to is a file like any other: cut, it costs seconds."""

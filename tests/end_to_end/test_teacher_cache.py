@@ -48,7 +48,7 @@ def sweep(run_command: Command, words: list[str], cache: str) -> subprocess.Comp
 
 @pytest.fixture(scope="module")
 def plain(run_command: Command, words: list[str], output: Path) -> dict[str, Any]:
-    """The sweep without a cache, its judgements let go: the next sweeps are to come to them by themselves."""
+    """The sweep without a cache, its evaluations let go: the next sweeps are to find them by themselves."""
     sweep(run_command, words, "none")
     shutil.rmtree(output / ".judged")
     assert not (output / ".teacher_cache").exists()

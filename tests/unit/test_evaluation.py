@@ -1,4 +1,4 @@
-"""Judgement against naive float64 references that hold all logits."""
+"""Evaluation against naive float64 references that hold all logits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distil.config.schema import EvalConfig
 from distil.data.collate import collate
-from distil.engine.evaluation import answer_rows, by_length, entropy_floor, judge, plan, score_rows
+from distil.engine.evaluation import answer_rows, by_length, entropy_floor, evaluate_model, plan, score_rows
 from distil.engine.forward import Forward, scored_and_targets
 from distil.head import Dense
 from distil.types import IGNORE_INDEX, InputError
@@ -172,23 +172,23 @@ def test_nothing_is_disturbed(tokenizer, tiny_gpt2) -> None:
     before = random_states()
     config = EvalConfig(do_sample=True, max_new_tokens=4)
     rows = make_rows(tokenizer)
-    judge(student, teacher, rows, tokenizer, config, 0, eos_ids=[EOS], shared_vocabulary=VOCAB)
+    evaluate_model(student, teacher, rows, tokenizer, config, 0, eos_ids=[EOS], shared_vocabulary=VOCAB)
     assert random_states() == before
     assert [module.training for module in student.modules()] == modes
     assert all(parameter.grad is None for parameter in student.parameters())
 
 
-def test_dropout_is_off_while_judging(tokenizer, tiny_gpt2) -> None:
+def test_dropout_is_off_while_evaluating(tokenizer, tiny_gpt2) -> None:
     rows = make_rows(tokenizer)
     noisy, quiet = tiny_gpt2(VOCAB, resid_pdrop=0.5).train(), tiny_gpt2(VOCAB)
     assert score_rows(noisy, None, rows, EOS, 4, VOCAB) == score_rows(quiet, None, rows, EOS, 4, VOCAB)
 
 
-def test_judgement_holds_every_planned_value_in_order(tokenizer, tiny_llama) -> None:
+def test_evaluation_holds_every_planned_value_in_order(tokenizer, tiny_llama) -> None:
     rows = make_rows(tokenizer)
     seen: list[tuple[int, int]] = []
     config = EvalConfig(generation_rows=5, max_new_tokens=6, batch_size=4)
-    judgement = judge(
+    evaluation = evaluate_model(
         tiny_llama(VOCAB),
         tiny_llama(VOCAB, seed=1),
         rows,
@@ -200,14 +200,14 @@ def test_judgement_holds_every_planned_value_in_order(tokenizer, tiny_llama) -> 
         progress=lambda done, total: seen.append((done, total)),
     )
     planned, notes = plan(config, rows, has_teacher=True)
-    assert list(judgement.scores) == [name for metric in planned for name in metric.values]
-    assert None not in judgement.scores.values()
-    assert judgement.notes == notes == []
-    assert [answer.reference for answer in judgement.generations] == rows["response"][:5]
-    assert [answer.prompt for answer in judgement.generations] == rows["prompt"][:5]
-    assert judgement.scored_tokens == sum(label != IGNORE_INDEX for row in rows for label in row["labels"])
+    assert list(evaluation.scores) == [name for metric in planned for name in metric.values]
+    assert None not in evaluation.scores.values()
+    assert evaluation.notes == notes == []
+    assert [answer.reference for answer in evaluation.generations] == rows["response"][:5]
+    assert [answer.prompt for answer in evaluation.generations] == rows["prompt"][:5]
+    assert evaluation.scored_tokens == sum(label != IGNORE_INDEX for row in rows for label in row["labels"])
     assert seen == [(done, 18) for done in (4, 8, 12, 13, 13 + 4, 18)]
-    json.dumps(judgement.scores, allow_nan=False)
+    json.dumps(evaluation.scores, allow_nan=False)
 
 
 def test_greedy_answers_equal_transformers_generate(tokenizer, tiny_llama) -> None:

@@ -158,7 +158,7 @@ def test_a_second_ctrl_c_says_how_to_go_on_too(tmp_path: Path, monkeypatch: pyte
     "computed", ["checkpoints/checkpoint-20/model.safetensors", "before.json", "metrics.jsonl"]
 )
 def test_what_was_computed_survives_input_that_is_refused_late(tmp_path: Path, computed: str) -> None:
-    """A metric of a plugin that refuses the last judgement, say. Nothing computed: nothing is left."""
+    """A metric of a plugin that refuses the last evaluation, say. Nothing computed: nothing is left."""
 
     def run(folder: Path, *files: str) -> None:
         with kept_status(folder, "id", "the command"):

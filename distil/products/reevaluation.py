@@ -1,4 +1,4 @@
-"""A finished run's student and teacher, ready to answer and to be judged."""
+"""A finished run's student and teacher, ready to answer and to be evaluated."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def load_pair(run: FinishedRun, *, teacher: bool) -> Pair:
     return Pair(tokenizer, student, theirs, stops, shared_vocabulary(theirs, student, tokenizer))
 
 
-def judges_teacher(run: FinishedRun) -> bool:
-    """Whether the run judged its teacher beside its student."""
+def evaluates_teacher(run: FinishedRun) -> bool:
+    """Whether the run evaluated its teacher beside its student."""
     return run.config.model.teacher.path is not None and run.config.eval.teacher
 
 
@@ -65,11 +65,11 @@ def loads_teacher(run: FinishedRun) -> bool:
 
 
 def own_rows(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, list[str]]:
-    """The run's own test rows, and a note where they are not those that it judged."""
+    """The run's own test rows, and a note where they are not those that it evaluated."""
     rows = load_splits(run.config.data, tokenizer, allow_network=run.config.run.allow_network).test
     results = run.record.results
-    judged = None if results is None else results.evaluation.get("rows_digest")
-    same = judged is None or judged == rows_digest(rows)
+    digest = None if results is None else results.evaluation.get("rows_digest")
+    same = digest is None or digest == rows_digest(rows)
     return rows, [] if same else ["The data changed since: these are not the test rows that the run judged."]
 
 

@@ -1,4 +1,4 @@
-"""Scores of models that no run trains, judged once and read by every run that shares model, rows and code.
+"""Scores of models that no run trains, evaluated once and read by every run that shares model, rows and code.
 
 The teacher and the untouched student are the same in all jobs of a sweep: what they came to is kept beside
 the runs.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from distil.config.schema import ExperimentConfig
-from distil.engine.evaluation import Judgement
+from distil.engine.evaluation import Evaluation
 from distil.identity import fingerprint_path
 from distil.metrics.base import Generation
 from distil.parts import Parts
@@ -33,12 +33,12 @@ NO_SCORE = ("samples", "during_training_rows", "batch_size", "name")
 """Keys of ``eval`` that change no score."""
 
 
-class Judged:
+class EvaluationCache:
     """What is known about the untrained models of a run.
 
     Args:
         run: the name of its folder.
-        say: takes a line of whom is waited for: two runs that want one score at once judge once.
+        say: takes a line of whom is waited for: two runs that want one score at once evaluate once.
     """
 
     def __init__(self, config: ExperimentConfig, parts: Parts, run: str, say: Callable[[str], None]) -> None:
@@ -63,22 +63,22 @@ class Judged:
             "teacher": self._teacher() if config.eval.teacher and parts.teacher_facts is not None else None,
         }
 
-    def teacher(self, judge: Callable[[], Judgement]) -> Judgement:
-        """That of the teacher; ``judge`` is called where nobody has judged it."""
-        return self._known("teacher", self._teacher(), judge)
+    def teacher(self, evaluate: Callable[[], Evaluation]) -> Evaluation:
+        """That of the teacher; ``evaluate`` is called where nobody has evaluated it."""
+        return self._known("teacher", self._teacher(), evaluate)
 
-    def student(self, judge: Callable[[], Judgement]) -> Judgement:
+    def student(self, evaluate: Callable[[], Evaluation]) -> Evaluation:
         """That of the student before it is trained."""
-        return self._known("student_before", student_print(self.config, self.parts.base), judge)
+        return self._known("student_before", student_print(self.config, self.parts.base), evaluate)
 
     def _teacher(self) -> dict[str, Any]:
         return teacher_print(self.config, self.parts.base, None)
 
-    def _known(self, who: str, of: Mapping[str, Any], judge: Callable[[], Judgement]) -> Judgement:
+    def _known(self, who: str, of: Mapping[str, Any], evaluate: Callable[[], Evaluation]) -> Evaluation:
         folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, "judged": of})
 
-        def make() -> tuple[Judgement, str]:
-            found = judge()
+        def make() -> tuple[Evaluation, str]:
+            found = evaluate()
             write_json(folder / FILE, {**asdict(found), "run": self.run})
             return found, self.run
 
@@ -89,16 +89,16 @@ class Judged:
         return found
 
 
-def _read(file: Path) -> tuple[Judgement, str] | None:
+def _read(file: Path) -> tuple[Evaluation, str] | None:
     """What is kept there, and the run that found it."""
     try:
         stored = read_json(file)
-        return restored(stored), str(stored.get("run", "an earlier run"))
+        return from_json(stored), str(stored.get("run", "an earlier run"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def restored(stored: Mapping[str, Any]) -> Judgement:
-    """The judgement of which ``stored`` is ``asdict``."""
+def from_json(stored: Mapping[str, Any]) -> Evaluation:
+    """The evaluation of which ``stored`` is ``asdict``."""
     generations = [Generation(**generation) for generation in stored["generations"]]
-    return Judgement(stored["scores"], generations, stored["scored_tokens"], stored["notes"])
+    return Evaluation(stored["scores"], generations, stored["scored_tokens"], stored["notes"])

@@ -1,4 +1,4 @@
-"""Scores that runs share: judged once for what they hang on, and again where any of it differs."""
+"""Scores that runs share: evaluated once for what they hang on, and again where any of it differs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from distil.adapters.none import NoneConfig
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.data.jsonl import JsonlConfig
 from distil.data.splits import Splits
-from distil.engine.evaluation import Judgement
-from distil.judged import Judged
+from distil.engine.evaluation import Evaluation
+from distil.evaluation_cache import EvaluationCache
 from distil.methods.kd import KDConfig
 from distil.models import load_student, load_tokenizer
 from distil.parts import Parts
@@ -38,7 +38,7 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
     )
     base = load_student(model, 0)
     rows = Dataset.from_list(random_rows(3))
-    judged: list[str] = []
+    evaluated: list[str] = []
     taken: list[bool] = []
 
     def of(device: str) -> Parts:
@@ -47,12 +47,12 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
         return Parts(tokenizer, Splits(rows, rows, rows, {}), None, student, VOCABULARY, (EOS,), [], base)
 
     def score(device: str, case: str) -> float:
-        def judge() -> Judgement:
-            judged.append(case)
-            return Judgement({"nll": float(len(judged))}, [], 1, [])
+        def evaluate() -> Evaluation:
+            evaluated.append(case)
+            return Evaluation({"nll": float(len(evaluated))}, [], 1, [])
 
-        known = Judged(config, of(device), case, lambda line: None)
-        nll = known.student(judge).scores["nll"]
+        known = EvaluationCache(config, of(device), case, lambda line: None)
+        nll = known.student(evaluate).scores["nll"]
         assert nll is not None
         taken.append(bool(known.taken_over))
         assert known.taken_over in ({}, {"student_before": "first"})
@@ -66,13 +66,13 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
         assert score("cpu", library) == number
     monkeypatch.undo()
     assert score("cpu", "back") == 1
-    assert judged == ["first", "device", "torch", "transformers"]
+    assert evaluated == ["first", "device", "torch", "transformers"]
     assert score("cpu", "first") == 1
     assert taken == [False, True, False, False, False, True, False], "a run that goes on has its own"
     files = (tmp_path / "outputs").rglob("*.json")
     (kept,) = [file for file in files if '"run": "first"' in file.read_text(encoding="utf-8")]
     earlier = kept.read_text(encoding="utf-8").replace('"run"', '"unknown"')  # versions that kept no run
     kept.write_text(earlier, encoding="utf-8")
-    known = Judged(config, of("cpu"), "now", lambda line: None)
-    assert known.student(lambda: Judgement({}, [], 1, [])).scores["nll"] == 1
+    known = EvaluationCache(config, of("cpu"), "now", lambda line: None)
+    assert known.student(lambda: Evaluation({}, [], 1, [])).scores["nll"] == 1
     assert known.taken_over == {"student_before": "an earlier run"}
