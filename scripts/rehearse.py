@@ -39,7 +39,7 @@ APART = "output_dir=outputs/rehearsal/runs"
 APART_TABLE = "--output outputs/rehearsal/tables"
 APART_RUNS = "--runs outputs/rehearsal/runs"
 SMALL_BENCHMARK = {
-    "adapters": f"{SMALL_RUN} --adapters none qlora {APART_RUNS}",
+    "adapters": f"{SMALL_RUN} --adapters qlora {APART_RUNS}",
     "cache_fidelity": "--count 4",
     "cache_quality": f"trainer.warmup_steps=0 --rows 32 --steps 2 --eval-rows 8 --seeds 0 {APART_RUNS}",
     "cache_sweep": f"trainer.warmup_steps=0 data.max_train_rows=32 {EVAL_ROWS} --steps 2 {APART_RUNS}",
