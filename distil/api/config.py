@@ -1,4 +1,7 @@
-"""``DistillationConfig``: everything about one distillation in one flat dataclass."""
+"""``DistillationConfig``: everything about one distillation in one flat dataclass.
+
+One long file: editors and the site read a field's meaning right under it, in the class itself.
+"""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from distil.adapters.base import ADAPTERS
 from distil.api.errors import require
-from distil.api.fields import ADAPTER_FIELDS
+from distil.api.fields import ADAPTER_FIELDS, Flat
 from distil.api.unset import Unset, plain
 from distil.config.schema import (
     EvalConfig,
@@ -30,10 +30,6 @@ from distil.effect import leaves
 from distil.methods.base import METHODS
 from distil.registry import unknown_name
 from distil.system.files import read_json
-
-if TYPE_CHECKING:
-    from distil.api.config import DistillationConfig
-
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +63,7 @@ PEFT_NAMES = {"prefix_tuning": "prefix", "prompt_tuning": "prompt", "p_tuning": 
 
 
 def to_experiment(
-    config: DistillationConfig,
+    config: Flat,
     method: str,
     *,
     data: str | Path | None = None,
@@ -123,7 +119,7 @@ def to_experiment(
     )
 
 
-def _peft(config: DistillationConfig, more: Mapping[str, Any]) -> PeftConfig:
+def _peft(config: Flat, more: Mapping[str, Any]) -> PeftConfig:
     """The adapter's own config; ``lora_r`` is its ``r``, and so on."""
     made, names = _adapter_fields(config)
     known = {field.name for field in fields(made)}  # a quantised base under lora has no keys for it
@@ -132,7 +128,7 @@ def _peft(config: DistillationConfig, more: Mapping[str, Any]) -> PeftConfig:
     return config_of_it
 
 
-def _adapter_fields(config: DistillationConfig) -> tuple[type[PeftConfig], dict[str, str]]:
+def _adapter_fields(config: Flat) -> tuple[type[PeftConfig], dict[str, str]]:
     """The config class of the adapter, and its keys with the flat fields that say them.
 
     A field whose default is another than the key's says nothing for it: the adapter keeps its own.
@@ -150,7 +146,7 @@ def _adapter_fields(config: DistillationConfig) -> tuple[type[PeftConfig], dict[
     return made, {key: name for key, name in names.items() if key in same}
 
 
-def idle_fields(config: DistillationConfig) -> str:
+def idle_fields(config: Flat) -> str:
     """Fields of adapters that were chosen and are not read: by this kind of one, or as none is asked for."""
     read = {"peft_type", *_adapter_fields(config)[1].values()} if config.use_peft else set()
     known = [one for one in fields(config) if one.name.startswith(ADAPTER_FIELDS) and one.name not in read]

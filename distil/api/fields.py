@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import Field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from distil.api.calls import nearest
 from distil.api.errors import ArgumentError, require
 from distil.api.unset import Unset, plain
+
+
+class Flat(Protocol):
+    """Of ``DistillationConfig``, what is read by name where it is turned into the runner's config.
+
+    It stands below both, so that neither needs the other's type.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    teacher_model_name: str
+    student_model_name: str
+    lambda_gkd: float
+    per_device_eval_batch_size: int
+    max_length: int
+    max_new_tokens: int
+    output_dir: str
+    fp16: bool
+    seed: int
+    use_peft: bool
+    peft_type: str
+
 
 ALIASES = {"epochs": "num_train_epochs", "batch_size": "per_device_train_batch_size"}
 """Two names of one value."""
