@@ -2,6 +2,8 @@
 
 Exit codes are mapped here alone: 0 done, 1 failed, 2 bad input, 75 stopped by the machine, 130 by Ctrl-C. Bad
 input ends in one message, before anything heavy is imported.
+
+One file: a command is read here from its words to its exit code, and few modules may know of Hydra.
 """
 
 from __future__ import annotations

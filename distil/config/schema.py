@@ -2,6 +2,8 @@
 
 Ranges are checked in ``__post_init__`` with ``InputError``, so a bad value ends before any model loads.
 Groups with a registry (method, data, peft) are subclassed beside what consumes them.
+
+One long file: it is a list, each key with its meaning right under it, and the reference follows its order.
 """
 
 from __future__ import annotations

@@ -66,6 +66,9 @@ class CheckpointedTrainer(Trainer):
     """Writes each checkpoint beside its place, and publishes it with its manifest.
 
     A subclass says what it keeps besides Trainer's state: ``own_state`` and ``load_own_state``.
+
+    Whole and sharded models share this class: Trainer calls the same methods for both, in its own order,
+    so each has its two ways side by side. How a model is cut up is ``way()``, in ``processes``.
     """
 
     def __init__(self, *, args: TrainingArguments, **keywords: Any) -> None:
