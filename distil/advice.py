@@ -191,8 +191,8 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
     asked = any(term.needs_teacher for term in active)
     if asked and config.peft.name == "none" and _is_whole_teacher(config.model):
         said.append(
-            "The student is the whole teacher, so nothing gets smaller: give model.student.path=, or fewer "
-            "of the teacher's layers (model.student.keep_layers=)."
+            "The student is the whole teacher, so nothing gets smaller: give a smaller model "
+            "(model.student.path=), or keep only some of its layers (model.student.keep_layers=)."
         )
     return said
 

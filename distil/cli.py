@@ -186,6 +186,11 @@ def _job(config: DictConfig, tuned: Sequence[Tuned], command: str, arguments: Se
     from distil.config.store import prepared
 
     experiment = prepared(config, arguments)
+    if is_main():
+        from distil.preflight import unused
+
+        for line in unused(experiment, arguments):
+            print(f"warning: {_safe(line)}", file=sys.stderr)
     from distil.experiment import run as run_experiment
 
     run_experiment(experiment, command=_with_plugins(command), tuned=tuned)

@@ -113,8 +113,11 @@ def load_adapted_student(
     )
     notes = []
     if loaded.kept_layers is not None:
-        whose = "the teacher's" if config.model.student.path is None else "its model's"
-        notes.append(f"The student keeps {whose} layers {', '.join(map(str, loaded.kept_layers))}.")
+        whose = "the teacher" if config.model.student.path is None else "model.student.path"
+        layers = ", ".join(map(str, loaded.kept_layers))
+        notes.append(
+            f"The student was made of these layers of {whose}: {layers} (model.student.keep_layers)."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         student = adapter.wrap(loaded.model, tokenizer)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from distil import identity
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
+from distil.config.command_line import split_override
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
@@ -66,6 +68,18 @@ def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list
     if not method.asks_teacher_about(REFERENCE):
         ignored.append("teacher_cache")
     return ignored
+
+
+def unused(config: ExperimentConfig, arguments: Sequence[str]) -> list[str]:
+    """A line on each override of ``arguments`` that this run does not use: it changes nothing."""
+    method = method_of(config.method)
+    ignored = ignored_keys(config, method)
+    given = filter(None, map(split_override, arguments))
+    return [
+        f"{key}={value} changes nothing here: method={config.method.name} does not use it."
+        for key, value in given
+        if value != "none" and any(key == each or key.startswith(f"{each}.") for each in ignored)
+    ]
 
 
 def fingerprints(config: ExperimentConfig) -> dict[str, str]:

@@ -102,9 +102,15 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question, with a blank before it, that names the nearest of ``known``; empty where none is near."""
-    near = nearest(name, known)
-    return f" Did you mean {near}?" if near else ""
+    """A question, with a blank before it, that names the nearest of ``known``; empty where none is near.
+
+    Those that begin with ``name`` as a word are the nearest.
+    """
+    names = sorted(known)
+    begun = [each for each in names if name and each.casefold().startswith(f"{name.casefold()}_")]
+    near = nearest(name, names)
+    said = " or ".join(begun[:3] or ([near] if near else []))
+    return f" Did you mean {said}?" if said else ""
 
 
 def unknown_name(key: str, value: str, known: Iterable[str]) -> str:

@@ -237,17 +237,28 @@ def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -
     beside = longer[0] if len(longer) == 1 else nearest(name, siblings, cutoff=0.75)
     if beside:
         return [f"{group}.{beside}".lstrip(".")]
-    elsewhere: dict[str, list[str]] = {}
+    elsewhere: dict[
+        str, dict[str, list[str]]
+    ] = {}  # by name: the key, and options of this group that have it
     for path, config in [*schemas.items(), *_nested(schemas)]:
         if path == "experiment" and group:  # nobody writes model= below another group
             continue
         for field in fields(config):
-            place = path.split("/")[0] if path != "experiment" else ""
-            choice = f" (with {path.replace('/', '=')})" if "/" in path else ""
+            place, _, option = path.partition("/") if path != "experiment" else ("", "", "")
             full = f"{place}.{field.name}".lstrip(".")
-            if full != f"{group}.{name}" or choice:
-                elsewhere.setdefault(field.name, []).append(full + (choice if place == group else ""))
+            if full != f"{group}.{name}" or option:
+                options = elsewhere.setdefault(field.name, {}).setdefault(full, [])
+                options += [option] if option and place == group else []
     near = nearest(name, elsewhere, cutoff=0.8)
-    places = list(dict.fromkeys(elsewhere[near]))[:3] if near else []
-    # Of the same group first: a key that another of its options has.
-    return [place for place in places if place.startswith(f"{group}.{name} (")] or places
+    places = elsewhere[near] if near else {}
+    if own := places.get(f"{group}.{name}"):  # first: a key that others of the same group have
+        places = {f"{group}.{name}": own}
+    with_options = {
+        full: f" (with {group}={_either(options)})" for full, options in places.items() if options
+    }
+    return [full + with_options.get(full, "") for full in places][:3]
+
+
+def _either(options: Sequence[str]) -> str:
+    """``a, b or c``."""
+    return " or ".join(filter(None, [", ".join(options[:-1]), options[-1]]))

@@ -41,9 +41,20 @@ def check_rows(
     """
     reasons = Counter(_empty(row, shape, where) for row in rows)
     if not reasons[None]:
-        listed = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-        raise InputError(f"{where}: no row has anything to learn from: {listed}. Look at the columns.")
-    set_aside(rows, shape, missing, config, where)
+        raise InputError(
+            f"{where}: no row has anything to learn from: {_listed(reasons)}. Look at the columns."
+        )
+    for split, numbers in set_aside(rows, shape, missing, config, where).items():
+        empty = Counter(_empty(rows[number], shape, where) for number in numbers)
+        if not empty[None]:
+            raise InputError(
+                f"{where}: no row for {split} has anything to learn from: {_listed(empty)}. "
+                "Leave such rows out of the file, or draw others for it: data.split_seed=1."
+            )
+
+
+def _listed(reasons: Counter[str | None]) -> str:
+    return ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common() if count)
 
 
 def _empty(row: Row, shape: Shape, where: str) -> str | None:

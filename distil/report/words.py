@@ -214,8 +214,11 @@ def notes(results: Results) -> list[str]:
         one = len(dropped) == 1
         reasons = ", ".join(reason if one else f"{n:,} {reason}" for reason, n in dropped.items())
         total = sum(dropped.values())
-        rows = "1 row of the data was" if total == 1 else f"{total:,} rows of the data were"
-        said.append(f"{rows} left out: {reasons}.")
+        kept = [number(results.data.get(f"{split}_rows")) for split in ("train", "validation", "test")]
+        rows = "1 row of the data" if total == 1 else f"{total:,} rows of the data"
+        if all(kept):  # a cap may have ended the reading
+            rows = f"{total:,} of {int(total + sum(filter(None, kept))):,} rows that were read"
+        said.append(f"{rows} {'was' if total == 1 else 'were'} left out: {reasons}.")
     return said
 
 

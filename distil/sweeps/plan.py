@@ -93,7 +93,9 @@ def opening(jobs: Sequence[Job], folder: Path) -> list[str]:
     lines = [f"Sweep of {count} in {folder}: {told}."]
     for number, job in enumerate(jobs, 1):
         if job.same_as is not None:
-            lines.append(f"Job {number} ({job.label}) is the same run as job {job.same_as}: it runs once.")
+            twin = jobs[job.same_as - 1]
+            which = "" if job.overrides == twin.overrides else f" ({job.label})"
+            lines.append(f"Job {number}{which} is the same run as job {job.same_as}: it runs once.")
     return lines
 
 

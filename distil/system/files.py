@@ -43,7 +43,9 @@ def unwritable(key: str, value: object, error: OSError, begun: bool = False) -> 
         way_out = f"{mended}: what was written before is kept, and the same command goes on."
     else:
         way_out = f"Free some space, or give another {key}=." if full else f"Give another {key}=."
-    return InputError(f"{key}={value}: {error}. {way_out}")
+    place = f": {error.filename}" if error.filename else ""
+    why = f"{error.strerror}{place}" if error.strerror else str(error)
+    return InputError(f"{key}={value} cannot be written to ({why}). {way_out}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from distil.config.command_line import split_override
 from distil.registry import nearest
 from distil.system.limits import IMPORTS, check_addresses
 from distil.system.printable import printable
@@ -38,6 +40,15 @@ class Parser(argparse.ArgumentParser):
         """What argparse cannot read."""
         raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
 
+    def _flag(self, key: str, value: str) -> str:
+        """A question that names the flag for what a run calls ``key``; where none is like it, the help."""
+        group, _, name = key.rpartition(".")
+        own = f"--{name.replace('_', '-')}"
+        flag = own if own in self._option_string_actions else f"--{group}"
+        if flag not in self._option_string_actions:
+            return f" See {self.prog} --help."
+        return f" Did you mean {flag} {shlex.quote(value)}?"
+
     def read(self, arguments: Sequence[str]) -> argparse.Namespace | None:
         """The arguments; None where help was asked for, and shown."""
         if any(word in HELP for word in arguments):
@@ -48,7 +59,14 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in known and (near := nearest(flag, known, 0.8)):
                 raise InputError(f"{self.prog}: {flag} is no flag. Did you mean {near}?")
-        return self.parse_args(arguments)
+        given, odd = self.parse_known_args(arguments)
+        if odd and (pair := split_override(odd[0])) is not None:
+            raise InputError(
+                f"{self.prog}: {odd[0]} is a key of a run, and this takes flags.{self._flag(*pair)}"
+            )
+        if odd:
+            self.error(f"unrecognized arguments: {shlex.join(odd)}")
+        return given
 
 
 def begin(doing: str, folder: Path) -> None:

@@ -12,6 +12,7 @@ from distil.commands import rerun_command
 from distil.system import hub, machine
 from distil.system.extras import install
 from distil.system.printable import printable
+from distil.types import InputError
 from distil.verbs.arguments import Parser
 
 TRAINED, HELD = 16, 4
@@ -20,6 +21,8 @@ EXTRAS = (
     "peft", "wandb", "tensorboard", "gguf", "hydra-joblib-launcher", "hydra-submitit-launcher",
     "ray", "optuna", "deepspeed",
 )  # fmt: skip
+TINY = "tiny models are fastest with run.threads=1"
+"""Where a run may take several threads of a CPU."""
 OUTPUTS = Path("outputs")
 EDITED = 8
 """Files that were edited or added which are named."""
@@ -31,6 +34,12 @@ def main(arguments: Sequence[str]) -> int:
     if given is None:
         return 0
     if given.run is not None:
+        if given.run.is_file():
+            raise InputError(
+                f"distil doctor {given.run}: that is a file. It takes a run directory, or nothing: what this "
+                "machine can run. Rows are looked at before anything loads by the run that is to learn from "
+                "them: distil run data.train_file=FILE."
+            )
         return _run(given.run)
     _print(_machine(given.network))
     return 0
@@ -85,6 +94,8 @@ def _machine(network: bool) -> Iterator[tuple[str, str]]:
     threads = os.environ.get("OMP_NUM_THREADS")
     limited = "" if allowed == count else f", of which {allowed:g} for this process"
     yield "CPUs", f"{count}{limited}{f'; OMP_NUM_THREADS={threads}' if threads else ''}"
+    if not seen and allowed > 1 and threads != "1":
+        yield "", TINY
     total, free = machine.memory()
     yield "memory", f"{total / 1e9:.1f} GB, {free / 1e9:.1f} free"
     if not seen:

@@ -26,6 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().read(arguments)
     if given is None:
         return 0
+    prompts = [*given.prompts, *given.prompt]
+    if not prompts:
+        raise InputError("distil generate: no prompt. Give --prompt TEXT.")
     from distil.products.library import SavedStudent, open_product
 
     run = open_product(given.run, trust=given.trust_remote_code)
@@ -37,13 +40,13 @@ def main(arguments: Sequence[str]) -> int:
     warn(run.folder, run.record.damaged)
     begin("Answering with", run.folder)
     with network(run.config.run.allow_network):
-        answers = _answers(run, given.prompt, config, seed, teacher=given.teacher)
-    if len(given.prompt) == 1 and not given.teacher:
+        answers = _answers(run, prompts, config, seed, teacher=given.teacher)
+    if len(prompts) == 1 and not given.teacher:
         from distil.system.printable import printable
 
         print(printable(answers["student"][0]))
     else:
-        _print(given.prompt, answers)
+        _print(prompts, answers)
     return 0
 
 
@@ -58,8 +61,9 @@ def _parser() -> Parser:
     parser.add_argument(
         "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"
     )
+    parser.add_argument("prompts", metavar="TEXT", nargs="*", help="a prompt, as --prompt TEXT")
     parser.add_argument(
-        "--prompt", metavar="TEXT", action="append", required=True, help="may be given several times"
+        "--prompt", metavar="TEXT", action="append", default=[], help="may be given several times"
     )
     parser.add_argument("--teacher", action="store_true", help="show the teacher's answer beside it")
     parser.add_argument("--max-new-tokens", metavar="N", type=whole(1))

@@ -74,3 +74,5 @@ def test_the_nearest_name_whatever_its_case() -> None:
     assert nearest("kd", ["KD", "kd"]) == "kd"
     assert nearest("mlflow", ["wandb", "none"]) is None
     assert unknown_name("method", "KD", ["kd"]) == "method=KD is unknown. Did you mean kd? Known: kd."
+    begun = unknown_name("experiment", "Compare", ["b_compare", "compare_a", "compare_c"])
+    assert "Did you mean compare_a or compare_c?" in begun

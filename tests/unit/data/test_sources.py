@@ -148,6 +148,11 @@ BAD_FILES = [
     ("a.jsonl", '{"prompt": "a", "response": " "}\n' * 9, r"anything to learn from: empty response \(9\)"),
     ("a.jsonl", '{"prompt": "", "response": "a"}\n' * 9, r"anything to learn from: empty prompt \(9\)"),
     ("a.csv", 'text\n" "\n', r"anything to learn from: empty text \(1\)"),
+    (
+        "a.csv",
+        "prompt,response\na,b\nc,\nd,\n",  # a row a split, and one of the three has a response
+        r"no row for (test|validation) has anything to learn from: empty response \(1\)\. Leave",
+    ),
     ("a.parquet", "text", "not a complete Parquet file"),
     ("a.txt", "text", r"unknown kind of file '.txt'. Known: .jsonl"),
     ("a.jsonl", '{"a": "b", "c": "d"}\n', "no columns to learn from. Its columns: a, c"),

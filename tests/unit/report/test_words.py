@@ -87,7 +87,10 @@ def test_cost_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
 def test_dropped_rows_are_a_note(tmp_path: Path) -> None:
     full = read_run(write_run(tmp_path)).results
     assert full is not None
-    assert words.notes(full)[-1] == "12 rows of the data were left out: 3 without a scored token, 9 too long."
+    of = f"12 of {12 + sum(full.data[f'{split}_rows'] for split in ('train', 'validation', 'test')):,} rows"
+    assert words.notes(full)[-1] == (
+        f"{of} that were read were left out: 3 without a scored token, 9 too long."
+    )
     assert words.notes(replace(full, notes=(), data={"dropped": {"too long": 0}})) == []
     one = words.notes(replace(full, notes=(), data={"dropped": {"too long": 1}}))
     assert one == ["1 row of the data was left out: too long."]

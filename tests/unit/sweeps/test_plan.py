@@ -46,6 +46,8 @@ def test_jobs_of_one_identity_are_one_run(tmp_path: Path) -> None:
     assert "Sweep of 4 jobs" in lines[0]
     assert "3 new" in lines[0]
     assert "Job 3 (method=sft method.temperature=2) is the same run as job 1" in lines[1]
+    twice = plan([jobs[0], jobs[0]], tmp_path / "default")
+    assert opening(twice, tmp_path / "default")[1] == "Job 2 is the same run as job 1: it runs once."
 
 
 def test_what_is_done_is_known_and_what_is_begun_goes_on(tmp_path: Path) -> None:

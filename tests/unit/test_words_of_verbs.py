@@ -1,0 +1,72 @@
+"""What a verb or a run says where it was given what another takes: the way out, before anything loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distil import cli
+from distil.config.schema import ExperimentConfig
+from distil.methods.gkd import GKDConfig
+from distil.methods.kd import KDConfig
+from distil.methods.sft import SFTConfig
+from distil.preflight import unused
+from tests.unit.sweeps.test_plan import config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate", "RUN", "data.train_file=my rows.csv"], "Did you mean --data 'my rows.csv'?"),
+        (["evaluate", "RUN", "data.prompt_column=q"], "Did you mean --prompt-column q?"),
+        (
+            ["evaluate", "RUN", "seed=1"],
+            "seed=1 is a key of a run, and this takes flags. See distil evaluate",
+        ),
+        (["evaluate", "RUN", "twice"], "unrecognized arguments: twice. See distil evaluate --help"),
+        (["generate", "RUN"], "Give --prompt TEXT"),
+        (["generate", "RUN", "hello"], "RUN: no such folder"),  # a prompt without its flag is one
+        (["doctor", "rows.csv"], "It takes a run directory, or nothing"),
+    ],
+)
+def test_what_another_takes(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("prompt,response\na,b\n", encoding="utf-8")
+    assert cli.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_kernel_s_folders_take_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "output_dir=/proc/x"]) == 2
+    told = capsys.readouterr().err
+    assert "output_dir=/proc/x cannot be written to (" in told
+    assert "Errno" not in told
+
+
+@pytest.mark.parametrize(
+    ("made", "word", "told"),
+    [
+        (SFTConfig(), "method.temperature=2", True),
+        (SFTConfig(), "teacher_cache=topk", True),
+        (SFTConfig(), "teacher_cache=none", False),
+        (SFTConfig(), "trainer.learning_rate=1", False),
+        (KDConfig(), "method.temperature=2", False),
+        (KDConfig(), "rollouts.top_k=5", True),
+        (KDConfig(), "+rollouts.top_k=5", True),
+        (GKDConfig(), "rollouts.top_k=5", False),
+        (GKDConfig(), "method.kd_loss_weight=1", True),
+    ],
+)
+def test_a_key_that_changes_nothing_is_told(made: SFTConfig, word: str, told: bool, tmp_path: Path) -> None:
+    """Whatever the method: what does not enter the identity of its run."""
+    experiment: ExperimentConfig = config(tmp_path, method=made)
+    lines = unused(experiment, [word, "seed=1"])
+    expected = f"{word.lstrip('+')} changes nothing here: method={made.name} does not use it."
+    assert lines == ([expected] if told else [])
