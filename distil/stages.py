@@ -107,6 +107,10 @@ def _loaded(
     parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=teacher_stays(config, method))
     place(parts, arguments, Path(config.output_dir))
     if ranks.is_main():
+        if config.run.threads is None and parts.student.device.type == "cpu":
+            width = getattr(parts.student.config.get_text_config(), "hidden_size", None)
+            if width is not None and (line := environment.crowded(width)) is not None:
+                logger.warning(line)
         results.write_bad_rows(folder, parts.splits.bad_rows)
     if config.run.packing:
         check_packable(parts.student, "the student")

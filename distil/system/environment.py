@@ -37,6 +37,9 @@ PACKAGES = (
 )
 """Distributions whose versions can change a result or say how it was tracked."""
 
+TINY = 128
+"""Width of hidden states up to which an operation is so short that threads mostly wait for each other."""
+
 
 @cache
 def _own_threads() -> int:
@@ -51,6 +54,19 @@ def use_threads(threads: int | None) -> None:
 
     own = _own_threads()  # asked before they change
     torch.set_num_threads(threads or own)
+
+
+def crowded(hidden_size: int) -> str | None:
+    """A line where several threads of a tiny model share a busy machine's cores; None where they do not."""
+    import torch
+
+    threads, cores, load = torch.get_num_threads(), os.cpu_count() or 1, os.getloadavg()[0]
+    if threads == 1 or hidden_size > TINY or load < cores:
+        return None
+    return (
+        f"The machine is busy (load {load:.1f}, {cores} cores), and {threads} threads of so small a model "
+        "wait for each other: run.threads=1 may be many times faster."
+    )
 
 
 def describe_environment(command: str) -> dict[str, Any]:

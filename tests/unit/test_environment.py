@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,17 @@ def test_peak_memory_is_a_high_water_mark_that_can_be_reset() -> None:
     assert with_block - before == pytest.approx(200 * 2**20, rel=0.1)
     assert after == pytest.approx(with_block, rel=0.02)
     assert reset < after - 150 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("width", "threads", "load", "told"),
+    [(64, 2, 99.0, True), (64, 1, 99.0, False), (64, 2, 0.0, False), (4096, 2, 99.0, False)],
+)
+def test_threads_that_wait_for_each_other_are_told(
+    width: int, threads: int, load: float, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    line = environment.crowded(width)
+    assert (line is not None and "run.threads=1" in line) is told
