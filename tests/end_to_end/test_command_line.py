@@ -44,7 +44,7 @@ BAD = {
     "metod=kd": ["metod=kd", "Did you mean method?"],
     "data.path=x": [
         "data.path=x",
-        "Did you mean data.path (with data=dolly15k) or data.path (with data=hf)?",
+        "Did you mean data.path (with data=dolly15k or hf)?",
     ],
     "tracker.mode=online": ["tracker.mode=online is unknown: tracker has no such key. It has:"],
     "+experimnt=x": ["experimnt=x", "Did you mean experiment?"],
