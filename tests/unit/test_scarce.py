@@ -34,7 +34,7 @@ def test_the_way_out_of_a_folder_that_takes_no_files(number: int) -> None:
     error = OSError(number, os.strerror(number), "x")
     first, begun = (str(unwritable("output_dir", "o", error, begun)) for begun in (False, True))
     for told in (first, begun):
-        assert told.startswith(f"output_dir=o: {error}. ")
+        assert told.startswith(f"output_dir=o cannot be written to ({os.strerror(number)}: x). ")
         assert ("Free some space" in told) == (number != errno.EIO)
     assert "ive another output_dir=." in first
     assert "another output_dir" not in begun
