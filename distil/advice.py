@@ -165,7 +165,8 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
     said = []
     if warmup_steps >= steps:
         said.append(
-            f"trainer.warmup_steps={warmup_steps}, but the run has {steps} steps: it never reaches "
+            f"trainer.warmup_steps={warmup_steps}, but the run has {steps} step{'s' * (steps != 1)}: "
+            "it never reaches "
             f"trainer.learning_rate={config.trainer.learning_rate}. Try trainer.warmup_steps={steps // 10}."
         )
     active = [term for term in terms if term.weight]

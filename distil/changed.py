@@ -12,9 +12,10 @@ from distil.effect import with_effect
 from distil.engine.checkpoints import published
 from distil.run_files import CHECKPOINTS, CONFIG, ENVIRONMENT, STATUS, status_of
 from distil.system.files import read_json
+from distil.system.locks import in_use_by
 from distil.types import InputError
 
-SHOWN = 8
+SHOWN = 4
 """Settings named in a message."""
 
 
@@ -81,9 +82,11 @@ def unfinished_beside(folder: Path) -> str | None:
             return None
         newest = max(begun, key=lambda other: (other / STATUS).stat().st_mtime)
         told = ", ".join(differences(settings(newest), settings(folder)))
+        holder = in_use_by(newest)
     except Exception:  # a hint: whatever is wrong with a folder beside it must not cost this run
         return None
-    return f"It does not go on from {newest}, which is unfinished and differs in {told}."
+    state = "is unfinished" if holder is None else f"is running ({holder})"
+    return f"It does not go on from {newest}, which {state} and differs in {told}."
 
 
 def _short(value: Any) -> str:

@@ -34,7 +34,8 @@ def advise(
     ]
     if evaluates and args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > steps:
         said.append(
-            f"eval_steps={args.eval_steps:.0f}, but the run has {steps} steps: eval_dataset is not looked at "
+            f"eval_steps={args.eval_steps:.0f}, but the run has {steps} step{'s' * (steps != 1)}: "
+            "eval_dataset is not looked at "
             f"while training. Try eval_steps={max(1, steps // 4)}, or evaluate(eval_dataset) afterwards."
         )
     if evaluates and args.eval_strategy == "no":

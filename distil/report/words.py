@@ -129,7 +129,10 @@ def cost_sentence(cost: Mapping[str, Any]) -> str:
     facts = dict(cost_facts(cost))
     times = ", ".join(f"{what} {facts[what]}" for what, _ in _TIMES[1:] if what in facts)
     said = [" ".join(filter(None, (facts.get("in all", ""), f"({times})" if times else "")))]
-    said += [facts[what] + ending for what, ending in _ENDINGS.items() if what in facts]
+    endings = {what: ending for what, ending in _ENDINGS.items() if what in facts}
+    said += [
+        facts[what] + (end.removesuffix("s") if facts[what] == "1" else end) for what, end in endings.items()
+    ]
     counted = ", ".join(f"{who} {facts[key]}" for who in _COUNTED if (key := f"{who} parameters") in facts)
     counted += f" ({facts['trainable share']})" if "trainable share" in facts else ""
     return "; ".join(filter(None, (*said, f"parameters: {counted}" if counted else "")))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distil.changed import unfinished_beside
+from distil.changed import differences, unfinished_beside
+from distil.system.locks import alone
 
 
 def run(folder: Path, rate: float, fingerprints: Any) -> Path:
@@ -34,6 +36,15 @@ def test_the_setting_that_differs_is_named(new: Path) -> None:
         unfinished_beside(new)
         == f"It does not go on from {other}, which is unfinished and differs in {told}."
     )
+    with alone(other, None):
+        line = unfinished_beside(new)
+    assert line is not None
+    assert f", which is running (process {os.getpid()} on " in line
+
+
+def test_of_many_settings_the_first_are_named() -> None:
+    told = differences({f"key{i}": 0 for i in range(12)}, {f"key{i}": 1 for i in range(12)})
+    assert told == [*(f"key{i} (0 there, 1 here)" for i in range(4)), "8 more"]
 
 
 @pytest.mark.parametrize(

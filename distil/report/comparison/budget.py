@@ -55,6 +55,12 @@ class EqualBudget:
     rows: int | None
     """How many validation rows the curves are of; None: not recorded, or not the same in all runs."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether it compares two groups: it does not where all but one were evaluated later."""
+        groups = {label for each in self.columns for label in each.cells}
+        return bool(self.lost) or len(groups - {*self.unread}) > 1 or len(groups) == 1
+
 
 def held(groups: Mapping[str, Sequence[RunRecord]]) -> tuple[Held, ...]:
     """What was held equal over all runs, of steps, tokens and seconds."""

@@ -115,7 +115,7 @@ def compare(
         references=references,
         costs=tuple(_costs(groups, held_to, not unranked)),
         held=held(folded),
-        budgets={kind: table for kind, table in read if table is not None},
+        budgets={kind: table for kind, table in read if table is not None and table.compares},
         budget=budget,
     )
 

@@ -173,7 +173,11 @@ def budget_line(table: EqualBudget) -> str:
     """What the table of an equal budget shows."""
     rows = f"{table.rows:,} validation rows" if table.rows else "the validation rows"
     told = f"On {rows}, at {_spent(table.amount, table.kind)}"
-    told += {"steps": " steps", "tokens": " tokens", "seconds": " of training"}[table.kind]
+    told += {
+        "steps": " step" if table.amount == 1 else " steps",
+        "tokens": " tokens",
+        "seconds": " of training",
+    }[table.kind]
     told += f" (within {BESIDE[table.kind]:.0%})" if BESIDE[table.kind] else ""
     early = (
         " Runs that went on were read on the way, before their learning rate had come down: a run planned for"

@@ -72,6 +72,7 @@ def test_counts_and_times() -> None:
 def test_cost_leaves_out_what_was_not_measured(tmp_path: Path) -> None:
     assert words.cost_facts({}) == []
     assert words.cost_sentence({}) == ""
+    assert words.cost_sentence({"steps": 1, "scored_tokens": 1}) == "1 step; 1 scored token"
     assert (
         words.cost_sentence({"steps": 3, "seconds": {"train": None}, "peak_memory_bytes": None}) == "3 steps"
     )
