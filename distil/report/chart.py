@@ -57,7 +57,7 @@ def curve_chart(name: str, curve: Curve) -> str:
         return ""
     low, high = min(finite), max(finite)
     if high - low <= 1e-9 * abs(high) + 1e-30:
-        low, high = low - (abs(low) * 0.1 or 1), high + (abs(high) * 0.1 or 1)
+        low, high = (low - abs(low) * 0.1, high + abs(high) * 0.1) if low else (0.0, 1.0)
     elif 0 <= low < 0.4 * high:
         low = 0
     y_ticks = ticks(low, high, 4)

@@ -20,7 +20,18 @@ SIDE_BY_SIDE = 100
 LONGEST = 240
 """Characters shown of one text."""
 
-_PLAIN = {"↑": "^", "↓": "v", "–": "-", "…": "...", "−": "-", "±": "+-", "★": "*", "≈": "=", "×": "x"}
+_PLAIN = {
+    "↑": "^",
+    "↓": "v",
+    "–": "-",
+    "…": "...",
+    "−": "-",
+    "±": "+-",
+    "★": "*",
+    "≈": "=",
+    "×": "x",
+    "⏎": "/",
+}
 """For consoles that have ASCII alone."""
 
 Show = Callable[[str], str]

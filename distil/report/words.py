@@ -229,4 +229,10 @@ def texts(sample: Sample) -> list[tuple[palette.Role, str]]:
     """Reference, teacher, before, after: whose text, and the text, leaving out who was not asked."""
     written = (sample.reference, sample.teacher, sample.before, sample.after)
     pairs = zip(palette.ROLES, written, strict=True)
-    return [(role, text) for role, text in pairs if text is not None]
+    return [(role, with_breaks(text)) for role, text in pairs if text is not None]
+
+
+def with_breaks(text: str) -> str:
+    """``text`` with the line breaks that it begins with shown as ⏎: it would look empty."""
+    rest = text.lstrip()
+    return "⏎" * text[: len(text) - len(rest)].count("\n") + rest if text.startswith("\n") else text

@@ -136,7 +136,7 @@ def side_by_side(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, 
             if first is not None:
                 texts.append((who, None, first))
         texts += [(group.label, i, sample.after) for i, group, sample in written if sample.after is not None]
-        yield prompt, texts
+        yield prompt, [(who, i, run_words.with_breaks(text)) for who, i, text in texts]
 
 
 def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:

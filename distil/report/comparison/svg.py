@@ -59,7 +59,7 @@ def scale(values: Sequence[float], start: float, end: float, about: int = 4, log
         marks = [m * 10.0**d for d in decades for m in (1, 2, 5) if a <= math.log10(m * 10.0**d) <= b]
         return Scale(Axis(a, b, start, end), tuple(marks[:: max(1, len(marks) // 5)]), log=True)
     if high - low <= 1e-9 * abs(high) + 1e-30:
-        low, high = low - (abs(low) * 0.1 or 1), high + (abs(high) * 0.1 or 1)
+        low, high = (low - abs(low) * 0.1, high + abs(high) * 0.1) if low else (0.0, 1.0)
     marks = ticks(low, high, about)
     return Scale(Axis(marks[0], marks[-1], start, end), tuple(marks))
 

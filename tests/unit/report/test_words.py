@@ -144,3 +144,11 @@ def test_scores_of_another_run_are_said_to_be_that() -> None:
     assert words.taken_over({"scores_taken_over": both}) == told
     apart = words.taken_over({"scores_taken_over": both | {"teacher": "sft-s0"}})
     assert "those of the teacher are from sft-s0; those of the untouched student are from kd-s0" in apart
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("\n\nAn answer.\n", "⏎⏎An answer.\n"), ("\n", "⏎"), (" a", " a"), ("a\nb", "a\nb"), ("", "")],
+)
+def test_an_answer_that_begins_with_line_breaks_does_not_look_empty(text: str, shown: str) -> None:
+    assert words.with_breaks(text) == shown
