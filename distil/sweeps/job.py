@@ -61,7 +61,7 @@ def run_job(
             experiment,
             command=command,
             summary=False,
-            say=lambda line: say(f"  {line}"),
+            say=lambda line: say(f"  {line}" if alone else f"  {name}: {line}"),
             tuned=tuned,
             watched=alone,
             compared=True,

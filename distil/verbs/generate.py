@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     prompts = [*given.prompts, *given.prompt]
     if not prompts:
-        raise InputError("distil generate: no prompt. Give --prompt TEXT.")
+        raise InputError("distil generate: no prompt. Give --prompt TEXT. See distil generate --help.")
     from distil.products.library import SavedStudent, open_product
 
     run = open_product(given.run, trust=given.trust_remote_code)
