@@ -49,6 +49,14 @@ class Parser(argparse.ArgumentParser):
             return f" See {self.prog} --help."
         return f" Did you mean {flag} {shlex.quote(value)}?"
 
+    def refuse_keys(self, words: Sequence[str]) -> None:
+        """Refuse ``key=value``, as a run takes it, among ``words``. Raises InputError that names the flag."""
+        for word in words:
+            if (pair := split_override(word)) is not None:
+                raise InputError(
+                    f"{self.prog}: {word} is a key of a run, and this takes flags.{self._flag(*pair)}"
+                )
+
     def read(self, arguments: Sequence[str]) -> argparse.Namespace | None:
         """The arguments; None where help was asked for, and shown."""
         if any(word in HELP for word in arguments):
@@ -59,11 +67,8 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if flag.startswith("--") and flag not in known and (near := nearest(flag, known, 0.8)):
                 raise InputError(f"{self.prog}: {flag} is no flag. Did you mean {near}?")
-        given, odd = self.parse_known_args(arguments)
-        if odd and (pair := split_override(odd[0])) is not None:
-            raise InputError(
-                f"{self.prog}: {odd[0]} is a key of a run, and this takes flags.{self._flag(*pair)}"
-            )
+        given, odd = self.parse_known_intermixed_args(arguments)  # words after flags count, too
+        self.refuse_keys(odd[:1])
         if odd:
             self.error(f"unrecognized arguments: {shlex.join(odd)}")
         return given

@@ -23,9 +23,11 @@ SAMPLING = {"temperature": "sampling_temperature", "top_k": "top_k", "top_p": "t
 
 def main(arguments: Sequence[str]) -> int:
     """Answer each prompt, and print the answers."""
-    given = _parser().read(arguments)
+    parser = _parser()
+    given = parser.read(arguments)
     if given is None:
         return 0
+    parser.refuse_keys([text for text in given.prompts if len(text.split()) == 1])  # --prompt takes any
     prompts = [*given.prompts, *given.prompt]
     if not prompts:
         raise InputError("distil generate: no prompt. Give --prompt TEXT. See distil generate --help.")
@@ -61,7 +63,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"
     )
-    parser.add_argument("prompts", metavar="TEXT", nargs="*", help="a prompt, as --prompt TEXT")
+    parser.add_argument("prompts", metavar="TEXT", nargs="*", default=[], help="a prompt, as --prompt TEXT")
     parser.add_argument(
         "--prompt", metavar="TEXT", action="append", default=[], help="may be given several times"
     )

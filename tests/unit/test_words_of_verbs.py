@@ -26,6 +26,8 @@ from tests.unit.sweeps.test_plan import config
         ),
         (["evaluate", "RUN", "twice"], "unrecognized arguments: twice. See distil evaluate --help"),
         (["generate", "RUN"], "Give --prompt TEXT"),
+        (["generate", "RUN", "eval.max_new_tokens=3"], "Did you mean --max-new-tokens 3?"),
+        (["generate", "RUN", "--seed", "1", "Hello"], "RUN: no such folder"),
         (["generate", "RUN", "hello"], "RUN: no such folder"),  # a prompt without its flag is one
         (["doctor", "rows.csv"], "It takes a run directory, or nothing"),
     ],
