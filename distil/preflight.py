@@ -76,8 +76,8 @@ def unused(config: ExperimentConfig, arguments: Sequence[str]) -> list[str]:
     ignored = ignored_keys(config, method)
     given = filter(None, map(split_override, arguments))
     return [
-        f"{key}={value} changes nothing here: method={config.method.name} does not use it."
-        for key, value in given
+        f"{key}={value} changes nothing: this run does not use it (method={config.method.name})."
+        for key, value in dict(given).items()
         if value != "none" and any(key == each or key.startswith(f"{each}.") for each in ignored)
     ]
 

@@ -61,7 +61,8 @@ def crowded(hidden_size: int) -> str | None:
     import torch
 
     threads, cores, load = torch.get_num_threads(), os.cpu_count() or 1, os.getloadavg()[0]
-    if threads == 1 or hidden_size > TINY or load < cores:
+    # Up to one a core may be our own: of the job or the run before this one.
+    if threads == 1 or hidden_size > TINY or load < 2 * cores:
         return None
     return (
         f"The machine is busy (load {load:.1f}, {cores} cores), and {threads} threads of so small a model "

@@ -118,7 +118,7 @@ def test_peak_memory_is_a_high_water_mark_that_can_be_reset() -> None:
 
 @pytest.mark.parametrize(
     ("width", "threads", "load", "told"),
-    [(64, 2, 99.0, True), (64, 1, 99.0, False), (64, 2, 0.0, False), (4096, 2, 99.0, False)],
+    [(64, 2, 4.0, True), (64, 1, 99.0, False), (64, 2, 2.5, False), (4096, 2, 99.0, False)],
 )
 def test_threads_that_wait_for_each_other_are_told(
     width: int, threads: int, load: float, told: bool, monkeypatch: pytest.MonkeyPatch

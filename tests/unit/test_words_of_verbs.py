@@ -69,6 +69,6 @@ def test_the_kernel_s_folders_take_no_run(capsys: pytest.CaptureFixture[str]) ->
 def test_a_key_that_changes_nothing_is_told(made: SFTConfig, word: str, told: bool, tmp_path: Path) -> None:
     """Whatever the method: what does not enter the identity of its run."""
     experiment: ExperimentConfig = config(tmp_path, method=made)
-    lines = unused(experiment, [word, "seed=1"])
-    expected = f"{word.lstrip('+')} changes nothing here: method={made.name} does not use it."
+    lines = unused(experiment, [word, "seed=1", word])
+    expected = f"{word.lstrip('+')} changes nothing: this run does not use it (method={made.name})."
     assert lines == ([expected] if told else [])
