@@ -129,7 +129,9 @@ def _of_how_many(record: SweepRecord, jobs: Sequence[Job]) -> str:
     left = time_left(jobs, record.elapsed(), max(0, total - len(jobs)))
     if left is None:
         return f" of {total}"
-    return f" of {total}, {'about' if left.whole else 'more than'} {duration(left.seconds)} left"
+    if not left.untimed:
+        return f" of {total}, about {duration(left.seconds)} left"
+    return f" of {total}, {duration(left.seconds)} left and {left.untimed} of a kind that was not timed yet"
 
 
 def _one_line(text: str) -> str:

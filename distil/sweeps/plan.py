@@ -121,8 +121,8 @@ class Left(NamedTuple):
     """What is left of a sweep."""
 
     seconds: float
-    whole: bool
-    """Whether that is all; else other jobs come on top, of which nothing is known yet."""
+    untimed: int
+    """How many jobs come on top, of which nothing is known yet."""
 
 
 def time_left(jobs: Sequence[Job], elapsed: float, unseen: int = 0) -> Left | None:
@@ -152,11 +152,11 @@ def time_left(jobs: Sequence[Job], elapsed: float, unseen: int = 0) -> Left | No
     if done:
         needs += [_mean([job.seconds or 0.0 for job in done])] * unseen
     work = sum(need for need in needs if need is not None)
-    whole = None not in needs
-    if not done or (not work and not whole):
+    untimed = needs.count(None)
+    if not done or (not work and untimed):
         return None
     busy = sum(job.seconds or 0 for job in own if job.settled and not job.before)
-    return Left(work * min(1.0, elapsed / busy) if busy else work, whole)
+    return Left(work * min(1.0, elapsed / busy) if busy else work, untimed)
 
 
 def _mean(values: Sequence[float]) -> float:

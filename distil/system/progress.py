@@ -63,6 +63,8 @@ class Progress:
         self.console = console
         self._say = self._print if say is None else say
         self.moves = console.is_terminal and not console.is_dumb_terminal
+        self.told = time.monotonic()
+        """When it last said something."""
 
     def say(self, line: str) -> None:
         """A line that stays, for the person at the terminal; and for the log."""
@@ -76,24 +78,23 @@ class Progress:
             self._print(line)
 
     def _print(self, line: str) -> None:
+        self.told = time.monotonic()
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def spinner(self, label: str) -> Iterator[None]:
         """Something is going on whose length nobody knows."""
-        if not self.moves:
-            yield
-            return
-        with self.console.status(label):
+        with self.console.status(label) if self.moves else self._named(label):
             yield
 
     @contextmanager
     def _named(self, label: str) -> Iterator[None]:
-        """Where nothing moves, what is going on is said once it takes a while, be nothing of it done yet."""
+        """Where nothing moves, what is going on is said once nothing was for a while."""
         if self.moves:
             yield
             return
-        timer = threading.Timer(SOONEST, self.note, (f"{label} …",))
+        quiet = time.monotonic() - self.told
+        timer = threading.Timer(max(SOONEST - quiet, 0.0), self.note, (f"{label} …",))
         timer.daemon = True
         timer.start()
         try:

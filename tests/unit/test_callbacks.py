@@ -245,10 +245,25 @@ def test_what_has_nothing_done_for_long_is_named(monkeypatch: pytest.MonkeyPatch
         while not shown.getvalue() and time.monotonic() < until:
             time.sleep(0.01)
     assert shown.getvalue() == "judging the teacher …\n"
+    monkeypatch.setattr(progress, "SOONEST", 0.2)
     with Progress(Console(file=shown)).bar("judging the student") as report:
         report(4, 4)
-    time.sleep(0.2)
+    time.sleep(0.4)
     assert shown.getvalue() == "judging the teacher …\n", "what is over is not named"
+
+
+def test_short_waits_in_a_row_are_no_long_one_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them takes SOONEST, all of them together do."""
+    monkeypatch.setattr(progress, "SOONEST", 60.0)
+    clock, shown = Time(monkeypatch), io.StringIO()
+    waits = Progress(Console(file=shown))
+    for label in ("loading", "judging the teacher", "judging the student"):
+        with waits.spinner(label):
+            until = time.time() + (0 if clock.now < waits.told + 60 else 10)
+            while not shown.getvalue() and time.time() < until:
+                time.sleep(0.01)
+            clock.now += 35
+    assert shown.getvalue() == "judging the student …\n"
 
 
 def test_lines_that_stay_are_said_where_no_bar_is_shown() -> None:
