@@ -249,7 +249,7 @@ def rehearse(commands: list[Command], quick: bool, data: Path | None) -> bool:
             record.add(command.words, seconds)
             print(f"{seconds:.0f} s", flush=True)
     passed = [record.passed[c.words] for c in commands if c.words in record.passed]
-    print(f"{len(passed)} of {len(commands)} passed in {sum(passed) / 60:.0f} minutes, {len(failed)} failed")
+    print(f"{len(passed)} of {len(commands)} passed in {sum(passed) / 60:.0f} min, {len(failed)} failed")
     return bool(failed)
 
 

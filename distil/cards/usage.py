@@ -39,7 +39,7 @@ def usage_of(subject: Subject, architecture: str | None, name: str, samples: int
     limit = run.config.eval.max_new_tokens
     return "\n".join([
         *imports, "",
-        f"name = {json.dumps(name)}  # this folder, or its name on the hub",
+        f"name = {json.dumps(name)}  # the way to this folder, or its name on the hub",
         "tokenizer = AutoTokenizer.from_pretrained(name)",
         *loads, "",
         *given,
