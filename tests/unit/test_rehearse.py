@@ -55,7 +55,7 @@ def test_what_passed_is_not_run_again_and_what_failed_is_told(
         assert main() == 1
         said = capsys.readouterr().out
         assert f"2/2  echo wrong; exit 3 … exit 3, see {folder / '02-readme.log'}" in said
-        assert "1 of 2 passed in 0 minutes, 1 failed" in said
+        assert "1 of 2 passed in 0 min, 1 failed" in said
         assert "left out, no --data: python run.py data.path=FOLDER" in said
         assert "left out, wants a larger machine: python run.py model=large" in said
     assert (folder / "said").read_text() == "once\n"
