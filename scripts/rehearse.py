@@ -186,7 +186,9 @@ def run(line: str, log: Path) -> int:
     with log.open("w", encoding="utf-8") as file:
         file.write(f"$ {line}\n")
         file.flush()
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        # What `make rehearse` was given is not for a `make` below it.
+        environment = {k: v for k, v in os.environ.items() if k != "ARGS" and not k.startswith("MAKE")}
+        environment["PYTHONPATH"] = str(ROOT)
         done = subprocess.run(
             line, shell=True, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
         )

@@ -44,13 +44,15 @@ def test_what_passed_is_not_run_again_and_what_failed_is_told(
 ) -> None:
     folder = tmp_path / "checkout"
     folder.mkdir()
-    good = Command("readme", f"echo once >> {folder}/said", "")
+    good = Command("readme", f'test -z "$ARGS$MAKEFLAGS" && echo once >> {folder}/said', "")
     bad = Command("readme", "echo wrong; exit 3", "")
     other = Command("presets", "python run.py data.path=FOLDER", "")
     far = Command("presets", "python run.py model=large", "", "wants a larger machine")
     monkeypatch.setattr(rehearse, "commands", lambda: [good, bad, other, far])
     monkeypatch.setattr("sys.argv", ["rehearse.py", "--quick"])
     monkeypatch.setattr(rehearse, "OUTPUT", folder)
+    monkeypatch.setenv("ARGS", "--data FOLDER")  # of `make rehearse`, which is no word for the commands' own
+    monkeypatch.setenv("MAKEFLAGS", "-- ARGS=--data")
     for _ in range(2):
         assert main() == 1
         said = capsys.readouterr().out
