@@ -15,6 +15,8 @@ from distil.losses import Term, cross_entropy
 USUAL_TEMPERATURES = (1.0, 5.0)
 WORSE = 1e-3
 """What a score must have got worse by, as a share of it: less is chance, and is not seen in what is shown."""
+WEAKER = 0.02
+"""What a teacher's nll must be above its student's, as a share of it: models that know little differ, too."""
 LEARNT = ("nll", "kl_to_teacher")
 """Metrics of which a method makes at least one better, whatever it learns from."""
 SAME = 1e-6
@@ -103,7 +105,7 @@ def weak_teacher(
     theirs, own = teacher.get("nll"), before.get("nll")
     if theirs is None or own is None or not any(term.weight and term.needs_teacher for term in terms):
         return None
-    if theirs <= own + WORSE * abs(own):
+    if theirs <= own + WEAKER * abs(own):
         return None
     return (
         f"The teacher is worse than the untouched student on the test rows: nll {theirs:.4g}, the student "

@@ -249,7 +249,7 @@ def test_the_same_command_at_the_same_time_waits_and_shows_the_run(
 def test_what_begins_is_said_before_libraries_load_and_ctrl_c_is_answered(
     small_arguments: list[str], tmp_path: Path
 ) -> None:
-    process = started("method=sft", *small_arguments, f"output_dir={tmp_path}")
+    process = started("method=gkd", *small_arguments, f"output_dir={tmp_path}")
     assert process.stderr is not None
     line = process.stderr.readline()
     assert re.fullmatch(r"Run \S+ begins: libraries, models and data load first\.\n", line)
