@@ -14,14 +14,14 @@ from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR
 from distil.cards.exported import CardOptions, model_card
 from distil.cards.subject import Subject
 from distil.cards.usage import BASE, usage_of
-from distil.products.finished_run import FinishedRun
+from distil.products.finished_run import FinishedRun, check_export
 from distil.products.loading import load_base, put_on
-from distil.products.merging import HALF_TOLERANCE, check_output, merge, probe_ids
+from distil.products.merging import HALF_TOLERANCE, merge, probe_ids
 from distil.system.files import published, read_json, write_json, write_text
 from distil.system.printable import one_line
 from distil.system.quiet import no_hints, quiet_transformers
 from distil.system.sharing import check_shareable, clean_settings, places_of, scrubbed, shareable
-from distil.types import InputError, RunFailed
+from distil.types import RunFailed
 
 TOLERANCE = 1e-3
 """Largest difference of the logits, as a share of the largest, with the base that travels along."""
@@ -48,21 +48,6 @@ class Exported:
     """Whether the model under the adapter is among them."""
     license: str | None
     """What the card says; None: the source model says none that could be found."""
-
-
-def check_export(run: FinishedRun, output: Path, *, merged: bool) -> None:
-    """Raise InputError for a merge that cannot be, and an output that is there already."""
-    name = run.config.peft.name
-    if merged and not run.adapter.adapts:
-        raise InputError(
-            f"--merge: {run.folder} has no adapter (peft={name}), its student is a plain model already. "
-            "Leave --merge out."
-        )
-    if merged and run.adapter.no_merge is not None:
-        raise InputError(
-            f"--merge: {run.adapter.no_merge}. Leave --merge out: adapter and base are exported."
-        )
-    check_output(output)
 
 
 def export(run: FinishedRun, output: Path, options: CardOptions, *, merged: bool = False) -> Exported:

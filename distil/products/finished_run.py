@@ -18,7 +18,7 @@ from distil.models.sources import Source
 from distil.report.run_directory import DIVERGED, RunRecord, read_run
 from distil.report.seal import USED, since_done
 from distil.run_files import CONFIG, STATUS, STUDENT
-from distil.system.files import read_json
+from distil.system.files import check_output, read_json
 from distil.types import InputError
 
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
@@ -131,6 +131,21 @@ def open_run(folder: Path) -> FinishedRun:
         raise InputError(f"{folder}: {'; '.join(changed[:3])}: its student is damaged. {run.way_out}")
     check_packages(run.config)
     return run
+
+
+def check_export(run: FinishedRun, output: Path, *, merged: bool) -> None:
+    """Raise InputError for a merge that cannot be, and an output that is there already."""
+    name = run.config.peft.name
+    if merged and not run.adapter.adapts:
+        raise InputError(
+            f"--merge: {run.folder} has no adapter (peft={name}), its student is a plain model already. "
+            "Leave --merge out."
+        )
+    if merged and run.adapter.no_merge is not None:
+        raise InputError(
+            f"--merge: {run.adapter.no_merge}. Leave --merge out: adapter and base are exported."
+        )
+    check_output(output)
 
 
 def _makes_results(line: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +17,9 @@ from distil.cards.brief import base_card, merged_card, run_card
 from distil.products.finished_run import FinishedRun
 from distil.products.library import SavedStudent
 from distil.products.loading import load_base, load_tokenizer, put_on
-from distil.system.files import nearest_existing, published, write_text
+from distil.system.files import check_output, published, write_text
 from distil.system.quiet import no_hints, quiet_transformers
-from distil.types import InputError, RunFailed
+from distil.types import RunFailed
 
 PROBE_TOKENS = 32
 """Random ids on which what was written is compared with what was meant."""
@@ -45,15 +44,6 @@ class Written:
     bits: int | None
     """How many bits the base was held in."""
     dtype: str
-
-
-def check_output(folder: Path) -> None:
-    """Raise InputError unless ``folder`` is absent or empty, and can be made."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"--output {folder} is there already. Give a folder that is absent or empty.")
-    existing = nearest_existing(folder.absolute().parent)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"--output {folder}: {existing} cannot be written to. Give another folder.")
 
 
 def merge(run: FinishedRun, output: Path, command: str, *, base_only: bool = False) -> Written:

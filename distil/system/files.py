@@ -32,6 +32,16 @@ def check_writable(output_dir: str) -> None:
         )
 
 
+def check_output(folder: Path) -> None:
+    """Raise InputError unless ``folder``, of ``--output`` or where that is not given, is absent or empty and
+    can be made."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder} is there already. Give a folder that is absent or empty: --output DIR.")
+    existing = nearest_existing(folder.absolute().parent)
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder}: {existing} cannot be written to. Give another folder: --output DIR.")
+
+
 def unwritable(key: str, value: object, error: OSError, begun: bool = False) -> InputError:
     """The message about a folder that the config names by ``key`` and that takes no files.
 

@@ -25,14 +25,16 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if given.public and given.push is None:
         raise InputError("--public says how --push NAME is done: give both.")
+    from distil.products.finished_run import check_export
+
     run = _open(given.run, given.trust_remote_code)
     output: Path = given.output or run.folder / FOLDER
+    check_export(run, output, merged=given.merge)
     warn(run.folder, run.record.damaged)
     begin("Exporting", run.folder)
     from distil.cards.exported import CardOptions
-    from distil.products.exporting import check_export, export
+    from distil.products.exporting import export
 
-    check_export(run, output, merged=given.merge)
     target = None
     if given.push is not None:
         from distil.products.publishing import find_target

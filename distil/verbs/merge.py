@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.system.files import check_output
 from distil.system.offline import network
 from distil.system.units import human_bytes
 from distil.types import InputError
@@ -44,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
 
     run = open_product(given.run, trust=given.trust_remote_code)
     _check(run, given.base_only)
+    check_output(given.output)
     warn(run.folder, run.record.damaged)
     begin("Merging", run.folder)
     from distil.products.merging import merge

@@ -219,11 +219,17 @@ def test_what_it_may_be_told(runs: Runs, tmp_path: Path, capsys: pytest.CaptureF
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == written["model.safetensors"]
 
 
-def test_without_output_it_goes_into_the_run(runs: Runs, tmp_path: Path) -> None:
+def test_without_output_it_goes_into_the_run(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = runs.copy("none", tmp_path)
     assert main(["export", str(run / "student")]) == 0
     assert (run / "export" / "README.md").is_file()
+    capsys.readouterr()
     assert main(["export", str(run)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {run / 'export'} is there already."), said  # before anything loads
+    assert "--output DIR" in said
 
 
 class TestRefused:
