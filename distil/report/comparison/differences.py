@@ -164,7 +164,8 @@ def judged_apart(runs: Sequence[RunRecord]) -> list[str]:
             where.setdefault(str(evaluation.get(key)), []).append(run.path.resolve().name)
         if len(where) > 1:
             said = (f"{value} in {names[0]}{_more(len(names) - 1)}" for value, names in where.items())
-            found.append(f"evaluation.{key}: {'; '.join(said)}")
+            named = f"eval.{key}" if key == "generation_rows" else f"evaluation.{key}"  # a key of the config
+            found.append(f"{named}: {'; '.join(said)}")
     return found
 
 

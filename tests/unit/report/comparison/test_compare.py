@@ -356,7 +356,7 @@ class TestBadInput:
             ({"rows": 200}, r"evaluation\.rows: 200 in .*; 256 in"),
             ({"scored_tokens": 5}, "evaluation.scored_tokens"),
             ({"split": "validation"}, "evaluation.split"),
-            ({"generation_rows": 10}, "evaluation.generation_rows"),
+            ({"generation_rows": 10}, r"\beval\.generation_rows: "),
         ],
     )
     def test_different_rows_are_refused(self, tmp_path: Path, changed: dict[str, Any], told: str) -> None:
