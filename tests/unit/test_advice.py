@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,8 @@ from distil.adapters.none import NoneConfig
 from distil.advice import advice, ruined, setback, trend, weak_teacher
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.trainer import TrainerConfig
+from distil.engine.evaluation import score_rows
+from tests.conftest import build_llama
 from tests.training import build_method
 
 
@@ -223,6 +226,30 @@ def test_a_student_that_says_nothing_is_ruined(before: float | None, after: floa
     if line is not None:
         assert "each of its 1,024 tokens the same probability" in line
         assert "(it was 1e+30)" in line
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "resized"),
+    [
+        (512, None),  # padded: more rows than the tokenizer has tokens
+        (512, 260),  # cut to the tokenizer's: logits and config follow
+        (260, 512),
+    ],
+)
+def test_ruined_counts_what_the_model_gives_probabilities(embeddings: int, resized: int | None) -> None:
+    """The number in its config, whatever the tokenizer's (here of 260 tokens), is that of its logits."""
+    model = build_llama(embeddings)
+    if resized is not None:
+        model.resize_token_embeddings(resized)
+    rows = [{"input_ids": [*range(250, 260)], "labels": [*range(250, 260)]}]
+    outputs = int(model.config.get_text_config().vocab_size)
+    before = score_rows(model, None, rows, 0, 1, 260).nll_per_token
+    torch.nn.init.zeros_(model.model.norm.weight)  # what a step to weights of 1e30 comes to
+    after = score_rows(model, None, rows, 0, 1, 260).nll_per_token
+    assert f"each of its {resized or embeddings} tokens" in str(
+        ruined({"nll": before}, {"nll": after}, outputs, 1e30)
+    )
+    assert ruined({"nll": before}, {"nll": before}, outputs, 1e30) is None
 
 
 @pytest.mark.parametrize(
