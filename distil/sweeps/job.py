@@ -37,6 +37,7 @@ def run_job(
     command: str,
     say: Callable[[str], None] | None = None,
     tuned: Sequence[Tuned] = (),
+    compared: bool = True,
 ) -> None:
     """Run the job with ``overrides`` and report it. Raises KeyboardInterrupt where it was stopped.
 
@@ -47,6 +48,7 @@ def run_job(
         command: runs this job alone.
         say: takes the lines for the terminal, of jobs side by side; None: this one is alone, and prints them.
         tuned: the files of tuned keys that the config was composed with.
+        compared: whether a comparison follows; of the trials of a search, their own lines alone tell.
     """
     check()
     alone = say is None
@@ -64,7 +66,7 @@ def run_job(
             say=lambda line: say(f"  {line}" if alone else f"  {name}: {line}"),
             tuned=tuned,
             watched=alone,
-            compared=True,
+            compared=compared,
         )
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
         say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")

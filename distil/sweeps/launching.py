@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
 from distil.sweeps.on_ray import ray_launcher, run_on_ray
 from distil.sweeps.record import FAILED, Job, SweepRecord
+from distil.sweeps.search import SearchSweeper
 from distil.sweeps.workers import Worker, cores, read_out
 from distil.system.redact import redact
 
@@ -39,6 +41,8 @@ class Task:
     program: str
     worker: Worker | None = None
     """None: in the process of the sweep."""
+    compared: bool = True
+    """Whether a comparison of the jobs follows."""
 
     def __call__(self, config: DictConfig) -> None:
         """Run one job, as launchers of Hydra's call it."""
@@ -53,7 +57,8 @@ class Task:
             say = self.worker.say
         command = f"{self.program} {shlex.join(overrides)}".strip()
         record = SweepRecord(self.folder, self.key)
-        run_job(record, overrides, lambda: prepared(without_hydra(config), overrides), command, say, tuned)
+        composed = partial(prepared, without_hydra(config), overrides)
+        run_job(record, overrides, composed, command, say, tuned, self.compared)
 
 
 class Launcher:
@@ -66,6 +71,7 @@ class Launcher:
         plain = OmegaConf.to_container(self.part, resolve=False)
         assert isinstance(plain, dict)
         self.asked = {str(key): value for key, value in plain.items()}
+        self.compared = class_of(master.hydra.sweeper) != SearchSweeper.__name__
         self.started = 0
 
     def launch(self, jobs: list[Job]) -> None:
@@ -121,7 +127,7 @@ class Launcher:
             with read_write(self.part):  # null is one to it, and one is no process of its own
                 self.part.n_jobs = at_once(self.asked, jobs) if jobs > 1 else 2
         told = worker(self.asked, self.record.folder, jobs)
-        return Task(self.record.folder, self.record.key, self.program, told)
+        return Task(self.record.folder, self.record.key, self.program, told, self.compared)
 
     def _parts(self, task: Task) -> Mapping[str, Any]:
         loader = GlobalHydra.instance().config_loader()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,10 @@ class Study:
         else:
             self._study.tell(trial.number, score)
 
-    def best(self) -> Trial | None:
-        """The best trial that is done; None where none is."""
+    def best(self, ruined: Collection[int] = ()) -> Trial | None:
+        """The best trial that is done and whose number is not among ``ruined``; None where none is."""
         sign = OBJECTIVES[self.settings.objective]
-        done = [trial for trial in self.trials() if trial.score is not None]
+        done = [trial for trial in self.trials() if trial.score is not None and trial.number not in ruined]
         return min(done, key=lambda trial: sign * (trial.score or 0.0), default=None)
 
     def _ask(self, number: int) -> Trial:

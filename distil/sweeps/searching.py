@@ -16,7 +16,8 @@ from rich.table import Table
 from distil.config.help import conf_folder
 from distil.config.schema import ExperimentConfig
 from distil.preflight import locate
-from distil.run_files import status_of
+from distil.report.run_directory import mapping
+from distil.run_files import RESULTS, status_of
 from distil.sweeps.plan import ending
 from distil.sweeps.record import DONE, FAILED, Job, SweepRecord, shared
 from distil.sweeps.search import (
@@ -29,7 +30,7 @@ from distil.sweeps.search import (
     at_edge,
     validation_score,
 )
-from distil.system.files import write_json, write_text
+from distil.system.files import read_json, write_json, write_text
 from distil.types import InputError
 
 FOUND = "found"
@@ -153,7 +154,7 @@ def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRec
     error = ending(jobs, command)
     record.end(FAILED if error else DONE)
     runs = {tuple(job.overrides): job.run for job in jobs}
-    found = [_found(search, choice, studies[choice.label], runs) for choice in search.choices]
+    found = [_found(search, choice, studies[choice.label], runs, record.folder) for choice in search.choices]
     told = {"objective": f"validation/{search.settings.objective}", "trials": search.settings.trials}
     write_json(record.folder / "search.json", {"format": 1, "command": command, **told, "choices": found})
     files = [
@@ -167,14 +168,20 @@ def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRec
 
 
 def _found(
-    search: Search, choice: Choice, study: Study, runs: Mapping[tuple[str, ...], str | None]
+    search: Search, choice: Choice, study: Study, runs: Mapping[tuple[str, ...], str | None], folder: Path
 ) -> dict[str, Any]:
-    """What the search of one choice came to, as it stands in ``search.json``."""
-    best, rows = study.best(), []
+    """What the search of one choice came to, as it stands in ``search.json`` of ``folder``."""
+    rows, ruined = [], set()
     for trial in study.trials():
         words = choice.job(trial, search.space)
         values = {key: yaml.safe_load(search.space[key].written(each)) for key, each in trial.values.items()}
-        rows.append({"values": values, "score": trial.score, "run": runs.get(tuple(words))})
+        run = runs.get(tuple(words))
+        row = {"values": values, "score": trial.score, "run": run}
+        if trial.score is not None and run is not None and _is_ruined(folder / run):
+            ruined.add(trial.number)
+            row["ruined"] = True
+        rows.append(row)
+    best = study.best(ruined)
     words = [] if best is None else choice.job(best, search.space)[len(choice.overrides) :]
     return {
         "choice": choice.label,
@@ -183,6 +190,14 @@ def _found(
         "at_edge": [] if best is None else at_edge(search.space, best),
         "trials": rows,
     }
+
+
+def _is_ruined(run: Path) -> bool:
+    """What its results say; False of a run directory that was removed since."""
+    try:
+        return mapping(read_json(run / RESULTS)).get("ruined") is True
+    except (OSError, ValueError):
+        return False
 
 
 def _write(choice: Choice, found: Mapping[str, Any], record: SweepRecord) -> Path | None:
@@ -215,12 +230,19 @@ def _print(
             column, justify="right" if column in (search.settings.objective, "trials") else "left"
         )
     for each in found:
-        score = "none is done" if each["score"] is None else f"{each['score']:.4f}"
         done = sum(row["score"] is not None for row in each["trials"])
+        none = "each is ruined" if done else "none is done"
+        score = none if each["score"] is None else f"{each['score']:.4f}"
         table.add_row(each["choice"] or "All jobs", " ".join(each["best"]), score, str(done))
     console = Console()
     console.print(table)
     for each in found:
+        if ruined := sum(row.get("ruined", False) for row in each["trials"]):
+            told = "the student of 1 trial is" if ruined == 1 else f"the students of {ruined} trials are"
+            console.print(
+                f"{each['choice'] or 'All jobs'}: {told} ruined (every token the same probability), and not "
+                "among the best.", highlight=False, soft_wrap=True,
+            )  # fmt: skip
         for key in each["at_edge"]:
             console.print(
                 f"{each['choice'] or 'All jobs'}: the best {key} lies at an end of its interval. Widen it.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from distil.sweeps.record import DONE, Job, SweepRecord
 from distil.sweeps.search import (
     JOURNAL,
     Choice,
@@ -21,6 +22,7 @@ from distil.sweeps.search import (
     at_edge,
     validation_score,
 )
+from distil.sweeps.searching import Search, finish_search
 from distil.types import InputError
 
 RATE = {"trainer.learning_rate": Interval(1e-5, 1e-1, log=True, whole=False)}
@@ -55,6 +57,10 @@ def test_the_better_region_is_found(best: float, batch: int, tmp_path: Path) -> 
     assert found is not None
     assert abs(math.log10(found.values["trainer.learning_rate"] / best)) < 0.5
     assert found.score == min(trial.score or 9.0 for trial in trials)
+    second = searched.best({found.number})  # the best one's student is ruined
+    assert second is not None
+    assert second.score == min(trial.score or 9.0 for trial in trials if trial.number != found.number)
+    assert searched.best({trial.number for trial in trials}) is None
 
 
 def test_every_choice_has_the_same_budget_and_the_same_first_half(tmp_path: Path) -> None:
@@ -156,6 +162,32 @@ def test_what_a_run_is_judged_by(tmp_path: Path) -> None:
     assert validation_score(tmp_path, "top1_agreement", best=True) == 0.8
     with pytest.raises(InputError, match="eval_steps"):
         validation_score(tmp_path, "kl_per_token", best=False)
+
+
+def test_a_ruined_trial_is_not_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where all else is worse by the score, too; and where all are ruined, nothing is found."""
+    choice, searched, record = (
+        Choice(["method=kd"], "method=kd"),
+        study(tmp_path),
+        SweepRecord(tmp_path, "key"),
+    )
+    for score in (7.0, 8.0):
+        searched.tell(searched.propose()[0], score)
+    jobs = [Job(choice.job(trial, RATE), run=str(trial.number), status=DONE) for trial in searched.trials()]
+    search = Search([choice], RATE, SearchSweeper(), lambda _: InputError("composed already"))
+    for number, (score, line) in enumerate(
+        [(8.0, "method=kd: the student of 1 trial is ruined"), (None, "the students of 2 trials are ruined")]
+    ):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "results.json").write_text('{"ruined": true}', encoding="utf-8")
+        record.begin("run.py -m", jobs)
+        finish_search(search, {"method=kd": searched}, record, "run.py -m")
+        (found,) = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))["choices"]
+        assert found["score"] == score
+        assert [row.get("ruined", False) for row in found["trials"]] == [True, number == 1]
+        said = capsys.readouterr().out
+        assert line in said
+        assert ("each is ruined" in said) is (score is None)
 
 
 def test_an_edge_is_noticed() -> None:
