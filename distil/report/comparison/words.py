@@ -251,7 +251,7 @@ def best(column: Column) -> str:
 
 
 def best_line(column: Column) -> str:
-    """Who is best; else who leads, and whom the leader cannot be told from."""
+    """Who is best; else who leads or ties for the lead, and whom the leader cannot be told from."""
     if column.leader is None:
         return ""
     lacking = f"; no value: {_some(column.unvalued)}" if column.unvalued else ""
@@ -259,7 +259,16 @@ def best_line(column: Column) -> str:
         return f"best: {column.best}{lacking}"
     if len({cell.estimate.mean for cell in column.cells.values() if cell.estimate is not None}) == 1:
         return f"no difference{lacking}"
-    return f"{column.leader} leads, not separable from {_some(column.rivals)}{lacking}"
+    tied = [group for group in column.rivals if _ties(column.cells[group], column.cells[column.leader])]
+    others = [group for group in column.rivals if group not in tied]
+    first = f"{_some([column.leader, *tied])} tie for the lead" if tied else f"{column.leader} leads"
+    return f"{first}{f', not separable from {_some(others)}' if others else ''}{lacking}"
+
+
+def _ties(cell: Cell, leader: Cell) -> bool:
+    """Whether both have one mean, of the same seeds."""
+    means = [each.estimate.mean for each in (cell, leader) if each.estimate is not None]
+    return len(means) == 2 and means[0] == means[1] and cell.by_seed.keys() == leader.by_seed.keys()
 
 
 def _some(groups: Sequence[str]) -> str:

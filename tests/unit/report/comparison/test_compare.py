@@ -158,6 +158,15 @@ def test_a_group_without_a_value_is_nobodys_rival(tmp_path: Path) -> None:
     assert f"{run.name}: no finite value of nll." in comparison.notes
 
 
+def test_equal_means_tie_for_the_lead(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"gkd": {0: 0.5, 1: 0.25}, "kd": {0: 0.25, 1: 0.5}, "revkd": {0: 0.25, 1: 0.75}})
+    (nll,) = compare([tmp_path]).columns
+    assert best_line(nll) == "gkd, kd tie for the lead, not separable from revkd"
+    write_job(tmp_path, "gkd", 2, {"nll": 0.375})  # one mean, not of the same seeds
+    (nll,) = compare([tmp_path]).columns
+    assert " leads, not separable from " in best_line(nll)
+
+
 def test_nothing_is_held_against_a_baseline_that_lost_a_run(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"sft": {0: 0.60, 1: 0.63}, "kd": KD})
     write_job(tmp_path, "sft", 2, {"nll": None})
