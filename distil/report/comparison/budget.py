@@ -26,6 +26,8 @@ HIGHER_IS_BETTER = {
     "validation/top1_agreement": True,
 }
 """The direction of the scalars that have one; of any other nothing is said."""
+NAMES = {"nll_per_token": "nll", "kl_per_token": "kl_to_teacher"}
+"""What the tables of scores call what a curve of the validation rows shows."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ def equal_budget(
             for label, each in groups.items()
         }
         found = found or any(value is not None for each in values.values() for value in each.values())
-        metric = Metric(name.removeprefix(CURVES), higher_is_better=direction(name))
+        measured = name.removeprefix(CURVES)
+        metric = Metric(NAMES.get(measured, measured), higher_is_better=direction(name))
         columns.append(column(metric, values, baselines))
     if not found:  # the run that spent least ended before any other was evaluated
         return None

@@ -138,7 +138,7 @@ def test_the_columns_are_the_curves_with_a_direction_that_all_runs_have() -> Non
     table = equal_budget({"a": [first], "b": [other]}, {"b": "a"}, "steps")
     assert table is not None
     assert [column.metric for column in table.columns] == [
-        Metric("top1_agreement", "", True, ".3f"), Metric("nll_per_token", "", False, ".3f"),
+        Metric("top1_agreement", "", True, ".3f"), Metric("nll", "", False, ".3f"),
     ]  # fmt: skip
     assert [cell.by_seed for cell in table.columns[0].cells.values()] == [{0: 0.7}, {1: 0.8}]
     assert equal_budget({"a": [first], "b": [record(1)]}, {}, "steps") is None

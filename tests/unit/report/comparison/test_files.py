@@ -240,7 +240,7 @@ def test_verdicts_are_those_of_the_table_above_them(tmp_path: Path) -> None:
             curve = [{"step": 400, "seconds": 9.0, "tokens": 9, "validation/nll_per_token": nll + seed / 100}]
             curve[0]["validation/nll_per_token"] += 0.001 * (method == "kd") * seed
             write_job(tmp_path, method, seed, {"nll": value}, curve=curve)
-    at_the_end, on_the_way = "kd against sft: better in nll.", "kd against sft: worse in nll_per_token."
+    at_the_end, on_the_way = "kd against sft: better in nll.", "kd against sft: worse in nll."
     for budget, told in ((None, at_the_end), ("steps", on_the_way)):
         texts = said(compare([tmp_path], budget=budget), tmp_path)
         for where in ("terminal", "md"):
