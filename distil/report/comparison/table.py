@@ -26,7 +26,8 @@ class Cell:
     """Value less the baseline's, paired over common seeds. None: the baseline itself, no common seed, or
     a run of either has no value."""
     verdict: str
-    """``better``, ``worse`` or ``not separable`` from the baseline; empty where neither is meant."""
+    """``better``, ``worse`` or ``not separable`` from the baseline; empty where neither is better and the
+    difference is one, or is without a spread: of what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ def _whole(by_seed: BySeed) -> dict[int, float]:
 
 
 def _verdict(difference: Estimate | None, metric: Metric) -> str:
-    if difference is None or metric.higher_is_better is None:
+    if difference is None:
         return ""
+    if metric.higher_is_better is None:
+        return EITHER if difference.sign == 0 and difference.half and not difference.without_spread else ""
     if difference.sign == 0:
         return EITHER
     return BETTER if (difference.sign > 0) == metric.higher_is_better else WORSE

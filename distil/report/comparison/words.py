@@ -200,7 +200,8 @@ def verdict_parts(
             continue
         told: dict[str, list[str]] = {BETTER: [], WORSE: [], EITHER: []}
         for column in columns:
-            if verdict := column.cells[group.label].verdict:
+            verdict = column.cells[group.label].verdict
+            if verdict and column.metric.higher_is_better is not None:
                 told[verdict].append(column.metric.name)
         if parts := [(verdict, names) for verdict, names in told.items() if names]:
             yield group.label, base, [(verdict, _listed(verdict, names, parts)) for verdict, names in parts]

@@ -71,6 +71,11 @@ def test_neither_direction_is_better() -> None:
     assert (got.leader, got.best, got.rivals) == (None, None, ())
     assert got.cells["kd"].difference is not None
     assert got.cells["kd"].verdict == ""
+    assert got.cells["revkd"].verdict == EITHER, "measured, and the difference may be none"
+    chosen = {group: {seed: 8.0 * len(group) for seed in by_seed} for group, by_seed in ALL.items()}
+    for values in (chosen, {group: {0: by_seed[0]} for group, by_seed in ALL.items()}):
+        got = column(NEITHER, values, AGAINST_SFT)
+        assert {cell.verdict for cell in got.cells.values()} == {""}, "without a spread nothing is said"
 
 
 @pytest.mark.parametrize("lacking", [{0: 0.1, 1: None}, {0: None}, {}])
