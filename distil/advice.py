@@ -185,12 +185,8 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
             f"method.temperature={', '.join(map(str, odd))} is unusual: {low:g} to {high:g} is where "
             "it helps."
         )
-    rate, (slow, fast) = config.trainer.learning_rate, adapter_of(config.peft).usual_rates
-    if rate is not None and not slow <= rate <= fast:
-        said.append(
-            f"trainer.learning_rate={rate:g} is unusual with peft={config.peft.name}: it learns "
-            f"between {slow:g} and {fast:g}."
-        )
+    if odd_rate := adapter_of(config.peft).odd_rate(config.trainer.learning_rate):
+        said.append(odd_rate)
     asked = any(term.needs_teacher for term in active)
     if asked and config.peft.name == "none" and _is_whole_teacher(config.model):
         said.append(

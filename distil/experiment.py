@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from distil.adapters.base import adapter_of
 from distil.changed import unfinished_beside
 from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig, MethodConfig
@@ -173,6 +174,8 @@ def _attempt(asked: _Asked, shown: _Shown) -> None:
         tell(line)
     with _reported(folder), log_file(folder / LOG, said_at_end=shown.said_at_end):
         logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))
+        if line := adapter_of(config.peft).odd_rate(config.trainer.learning_rate):
+            logger.warning(line)
         with (
             kept_status(folder, asked.name, command, config.run.resume, config.trainer.with_less_memory()),
             ExitStack() as started,

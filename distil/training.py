@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from distil.adapters.base import adapter_of
 from distil.advice import advice
 from distil.changed import SameRun
 from distil.config.schema import ExperimentConfig, MethodConfig
@@ -148,11 +149,14 @@ def build_trainer(
 
 
 def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
-    """Say what is odd about the run that is about to start."""
+    """Say what is odd about the run that is about to start, but for its learning rate, which the run has said
+    before anything loaded. Returns all of it."""
     steps = trainer.planned_steps()
     said = advice(config, trainer.terms(), steps, trainer.args.get_warmup_steps(steps))
+    known = adapter_of(config.peft).odd_rate(config.trainer.learning_rate)
     for line in said:
-        logger.warning(line)
+        if line != known:
+            logger.warning(line)
     return said
 
 

@@ -69,6 +69,16 @@ class Adapter(ABC, Generic[C]):
         """Why training cannot start from its saved product, and what to do instead; None: it can."""
         return None
 
+    def odd_rate(self, rate: float | None) -> str | None:
+        """A line on a learning rate outside ``usual_rates``; None: it is inside, or not given."""
+        slow, fast = self.usual_rates
+        if rate is None or slow <= rate <= fast:
+            return None
+        return (
+            f"trainer.learning_rate={rate:g} is unusual with peft={self.config.name}: it learns "
+            f"between {slow:g} and {fast:g}."
+        )
+
     def shape(self) -> dict[str, Any]:
         """What is known of ``adapter_config.json`` before there is a model."""
         return {"peft_type": self.peft_type, **self.keys()}

@@ -249,10 +249,13 @@ def test_the_same_command_at_the_same_time_waits_and_shows_the_run(
 def test_what_begins_is_said_before_libraries_load_and_ctrl_c_is_answered(
     small_arguments: list[str], tmp_path: Path
 ) -> None:
-    process = started("method=gkd", *small_arguments, f"output_dir={tmp_path}")
+    odd = "trainer.learning_rate=0.5"
+    process = started("method=gkd", *small_arguments, odd, f"output_dir={tmp_path}")
     assert process.stderr is not None
     line = process.stderr.readline()
     assert re.fullmatch(r"Run \S+ begins: libraries, models and data load first\.\n", line)
+    line = process.stderr.readline()
+    assert line.startswith(f"WARNING: {odd} is unusual with peft=none"), line
     assert not list(tmp_path.rglob("metrics.jsonl"))
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=100)
