@@ -88,7 +88,7 @@ def main() -> None:
     options = parser(__doc__, runs=True)
     options.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     options.add_argument("--rows", type=int, default=300, help="stories to train on")
-    options.add_argument("--eval-rows", type=int, default=100, help="stories to judge on")
+    options.add_argument("--eval-rows", type=int, default=100, help="stories to evaluate on")
     options.add_argument("--steps", type=int, default=100)
     options.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = options.parse_args()

@@ -5,7 +5,7 @@
 The model is the embedded teacher, which speaks the grammar's five kinds of answer. The new rows ask for
 something else (the first sentence alone), and none of them shows an old answer. SFT learns them by
 cross-entropy; the other by the same cross-entropy and a pull to what the base itself, its adapter off, says
-about the same rows. Both are judged on new rows (validation) and on the old held-out ones (test). Writes
+about the same rows. Both are evaluated on new rows (validation) and on the old held-out ones (test). Writes
 ``benchmarks/results/forgetting.md``.
 """
 

@@ -24,9 +24,9 @@ from distil.teacher_cache.once import once
 
 logger = logging.getLogger(__name__)
 
-FOLDER = ".judged"
+FOLDER = ".evaluations"
 """Below ``output_dir``."""
-FILE = "judgement.json"
+FILE = "evaluation.json"
 LIBRARIES = ("torch", "transformers")
 """Those whose versions may move a score; another device's rounding moves it too."""
 NO_SCORE = ("samples", "during_training_rows", "batch_size", "name")
@@ -75,7 +75,7 @@ class EvaluationCache:
         return teacher_print(self.config, self.parts.base, None)
 
     def _known(self, who: str, of: Mapping[str, Any], evaluate: Callable[[], Evaluation]) -> Evaluation:
-        folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, "judged": of})
+        folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, "evaluated": of})
 
         def make() -> tuple[Evaluation, str]:
             found = evaluate()

@@ -132,7 +132,7 @@ class _Run:
 
     def evaluate(self, model: PreTrainedModel, teacher: TeacherSource | None, label: str) -> Evaluation:
         """``model`` on the test rows, beside ``teacher``."""
-        with self.progress.bar(f"judging {label}") as report:
+        with self.progress.bar(f"evaluating {label}") as report:
             return evaluate_model(
                 model,
                 teacher if self.config.eval.teacher else None,
@@ -153,7 +153,7 @@ class _Run:
                 self.untrained()
                 return
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                logger.warning("%s is damaged (%s): judged again.", kept.name, type(error).__name__)
+                logger.warning("%s is damaged (%s): evaluated again.", kept.name, type(error).__name__)
         known = EvaluationCache(self.config, self.parts, self.folder.name, self.progress.say)
         has_teacher = self.parts.teacher_facts is not None and self.config.eval.teacher
         teacher = known.teacher(self._evaluate_teacher) if has_teacher else None

@@ -205,7 +205,7 @@ def main() -> None:
     )
     print(f"equivalent command: {config.command('kd', options.output / 'rows')}")
 
-    step(5, "Judge both before")
+    step(5, "Evaluate both before")
     before = KnowledgeDistillation(teacher, student, config, tokenizer).evaluate(eval_dataset)
     ceiling = compute_perplexity(teacher, eval_dataset, tokenizer)
     print(f"perplexity of the teacher {ceiling:.3f}, of the untouched student {before['perplexity']:.3f}")

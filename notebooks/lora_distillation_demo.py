@@ -138,7 +138,7 @@ print(f"{len(train_dataset)} rows to train on, {len(eval_dataset)} held out; one
 print(f"{eval_dataset[0]['prompt']}→ {eval_dataset[0]['response']}")
 
 # %% [markdown]
-# ## 3. Judge both before
+# ## 3. Evaluate both before
 #
 # The teacher is the mark to reach, the untouched student the place to start from.
 

@@ -86,7 +86,7 @@ def _opening(subject: Subject) -> str:
 
 
 def _limits(teacher: Origin | None) -> Iterator[str]:
-    yield "It was judged on rows of the kind that it was trained on, after one run, and on nothing else."
+    yield "It was evaluated on rows of the kind that it was trained on, after one run, and on nothing else."
     if teacher is not None:
         yield "What its teacher gets wrong or says unfairly it may say too, and more often."
     yield "Nobody has checked its answers for truth or harm: do that for your use before you rely on them."

@@ -57,7 +57,7 @@ def score_parts(results: Results | None) -> Iterator[str]:
     yield table(_rows(results))
     told = ["↑ higher is better, ↓ lower is better. *before*: the same student, untouched."]
     told += [f"{words.FLOOR.capitalize()}."] if results.floor else []
-    yield " ".join([*told, words.judged_on(results), *map(plain, words.notes(results))])
+    yield " ".join([*told, words.evaluated_on(results), *map(plain, words.notes(results))])
     meant = [f"* {plain(m.name)}: {plain(m.description)}" for m in results.metrics if m.description]
     if meant:
         yield "\n".join(["<details><summary>What is measured</summary>\n", *meant, "\n</details>"])

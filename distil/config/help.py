@@ -9,7 +9,7 @@ from pathlib import Path
 WIDTH = 80
 
 _USAGE = """\
-Distil a large language model into a small one, judge both, show what happened.
+Distil a large language model into a small one, evaluate both, show the result.
 
   {program} [GROUP=OPTION] [GROUP.KEY=VALUE] [FLAG]
 

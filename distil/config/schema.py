@@ -201,7 +201,7 @@ class DataConfig:
     validation_fraction: float = 0.05
     """Share of the training rows set aside (by seed) where a set has no validation split; test likewise."""
     split_seed: int = 0
-    """Seed of that split: not the run's seed, so that all seeds judge on the same rows."""
+    """Seed of that split: not the run's seed, so that all seeds evaluate on the same rows."""
 
     def __post_init__(self) -> None:
         check(self.max_length >= 2, f"data.max_length must be at least 2, got {self.max_length}.")
@@ -268,9 +268,9 @@ class EvalConfig:
     metrics: list[str] = field(default_factory=lambda: ["likelihood", "agreement", "rouge", "bleu", "length"])
     """Names in the metric registry, in the order of the table."""
     teacher: bool = True
-    """Judge the teacher too (KL and agreement need it). false saves memory where the method needs none."""
+    """Evaluate the teacher too (KL and agreement need it). false saves memory where the method needs none."""
     batch_size: int = 16
-    """Rows judged at once; it changes no score. On the way: ``trainer.per_device_eval_batch_size``."""
+    """Rows evaluated at once; it changes no score. On the way: ``trainer.per_device_eval_batch_size``."""
     generation_rows: int = 64
     """How many held-out rows are answered by generation; likelihoods use all of them. 0: none."""
     samples: int = 20

@@ -34,7 +34,7 @@ OURS: dict[str, str] = {
     "hub_strategy": _NOT_OURS_TO_PUBLISH,
     "hub_always_push": _NOT_OURS_TO_PUBLISH,
     "hub_revision": _NOT_OURS_TO_PUBLISH,
-    "do_train": "a run always trains, and then judges",
+    "do_train": "a run always trains, and then evaluates",
     "do_eval": _ONE_EVALUATION,
     "do_predict": _ONE_EVALUATION,
     "prediction_loss_only": _ONE_EVALUATION,

@@ -113,7 +113,7 @@ class EmbeddedDataConfig(ColumnsConfig):
     max_train_rows: int | None = 500
     max_eval_rows: int | None = 500
     rows_seed: int = 0
-    """Seed of the rows: not the run's seed, so that all seeds train and judge on the same rows."""
+    """Seed of the rows: not the run's seed, so that all seeds train and evaluate on the same rows."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

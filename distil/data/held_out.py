@@ -1,4 +1,4 @@
-"""Which rows are set aside to judge by, where a source has no split for it."""
+"""Which rows are set aside to evaluate on, where a source has no split for it."""
 
 from __future__ import annotations
 

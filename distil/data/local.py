@@ -69,13 +69,13 @@ def _beside(path: Path) -> str:
         names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in FORMATS]
     except OSError:
         return f" Nor is there a folder {path.parent}." if not path.parent.exists() else ""
-    stems = {Path(name).stem: name for name in names if _judges(name) == _judges(path.name)}
+    stems = {Path(name).stem: name for name in names if _for_evaluation(name) == _for_evaluation(path.name)}
     near = nearest(path.stem, stems)
     return f" Did you mean {path.parent / stems[near]}?" if near else ""
 
 
-def _judges(name: str) -> bool:
-    """Whether a file is called after rows to judge by: those are never taken for rows to train on."""
+def _for_evaluation(name: str) -> bool:
+    """Whether a file is called after rows to evaluate on: those are never taken for rows to train on."""
     words = {*re.split(r"[^a-z]+", name.lower())}
     return bool(words & {"eval", *SPLIT_STEMS["validation"], *SPLIT_STEMS["test"]})
 

@@ -73,7 +73,7 @@ def prompt_rows(
     if len(fields) > 1:
         raise InputError(
             f"data.prompt_template={config.prompt_template!r} of this run is written from several columns "
-            f"({', '.join(fields)}), and --prompt is one text. Judge a file with those columns instead: "
+            f"({', '.join(fields)}), and --prompt is one text. Evaluate a file with those columns instead: "
             "distil evaluate RUN --data FILE."
         )
     encoder = Encoder(config, shape, tokenizer, "--prompt", ending)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Splits:
-    """Rows ready to train on and to judge by, and how many were dropped for which reason (all splits).
+    """Rows ready to train on and to evaluate on, and how many were dropped for which reason (all splits).
 
     Columns: ``input_ids``, ``labels`` (IGNORE_INDEX where unscored, position 0 always), ``prompt_ids`` (what
     generation starts from, never empty), ``prompt``, ``response`` (texts for readers), ``row`` (its number in

@@ -43,7 +43,7 @@ class GKDConfig(MethodConfig):
 
 @register_method("gkd", GKDConfig)
 class GKD(Method[GKDConfig]):
-    """On-policy distillation: the student is also judged on what it would say itself."""
+    """On-policy distillation: the student also learns from what it would say itself."""
 
     def terms(self, step: int) -> tuple[Term, ...]:
         """The same divergence on two kinds of sequences."""

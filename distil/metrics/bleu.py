@@ -25,7 +25,7 @@ def compute_bleu(
 ) -> BleuScore:
     """Corpus BLEU with sacreBLEU's tokenizer and smoothing (Papineni et al. 2002).
 
-    Its 13a tokenizer splits at spaces and punctuation: judge text of scripts without spaces by ROUGE. Where
+    Its 13a tokenizer splits at spaces and punctuation: score text of scripts without spaces by ROUGE. Where
     no prediction has four words, nothing is a 4-gram and BLEU is 0. No network is asked.
 
     Args:

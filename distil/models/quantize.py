@@ -53,7 +53,7 @@ def settle(model: PreTrainedModel, label: str, way_out: str) -> None:
     On a CPU with AVX512_BF16, bitsandbytes repacks 4-bit weights in place at the first forward in eval mode
     and never back: all gradients after that are wrong, without a word. That road is closed here. So is that
     of 8-bit weights on a CPU in eval mode, which rounds the activations too, and not alike in every batch: a
-    model would be judged, and would generate, as another than the one that is trained.
+    model would be evaluated, and would generate, as another than the one that is trained.
 
     Raises InputError naming ``label`` and ``way_out`` for widths that are no multiple of a block.
     """

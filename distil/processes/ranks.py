@@ -1,4 +1,4 @@
-"""The processes of one run. ``torchrun`` starts several; the first of them alone writes, judges and speaks.
+"""The processes of one run. ``torchrun`` starts several; the first alone writes, evaluates and speaks.
 
 Gradients and counts go through torch.distributed. All else goes through its key-value store: there the others
 can wait for the first as long as it takes, and whoever fails leaves word of it before the connection breaks.

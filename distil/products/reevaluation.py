@@ -70,7 +70,7 @@ def own_rows(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> tuple[Data
     results = run.record.results
     digest = None if results is None else results.evaluation.get("rows_digest")
     same = digest is None or digest == rows_digest(rows)
-    return rows, [] if same else ["The data changed since: these are not the test rows that the run judged."]
+    return rows, [] if same else ["The data changed since: these are not the test rows of the run."]
 
 
 def rows_of_file(

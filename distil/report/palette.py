@@ -28,7 +28,7 @@ AFTER = Role("after", "student after", "#009E73", "#2CC99B", "#0FA37B")
 
 ROLES = (REFERENCE, TEACHER, BEFORE, AFTER)
 MODELS = (TEACHER, BEFORE, AFTER)
-"""The three that are judged, in the order of every table. The teacher's colour is no method's."""
+"""The three that are evaluated, in the order of every table. The teacher's colour is no method's."""
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,8 @@ def _row(results: Results, metric: Metric, show: Show) -> Iterator[Text]:
 def _remarks(results: Results) -> Iterator[tuple[str, str]]:
     """Each line below the table, and its style."""
     yield "↑ higher is better, ↓ lower is better." + (f" {words.FLOOR}." if results.floor else ""), "dim"
-    if judged := words.judged_on(results):
-        yield judged, "dim"
+    if evaluated := words.evaluated_on(results):
+        yield evaluated, "dim"
     for note in words.notes(results):
         yield f"Note: {one_line(note, LONGEST)}", ""
 

@@ -139,7 +139,7 @@ def cost_sentence(cost: Mapping[str, Any]) -> str:
 
 
 def taken_over(cost: Mapping[str, Any]) -> str:
-    """Whose scores another run had found, and which run; empty where this one judged all itself."""
+    """Whose scores another run had found, and which run; empty where this one evaluated all itself."""
     names = {"teacher": "the teacher", "student_before": "the untouched student"}
     by_run: dict[str, list[str]] = {}
     for who, run in mapping(cost.get("scores_taken_over")).items():
@@ -158,17 +158,17 @@ def _fact(value: float | None, show: Callable[[float], str]) -> str:
     return "" if value is None else show(value)
 
 
-def judged_on(results: Results) -> str:
+def evaluated_on(results: Results) -> str:
     """On which rows the scores were taken, how the answers were generated, and what few rows mean."""
-    return told_of_rows(judged_parts(results.evaluation), few_rows(results.evaluation))
+    return told_of_rows(evaluated_parts(results.evaluation), few_rows(results.evaluation))
 
 
 def told_of_rows(parts: Sequence[str], few: str) -> str:
-    """``judged_parts`` as a sentence, and ``few_rows`` behind it; empty where nothing is known."""
-    return " ".join(filter(None, (f"Judged {'; '.join(parts)}." if parts else "", few)))
+    """``evaluated_parts`` as a sentence, and ``few_rows`` behind it; empty where nothing is known."""
+    return " ".join(filter(None, (f"Evaluated {'; '.join(parts)}." if parts else "", few)))
 
 
-def judged_parts(evaluation: Mapping[str, Any]) -> list[str]:
+def evaluated_parts(evaluation: Mapping[str, Any]) -> list[str]:
     """Which rows were scored, and how many of them were answered and how: so much of it as is known."""
     rows, tokens, answers = _counts(evaluation)
     parts = []

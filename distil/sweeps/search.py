@@ -1,4 +1,4 @@
-"""Search before a comparison: the same number of trials for each choice, judged on the validation split.
+"""Search before a comparison: the same number of trials for each choice, evaluated on the validation split.
 
 An interval of the command line is searched, all else that is swept is a choice with a study of its own:
 ``method=sft,kd`` has two. Optuna proposes; a study lies in a file of the sweep's folder and survives a kill.

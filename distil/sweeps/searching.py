@@ -59,7 +59,7 @@ class Search:
         keys = ", ".join(self.space)
         return (
             f"Search for {keys} in {folder}: {self.settings.trials} trials for each of "
-            f"{len(self.choices)} choices, judged on the validation split."
+            f"{len(self.choices)} choices, evaluated on the validation split."
         )
 
 
@@ -77,9 +77,7 @@ def planned_search(
             config = _composed(compose, choice.job(ends, space))
             locate(config)
             if str(config.trainer.eval_strategy) == "no":
-                raise InputError(
-                    "trainer.eval_strategy=no: a search judges by the evaluation during training."
-                )
+                raise InputError("trainer.eval_strategy=no: a search goes by the evaluation during training.")
         group = "tuned" if config.peft.name == "none" else "tuned_adapter"
         part = config.method.name if config.peft.name == "none" else config.peft.name
         choice.file = f"{group}/{config.model.name}_{part}.yaml"

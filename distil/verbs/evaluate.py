@@ -1,4 +1,4 @@
-"""``distil evaluate RUN``: judge a finished run's student and teacher again, on its test rows or others."""
+"""``distil evaluate RUN``: a finished run's student and teacher again, on its test rows or others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Judge, print the table, and write JSON where asked to."""
+    """Evaluate, print the table, and write JSON where asked to."""
     given = _parser().read(arguments)
     if given is None:
         return 0
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
     warn(run.folder, run.record.damaged)
-    begin("Judging", run.folder)
+    begin("Evaluating", run.folder)
     with network(run.config.run.allow_network):
         result = _evaluated(run, given, named)
     _print(result)
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(
         "evaluate",
-        "Judge the student of a finished run and its teacher, with the metrics and the settings of\n"
+        "Evaluate the student of a finished run and its teacher, with the metrics and the settings of\n"
         "the run. On the run's own test rows this gives the numbers of its results.json again. What\n"
-        "save_student of the library wrote is judged without a teacher, on --data.",
+        "save_student of the library wrote is evaluated without a teacher, on --data.",
     )
     parser.add_argument(
         "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"
@@ -69,7 +69,7 @@ def _parser() -> Parser:
         "--data",
         metavar="FILE",
         type=Path,
-        help="rows of your own: JSON Lines, JSON, CSV or Parquet; all of them are judged, prompts\n"
+        help="rows of your own: JSON Lines, JSON, CSV or Parquet; all of them are evaluated, prompts\n"
         "written as in the run's training (chat template, headings, closing line break)",
     )
     for key in COLUMNS:
@@ -147,7 +147,7 @@ def _one(
     model = pair.student if who == "student" else teacher
     if model is None:
         return None
-    with progress.bar(f"judging the {who}") as report:
+    with progress.bar(f"evaluating the {who}") as report:
         return evaluate_model(
             model,
             teacher,

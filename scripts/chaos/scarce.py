@@ -26,7 +26,7 @@ CASES = (
 )
 """Runs that differ in what they write; W&B's offline."""
 STAGES = {
-    "cache": re.compile(r"\.(teacher_cache|judged)\b"),
+    "cache": re.compile(r"\.(teacher_cache|evaluations)\b"),
     "checkpoint": re.compile(r"/checkpoints\b"),
     "tracker": re.compile(r"/(tensorboard|wandb)\b"),
     "report": re.compile(r"report\.html"),

@@ -132,7 +132,7 @@ class Grid:
         self.cells: dict[tuple[str, str, str], Cell] = {}
 
     def cell(self, method: str, case: str, family: str) -> Cell:
-        """Three steps of ``method`` through ``case``, judged in memory and saved."""
+        """Three steps of ``method`` through ``case``, evaluated in memory and saved."""
         key = (method, case, family)
         if key not in self.cells:
             self.cells[key] = self._train(self.folder / "-".join(key), *key)

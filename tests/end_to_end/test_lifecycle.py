@@ -175,11 +175,11 @@ def test_stopped_run_goes_on_to_the_same_bits(
     assert cost["peak_memory_bytes"] >= before["peak_memory_bytes"]
 
 
-def test_stopped_while_judged_goes_on_to_the_same_bits(
+def test_stopped_while_evaluated_goes_on_to_the_same_bits(
     small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
     """Ctrl-C after training: interrupted, and the same command takes no step more, within an epoch or not."""
-    many = tmp_path / "many.jsonl"  # judged one by one, so that there is time to be stopped
+    many = tmp_path / "many.jsonl"  # evaluated one by one, so that there is time to be stopped
     many.write_text((small_pair / "rows.jsonl").read_text(encoding="utf-8") * 4, encoding="utf-8")
     length = ["trainer.max_steps=21", f"data.test_file={many}", "eval.batch_size=1"]
     arguments = ["method=gkd", *small_arguments, *length]
@@ -211,7 +211,7 @@ def test_stopped_while_judged_goes_on_to_the_same_bits(
 def test_mixed_precision_trains_and_says_nothing(
     small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
-    """bf16 on a CPU: the head stays fused, and all three models are judged in their own precision."""
+    """bf16 on a CPU: the head stays fused, and all three models are evaluated in their own precision."""
     done = run_command("method=kd", *small_arguments, "trainer.bf16=true", f"output_dir={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
@@ -372,7 +372,7 @@ def test_not_a_number_fails_and_keeps_what_was_written(
     assert (folder / "before.json").is_file()
 
 
-def test_a_teacher_that_is_not_judged(
+def test_a_teacher_that_is_not_evaluated(
     small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
     done = run_command(*small_arguments, "eval.teacher=false", f"output_dir={tmp_path}")

@@ -82,8 +82,8 @@ def test_training_is_checkpointed_and_a_requeue_goes_on(
 def test_elsewhere_a_run_stops_at_once(
     small_pair: Path, small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
-    """While libraries load, while models are judged before and after training; nothing computed is lost."""
-    many = tmp_path / "many.jsonl"  # judged one by one, so that there is time to be stopped
+    """While libraries load, and models are evaluated before and after training; nothing computed is lost."""
+    many = tmp_path / "many.jsonl"  # evaluated one by one, so that there is time to be stopped
     many.write_text((small_pair / "rows.jsonl").read_text(encoding="utf-8") * 2, encoding="utf-8")
     words = ["method=kd", f"data.test_file={many}", "eval.batch_size=1", "trainer.max_steps=4"]
     output, log = tmp_path / "out", tmp_path / "log"
@@ -99,11 +99,11 @@ def test_elsewhere_a_run_stops_at_once(
         assert "Traceback" not in log.read_text()
 
     stopped_once(lambda: list(output.glob("*/*/status.json")) and status(output)[0] == "running")
-    stopped_once(lambda: list(output.glob(".judged/*/judgement.json")))
-    (teacher,) = output.glob(".judged/*/judgement.json")
-    judged = teacher.stat().st_mtime_ns
+    stopped_once(lambda: list(output.glob(".evaluations/*/evaluation.json")))
+    (teacher,) = output.glob(".evaluations/*/evaluation.json")
+    evaluated = teacher.stat().st_mtime_ns
     stopped_once(lambda: list(output.glob("*/*/checkpoints/checkpoint-4")))
-    assert teacher.stat().st_mtime_ns == judged, "nobody judged it again"
+    assert teacher.stat().st_mtime_ns == evaluated, "nobody evaluated it again"
     before = {path: path.stat().st_mtime_ns for path in output.glob("*/*/before.json")}
 
     done = run_command(*arguments)

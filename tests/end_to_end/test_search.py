@@ -88,7 +88,7 @@ def test_the_better_region_is_found_also_after_a_kill_and_compared(
         (["seed=0,1"], "A search has one seed"),
         (["hydra.sweeper.trials=0"], "hydra.sweeper.trials must be at least 1"),
         (["hydra.sweeper.objective=rouge"], "hydra.sweeper.objective=rouge is unknown"),
-        (["trainer.eval_strategy=no"], "a search judges by the evaluation during training"),
+        (["trainer.eval_strategy=no"], "a search goes by the evaluation during training"),
         (["method=sft,kdd"], "kdd"),
         (["method.temperature=interval(-1,2)"], "method.temperature"),
     ],

@@ -50,7 +50,7 @@ def sweep(run_command: Command, words: list[str], cache: str) -> subprocess.Comp
 def plain(run_command: Command, words: list[str], output: Path) -> dict[str, Any]:
     """The sweep without a cache, its evaluations let go: the next sweeps are to find them by themselves."""
     sweep(run_command, words, "none")
-    shutil.rmtree(output / ".judged")
+    shutil.rmtree(output / ".evaluations")
     assert not (output / ".teacher_cache").exists()
     return results(output / "none")
 
@@ -80,17 +80,17 @@ def test_nine_jobs_ask_the_teacher_once_and_end_as_without_a_cache(
 
 
 @pytest.mark.slow
-def test_teacher_and_untouched_student_are_judged_once(
+def test_teacher_and_untouched_student_are_evaluated_once(
     plain: dict[str, Any], run_command: Command, words: list[str], output: Path
 ) -> None:
-    """Once for a way to judge: another seed, method or learning rate shares it, other rows do not."""
-    judged = output / ".judged"
-    before = set(judged.iterdir()) if judged.exists() else set()
+    """Once for a way to evaluate: another seed, method or learning rate shares it, other rows do not."""
+    evaluated = output / ".evaluations"
+    before = set(evaluated.iterdir()) if evaluated.exists() else set()
 
     def added(*more: str) -> int:
         done = run_command(*words, "name=once", "trainer.max_steps=2", *more)
         assert done.returncode == 0, done.stderr
-        return len(set(judged.iterdir()) - before)
+        return len(set(evaluated.iterdir()) - before)
 
     first = added("eval.max_new_tokens=7")
     assert first == 2

@@ -147,7 +147,7 @@ def test_the_modules_are_the_command_too(module: str) -> None:
 
 
 QUICK = ("none", "lora", "lora-pruned", "qlora-4", "qlora-8-gpt2", "prefix")
-"""Cases that are judged again without being asked for."""
+"""Cases that are evaluated again without being asked for."""
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> 
     ]
     told, run = tmp_path / "told.json", str(runs.run("lora"))
 
-    def judged(prompt: str, response: str, *named: str) -> dict[str, Any]:
+    def evaluated(prompt: str, response: str, *named: str) -> dict[str, Any]:
         file = tmp_path / f"{prompt}.jsonl"
         mine = [{prompt: row["prompt"], response: row["response"]} for row in rows] + [
             {prompt: "w3", response: ""}
@@ -202,8 +202,8 @@ def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> 
         result: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
         return result
 
-    known = judged("instruction", "output")
-    named = judged("ask", "say", "--prompt-column", "ask", "--response-column", "say")
+    known = evaluated("instruction", "output")
+    named = evaluated("ask", "say", "--prompt-column", "ask", "--response-column", "say")
     assert named["student"] == known["student"]
     assert named["teacher"] == known["teacher"]
     assert named["evaluation"]["rows"] == len(rows)
@@ -214,13 +214,13 @@ def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> 
 
 
 def test_evaluate_says_where_the_rows_are_others(runs: Runs, tmp_path: Path) -> None:
-    """The digest of the judged rows is in results.json: rows that changed since do not pass for the same."""
+    """The digest of the rows is in results.json: rows that changed since do not pass for the same."""
     run, told = runs.copy("lora", tmp_path), tmp_path / "told.json"
     config = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(config.replace("test.jsonl", "rows.jsonl"), encoding="utf-8")
     assert main(["evaluate", str(run), "--json", str(told)]) == 0
     (note,) = json.loads(told.read_text(encoding="utf-8"))["notes"]
-    assert "not the test rows that the run judged" in note
+    assert "not the test rows of the run" in note
 
 
 # ---- generate

@@ -34,8 +34,8 @@ def setup(folder: Path, steps: int, best: bool = True, method: str = "gkd", **ke
         "lr_scheduler_type": "inverse_sqrt",  # falls, and does not ask how long the run is
         "load_best_model_at_end": best,
     }
-    judged = {"evaluate_student": lambda model: {"nll_per_token": next(scores)}}
-    return Setup(build_method(method), folder, steps=steps, arguments=arguments, options=judged, **keys)
+    evaluated = {"evaluate_student": lambda model: {"nll_per_token": next(scores)}}
+    return Setup(build_method(method), folder, steps=steps, arguments=arguments, options=evaluated, **keys)
 
 
 @pytest.fixture(scope="module")

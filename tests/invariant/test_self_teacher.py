@@ -96,7 +96,7 @@ def test_to_the_bit_a_copy_of_the_base(case: str, base: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("case", SELF)
 def test_it_does_all_that_is_asked_of_a_teacher(case: str, base: Path) -> None:
-    """Judged and rolled out as the copy is; it counts no parameters and has the base's own config."""
+    """Evaluated and rolled out as the copy is; it counts no parameters and has the base's own config."""
     student, separate = load(base, case).train(), copy_of_base(base, case)
     stir(student)
     teacher = adapter_off(student)

@@ -322,7 +322,7 @@ def test_resume_at_the_edges_of_epochs(workers: int, tmp_path: Path) -> None:
 def test_gone_on_from_its_end_a_run_stays_as_it_is(steps: int, tmp_path: Path) -> None:
     """An epoch has 6 steps.
 
-    A run that was stopped while it was judged takes no step and no evaluation more.
+    A run that was stopped while it was evaluated takes no step and no evaluation more.
     """
     evaluations: list[int] = []
 

@@ -30,7 +30,7 @@ def arguments(tmp_path: Path) -> TrainingArguments:
 
 
 def test_seconds_are_those_of_training(arguments: TrainingArguments, tmp_path: Path) -> None:
-    """Judging comes after the end, and earlier sessions count."""
+    """Evaluating comes after the end, and earlier sessions count."""
     path = tmp_path / "metrics.jsonl"
     lines = [
         {"step": s, "seconds": 100.0 * s, "cpu_seconds": 50.0 * s, "validation_seconds": 7.0 * s}
@@ -225,14 +225,14 @@ def test_time_left_of_a_run_that_goes_on_is_of_what_it_does_itself(
     assert shown.getvalue().startswith("training: step 110 of 140, 0 tokens/s, about 30 s left\n")
 
 
-def test_judging_says_how_far_it_is_where_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluating_says_how_far_it_is_where_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, shown = Time(monkeypatch), io.StringIO()
-    with Progress(Console(file=shown)).bar("judging the teacher") as report:
+    with Progress(Console(file=shown)).bar("evaluating the teacher") as report:
         for done in range(1, 41):
             clock.now += 1
             report(done, 40)
     first, *_ = shown.getvalue().splitlines()
-    assert first == "judging the teacher: 10 of 40, about 30 s left"
+    assert first == "evaluating the teacher: 10 of 40, about 30 s left"
     assert progress.SOONEST == 10
 
 
@@ -240,16 +240,16 @@ def test_what_has_nothing_done_for_long_is_named(monkeypatch: pytest.MonkeyPatch
     """A batch of generation may take minutes: nothing of it is done until all is."""
     monkeypatch.setattr(progress, "SOONEST", 0.05)
     shown = io.StringIO()
-    with Progress(Console(file=shown)).bar("judging the teacher"):
+    with Progress(Console(file=shown)).bar("evaluating the teacher"):
         until = time.monotonic() + 10
         while not shown.getvalue() and time.monotonic() < until:
             time.sleep(0.01)
-    assert shown.getvalue() == "judging the teacher …\n"
+    assert shown.getvalue() == "evaluating the teacher …\n"
     monkeypatch.setattr(progress, "SOONEST", 0.2)
-    with Progress(Console(file=shown)).bar("judging the student") as report:
+    with Progress(Console(file=shown)).bar("evaluating the student") as report:
         report(4, 4)
     time.sleep(0.4)
-    assert shown.getvalue() == "judging the teacher …\n", "what is over is not named"
+    assert shown.getvalue() == "evaluating the teacher …\n", "what is over is not named"
 
 
 def test_short_waits_in_a_row_are_no_long_one_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,13 +257,13 @@ def test_short_waits_in_a_row_are_no_long_one_without_a_word(monkeypatch: pytest
     monkeypatch.setattr(progress, "SOONEST", 60.0)
     clock, shown = Time(monkeypatch), io.StringIO()
     waits = Progress(Console(file=shown))
-    for label in ("loading", "judging the teacher", "judging the student"):
+    for label in ("loading", "evaluating the teacher", "evaluating the student"):
         with waits.spinner(label):
             until = time.time() + (0 if clock.now < waits.told + 60 else 10)
             while not shown.getvalue() and time.time() < until:
                 time.sleep(0.01)
             clock.now += 35
-    assert shown.getvalue() == "judging the student …\n"
+    assert shown.getvalue() == "evaluating the student …\n"
 
 
 def test_lines_that_stay_are_said_where_no_bar_is_shown() -> None:
@@ -271,7 +271,7 @@ def test_lines_that_stay_are_said_where_no_bar_is_shown() -> None:
     shown, said = io.StringIO(), list[str]()
     quiet = Progress(Console(file=shown, quiet=True), said.append)
     quiet.say("in use by another: waiting")
-    quiet.note("judging: 10 of 40")
+    quiet.note("evaluating: 10 of 40")
     assert (said, shown.getvalue()) == (["in use by another: waiting"], "")
 
 

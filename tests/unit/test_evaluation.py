@@ -116,7 +116,7 @@ def test_bits_per_byte_by_hand(tokenizer, tiny_llama) -> None:
     assert score_rows(tiny_llama(VOCAB), None, [whole], EOS, 2, VOCAB).bytes is None
 
 
-def test_a_teacher_judged_against_itself(tokenizer, tiny_llama) -> None:
+def test_a_teacher_evaluated_against_itself(tokenizer, tiny_llama) -> None:
     teacher = tiny_llama(VOCAB)
     for twin in (teacher, tiny_llama(VOCAB)):
         totals = score_rows(teacher, twin, make_rows(tokenizer), EOS, 4, VOCAB)

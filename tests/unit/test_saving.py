@@ -20,8 +20,8 @@ def setup(folder: Path, steps: int, **arguments: Any) -> Setup:
     """Each evaluation is worse than those before; the longer the training, the worse from its beginning."""
     scores = itertools.count(float(steps))
     saved = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
-    judged = {"evaluate_student": lambda model: {"nll_per_token": next(scores)}}
-    return Setup(build_method("sft"), folder, steps=steps, arguments=saved | arguments, options=judged)
+    evaluated = {"evaluate_student": lambda model: {"nll_per_token": next(scores)}}
+    return Setup(build_method("sft"), folder, steps=steps, arguments=saved | arguments, options=evaluated)
 
 
 @pytest.fixture(scope="module")

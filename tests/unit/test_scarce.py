@@ -76,7 +76,7 @@ def test_a_limit_hides_no_run_that_is_done(tmp_path: Path) -> None:
 
 
 def test_a_limit_below_what_imports_take_is_told_by_verbs(tmp_path: Path) -> None:
-    begins = "from pathlib import Path; from distil.verbs.arguments import begin; begin('Judging', Path('x'))"
+    begins = "from pathlib import Path; from distil.verbs.arguments import begin; begin('Merging', Path('x'))"
     ended = limited(IMPORTS * 9 // 10, "-c", begins, cwd=tmp_path)
     assert (
         "InputError: The limit of addresses (ulimit -v) is 1.08 GB here, and importing torch" in ended.stderr

@@ -174,7 +174,7 @@ def equal_budget(
 
 
 def _validation_rows(run: RunRecord) -> int | None:
-    """How many rows were judged on the way: those of the split, up to a limit of the config."""
+    """How many rows were evaluated on the way: those of the split, up to a limit of the config."""
     there = number(run.results.data.get("validation_rows")) if run.results else None
     most = number(mapping(run.config.get("eval")).get("during_training_rows"))
     return None if there is None or most is None else int(min(there, most))

@@ -11,7 +11,7 @@ from pathlib import Path
 from distil.effect import leaves
 from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budget, held
 from distil.report.comparison.costs import COSTS, cost_of
-from distil.report.comparison.differences import CLOSE, Difference, differences, judged_apart
+from distil.report.comparison.differences import CLOSE, Difference, differences, evaluated_apart
 from distil.report.comparison.groups import Group, against, groups_of
 from distil.report.comparison.keys import config_of, group_names, same, sort_keys
 from distil.report.comparison.notes import notes
@@ -76,7 +76,7 @@ def compare(
         left_out: runs that left no directory, so that ``folders`` do not tell of them.
 
     Raises InputError where there is nothing to compare, for a declared key that no run has, or (without
-    ``force``) runs that were judged on different rows or share no metric.
+    ``force``) runs that were evaluated on different rows or share no metric.
     """
     if budget is not None and budget not in KINDS:
         raise InputError(f"budget={budget}: one of {', '.join(KINDS)}.")
@@ -87,7 +87,7 @@ def compare(
     _check_declared(declared, runs)
     keys = sort_keys(runs, configs, declared)
     labels = group_names(configs, keys.swept)
-    unranked = [*judged_apart(runs), *_nothing_in_common(runs)]
+    unranked = [*evaluated_apart(runs), *_nothing_in_common(runs)]
     if unranked and not force:
         raise InputError(
             "These runs cannot be ranked:\n"

@@ -144,8 +144,8 @@ def _apart(runs: Sequence[RunRecord], who: str) -> str | None:
     return None
 
 
-def judged_apart(runs: Sequence[RunRecord]) -> list[str]:
-    """How the rows differ that the runs were judged on; empty where they are the same, as far as is recorded.
+def evaluated_apart(runs: Sequence[RunRecord]) -> list[str]:
+    """How the rows differ that runs were evaluated on; empty where they are the same, as far as is recorded.
 
     A digest of the rows decides where all runs have one; else their number and that of the scored tokens.
     """
@@ -170,8 +170,8 @@ def judged_apart(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _other_rows(apart: Sequence[Sequence[RunRecord]]) -> str:
-    """Which rows each of some groups of runs was judged on, why these differ, and what can be done."""
-    judged = "; ".join(
+    """Which rows each of some groups of runs was evaluated on, why these differ, and what can be done."""
+    evaluated = "; ".join(
         f"{_rows_of(runs[0])} in {runs[0].path.resolve().name}{_more(len(runs) - 1)}"
         for runs in apart[:NAMED]
     )
@@ -181,8 +181,8 @@ def _other_rows(apart: Sequence[Sequence[RunRecord]]) -> str:
     )
     why = f" They differ in {', '.join(differ)}." if differ else ""
     return (
-        f"they were judged on different rows: {judged}{_more(len(apart) - NAMED)}.{why} Run them again on "
-        "one set (data.test_file= says which), or judge each on it: distil evaluate RUN --data FILE."
+        f"they were evaluated on different rows: {evaluated}{_more(len(apart) - NAMED)}.{why} Run them again "
+        "on one set (data.test_file= says which), or evaluate each on it: distil evaluate RUN --data FILE."
     )
 
 

@@ -188,7 +188,7 @@ def _said_first(comparison: Comparison) -> Iterator[str]:
         if each.kind != "swept":
             kind = f"**{KINDS[each.kind]}**" if each.kind == "confound" else KINDS[each.kind].capitalize()
             yield f"{kind}: {plain(each.text)}"
-    yield plain(words.judged_line(comparison))
+    yield plain(words.evaluated_line(comparison))
     yield plain(words.held_line(comparison))
     for left in comparison.left_out:
         yield f"Left out: {plain(left.run)}, {plain(left.why)}"

@@ -146,5 +146,5 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str]]:
         names = {str(mapping(run.config.get(group)).get("name") or "") for run in runs}
         if len(names) == 1 and (name := names.pop()):
             yield group, name
-    if judged := words.judged_line(comparison):
-        yield "", judged
+    if evaluated := words.evaluated_line(comparison):
+        yield "", evaluated

@@ -73,7 +73,7 @@ def _first(comparison: Comparison) -> Iterator[tuple[str, str]]:
             yield f"{what}  {one_line(', '.join(_folded([each.key for each in told])), LONGEST)}", "dim"
         else:
             yield from ((f"{what}  {one_line(each.text, LONGEST)}", "dim") for each in told)
-    for line in (words.judged_line(comparison), words.held_line(comparison)):
+    for line in (words.evaluated_line(comparison), words.held_line(comparison)):
         if line:
             yield line, ""
     for left in comparison.left_out:

@@ -110,10 +110,10 @@ def heading(comparison: Comparison) -> str:
     return f"{runs}: {groups}; seed{'s' if len(seeds) != 1 else ''} {told}"
 
 
-def judged_line(comparison: Comparison) -> str:
-    """On which rows all runs were judged, so far as they have it in common, and what few rows mean."""
+def evaluated_line(comparison: Comparison) -> str:
+    """On which rows all runs were evaluated, so far as they have it in common, and what few rows mean."""
     told = [run.results.evaluation for group in comparison.groups for run in group.runs if run.results]
-    every = [words.judged_parts(evaluation) for evaluation in told]
+    every = [words.evaluated_parts(evaluation) for evaluation in told]
     parts = list(takewhile(lambda part: all(part in other for other in every), every[0]))
     few = list(dict.fromkeys(filter(None, map(words.few_rows, told))))
     beyond = " The intervals over seeds do not include that." if few and comparison.runs > 1 else ""
@@ -132,14 +132,14 @@ def held_line(comparison: Comparison) -> str:
 
 
 def cost_line(comparison: Comparison) -> str:
-    """What makes the times of whole runs unequal: some judged teacher and untouched student, some did not."""
+    """What makes the times of whole runs unequal: some evaluated teacher and untouched student, some not."""
     costs = [run.cost or {} for group in comparison.groups for run in group.runs]
     took = sum(bool(words.taken_over(cost)) for cost in costs)
     if took in (0, len(costs)):
         return ""
     return (
         f"In all: {took} of {len(costs)} runs took over scores of teacher or untouched student that another "
-        "had found, the others judged them; training is free of that."
+        "had found, the others evaluated them; training is free of that."
     )
 
 

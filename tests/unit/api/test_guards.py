@@ -28,7 +28,7 @@ def arguments(folder: Path, **keys: Any) -> TrainingArguments:
     return TrainingArguments(output_dir=str(folder), **(usual | keys))
 
 
-def test_the_teacher_is_judged_without_dropout_whatever_its_mode(make: Make) -> None:
+def test_the_teacher_is_evaluated_without_dropout_whatever_its_mode(make: Make) -> None:
     teacher = build_gpt2(seed=1, resid_pdrop=0.5).train()
     learns = KnowledgeDistillation(teacher, build_gpt2(seed=2), make())
     assert not any(module.training for module in teacher.modules())

@@ -304,7 +304,7 @@ def test_a_model_that_is_partly_offloaded_is_held_against_its_files_as_far_as_it
     assert "embed_tokens.weight among them" in caplog.text
 
 
-def test_a_teacher_that_is_offloaded_as_a_whole_judges_as_it_does_in_memory(
+def test_a_teacher_that_is_offloaded_as_a_whole_evaluates_as_it_does_in_memory(
     load: Load, make: Make, rows: Dataset, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = load("gpt2-medium")

@@ -663,7 +663,7 @@ def test_what_the_library_saved_and_cannot_be_merged_says_why(
 
 
 @pytest.mark.parametrize("kind", ["none", "lora"])
-def test_what_the_library_saved_answers_and_is_judged_by_the_command(
+def test_what_the_library_saved_answers_and_is_evaluated_by_the_command(
     kind: str,
     teacher: PreTrainedModel,
     load: Load,
@@ -691,10 +691,10 @@ def test_what_the_library_saved_answers_and_is_judged_by_the_command(
 
     texts = [{"prompt": f"Say w{i}", "response": f"The island {i} is far."} for i in range(6)]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
-    judged = tmp_path / "judged.json"
+    evaluated = tmp_path / "evaluated.json"
     command = ["evaluate", str(folder), "--generation-rows", "2"]
-    assert main([*command, "--data", str(tmp_path / "texts.jsonl"), "--json", str(judged)]) == 0
-    scores = json.loads(judged.read_text(encoding="utf-8"))
+    assert main([*command, "--data", str(tmp_path / "texts.jsonl"), "--json", str(evaluated)]) == 0
+    scores = json.loads(evaluated.read_text(encoding="utf-8"))
     assert scores["teacher"] is None
     said = learns.evaluate(Dataset.from_list(texts))["perplexity"]
     assert scores["student"]["perplexity"] == pytest.approx(said, rel=1e-4)

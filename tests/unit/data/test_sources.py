@@ -313,7 +313,7 @@ def test_a_header_of_questions_is_told_its_keys_too(tmp_path: Path) -> None:
         check_data(JsonlConfig(train_file=str(tmp_path / "a.csv")))
 
 
-def test_rows_to_judge_by_are_not_offered_for_training(tmp_path: Path) -> None:
+def test_rows_to_evaluate_on_are_not_offered_for_training(tmp_path: Path) -> None:
     (tmp_path / "eval.jsonl").write_text(GOOD, encoding="utf-8")
     (tmp_path / "test_rows.jsonl").write_text(GOOD, encoding="utf-8")
     for name in ("train.jsonl", "train_rows.jsonl", "none.jsonl"):

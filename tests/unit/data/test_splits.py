@@ -164,7 +164,7 @@ def test_no_row_with_a_scored_token(jsonl: WriteJsonl, gpt2: PreTrainedTokenizer
         load_splits(JsonlConfig(train_file=jsonl("a.jsonl", masked)), gpt2)
 
 
-def test_embedded_rows_carry_what_judges_them(gpt2: PreTrainedTokenizerBase) -> None:
+def test_embedded_rows_carry_what_evaluates_them(gpt2: PreTrainedTokenizerBase) -> None:
     config = EmbeddedDataConfig(max_train_rows=30, max_eval_rows=5)
     splits = load_splits(config, gpt2)
     assert [len(split) for split in (splits.train, splits.validation, splits.test)] == [30, 5, 5]

@@ -78,7 +78,7 @@ def test_length_and_repetition() -> None:
     assert scores == {"response_tokens": 6.0, "ended": 0.5, "repeated_4grams": pytest.approx(0.1)}
 
 
-def test_rows_without_reference_are_not_judged_by_it() -> None:
+def test_rows_without_reference_are_not_evaluated_by_it() -> None:
     metrics, _ = plan_metrics(["rouge", "bleu"], EVERYTHING)
     scores, _ = compute_metrics(metrics, Observations(TOTALS, [answer("text", reference="")]))
     assert set(scores.values()) == {None}

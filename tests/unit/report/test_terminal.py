@@ -58,10 +58,10 @@ def test_without_a_teacher_there_is_no_such_column(tmp_path: Path) -> None:
     assert "student after" in rest
 
 
-def test_how_few_rows_were_judged_and_who_judged_is_said(tmp_path: Path) -> None:
+def test_how_few_rows_were_evaluated_and_who_evaluated_is_said(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     usual = summary(run, 400)
-    assert "Judged on the same 256 rows of the test split (13,922 scored tokens); 64 of them" in usual
+    assert "Evaluated on the same 256 rows of the test split (13,922 scored tokens); 64 of them" in usual
     assert "are few" not in usual
     for name, more in (
         ("results.json", {"evaluation": {"split": "test", "rows": 8, "generation_rows": 8}}),
@@ -70,7 +70,7 @@ def test_how_few_rows_were_judged_and_who_judged_is_said(tmp_path: Path) -> None
         told = json.loads((run / name).read_text())
         (run / name).write_text(json.dumps(told | more))
     text = summary(run, 400)
-    assert "Judged on the same 8 rows of the test split; 8 of them answered" in text
+    assert "Evaluated on the same 8 rows of the test split; 8 of them answered" in text
     assert "8 rows are few" in text
     assert "those of the untouched student are from sft-s0" in text
 

@@ -95,17 +95,17 @@ def test_dropped_rows_are_a_note(tmp_path: Path) -> None:
     assert words.notes(replace(full, notes=(), data={"dropped": {"too long": 0}})) == []
     one = words.notes(replace(full, notes=(), data={"dropped": {"too long": 1}}))
     assert one == ["1 row of the data was left out: too long."]
-    alone = words.judged_on(replace(full, evaluation={"rows": 1, "split": "test"}))
-    assert alone.startswith("Judged on the one row of the test split. 1 row is few: ")
+    alone = words.evaluated_on(replace(full, evaluation={"rows": 1, "split": "test"}))
+    assert alone.startswith("Evaluated on the one row of the test split. 1 row is few: ")
 
 
 def test_how_answers_were_made(tmp_path: Path) -> None:
     full = read_run(write_run(tmp_path)).results
     assert full is not None
-    assert "64 of them answered, greedy, at most 128 new tokens" in words.judged_on(full)
+    assert "64 of them answered, greedy, at most 128 new tokens" in words.evaluated_on(full)
     sampled = replace(full, evaluation={**full.evaluation, "do_sample": True, "sampling_temperature": 0.7})
-    assert "sampled at temperature 0.7, top_k 0, top_p 1.0" in words.judged_on(sampled)
-    assert words.judged_on(replace(full, evaluation={})) == ""
+    assert "sampled at temperature 0.7, top_k 0, top_p 1.0" in words.evaluated_on(sampled)
+    assert words.evaluated_on(replace(full, evaluation={})) == ""
 
 
 @pytest.mark.parametrize("rows", [1, 8, 24, 25, 400])

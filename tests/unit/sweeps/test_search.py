@@ -149,7 +149,7 @@ def test_a_search_that_is_killed_comes_to_the_same_trials(tmp_path: Path) -> Non
     assert [(t.values, t.score) for t in study(tmp_path / "killed", trials=7, batch=2).trials()] == expected
 
 
-def test_what_a_run_is_judged_by(tmp_path: Path) -> None:
+def test_what_a_run_is_evaluated_by(tmp_path: Path) -> None:
     lines = [
         {"validation/nll_per_token": value, "validation/top1_agreement": 1 - value}
         for value in (0.5, 0.2, 0.3)

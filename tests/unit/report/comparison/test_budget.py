@@ -223,7 +223,7 @@ def test_budgets_are_the_most_that_every_run_reached(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("most", "told"), [(64, "On 64 "), (8, "On 8 "), (None, "On the ")])
 def test_how_many_rows_a_budget_is_read_on(tmp_path: Path, most: int | None, told: str) -> None:
-    """So many of the split's (100) as the config lets be judged on the way."""
+    """So many of the split's (100) as the config lets be evaluated on the way."""
     changes = {} if most is None else {"eval.during_training_rows": most}
     for method in ("sft", "kd"):
         write_job(tmp_path, method, 0, {"nll": 0.5}, changes=changes)

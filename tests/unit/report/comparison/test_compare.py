@@ -419,7 +419,7 @@ class TestBadInput:
         assert "a1b2" not in told
         assert "c3d4" not in told
         assert re.search(
-            rf"judged on different rows: {re.escape(rows)} in kd-[^;]* and \d+ more; 256 rows", told
+            rf"evaluated on different rows: {re.escape(rows)} in kd-[^;]* and \d+ more; 256 rows", told
         )
         assert (f"They differ in {why}." in told) == bool(why)
         assert "data.test_file=" in told

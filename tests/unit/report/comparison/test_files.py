@@ -229,7 +229,7 @@ def test_of_rows_that_differ_only_what_is_common_is_said(tmp_path: Path) -> None
     write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows": 300})
     write_sweep(tmp_path, {"kd": KD})
     for where, text in said(compare([tmp_path], force=True), tmp_path).items():
-        assert "Judged 64 of them answered" not in text, where
+        assert "Evaluated 64 of them answered" not in text, where
         assert "on the same" not in text, where
 
 
@@ -271,7 +271,7 @@ def test_sweeps_that_were_too_short_to_draw_say_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("took", [0, 3, 4])
-def test_times_of_whole_runs_are_said_to_be_unequal_where_some_judged_for_all(
+def test_times_of_whole_runs_are_said_to_be_unequal_where_some_evaluated_for_all(
     tmp_path: Path, took: int
 ) -> None:
     write_sweep(tmp_path, {"sft": {0: 0.6, 1: 0.5}, "kd": {0: 0.3, 1: 0.2}})
