@@ -39,7 +39,7 @@ from distil.system import stopping
 from distil.system.limits import out_of_memory, shortage
 from distil.system.printable import printable
 from distil.system.redact import redact
-from distil.types import DistilError, InputError, RunFailed
+from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -69,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _verb(arguments)
     except DistilError as error:
         if is_main():  # the others have told it
-            print(f"error: {_safe(str(error))}", file=sys.stderr)
+            kind = "" if isinstance(error, RunInterrupted) else "error: "
+            print(f"{kind}{_safe(str(error))}", file=sys.stderr)
         if error.__cause__ is not None and out_of_memory(error.__cause__):
             atexit.register(setattr, sys, "unraisablehook", _ignored)
         return error.exit_code
     except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
         if is_main():
-            print("\nStopped.", file=sys.stderr)
+            before = " before anything was scored or trained" if arguments[:1] == ["run"] else ""
+            print(f"\nStopped{before}.", file=sys.stderr)
         return stopping.interrupted("Stopped").exit_code
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -126,8 +126,13 @@ def _log_end(error: DistilError) -> None:
 
 def _how_to_go_on(folder: Path, command: str, resumes: bool) -> str:
     who = "The same command" if resumes else "Without run.resume=false the same command"
-    where = "from the last checkpoint" if published(folder / CHECKPOINTS) else "with training from its start"
-    return f"{who} goes on {where}:\n  {resume_command(command, resumes)}"
+    if published(folder / CHECKPOINTS):
+        does = "goes on from the last checkpoint"
+    elif _computed(folder):
+        does = "goes on with training from its start"
+    else:
+        does = "begins anew (nothing scored or trained is kept yet)"
+    return f"{who} {does}:\n  {resume_command(command, resumes)}"
 
 
 def _computed(folder: Path) -> bool:

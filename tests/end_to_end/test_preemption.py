@@ -124,7 +124,7 @@ def test_a_sweep_ends_with_the_same_code_and_goes_on(
     process.send_signal(signal.SIGUSR1)
     assert process.wait(timeout=60) == PREEMPTED, log.read_text()
     said = log.read_text(encoding="utf-8")
-    assert "error: Stopped with 0 of 2 jobs done (SIGUSR1). The same command goes on:" in said
+    assert "\nStopped with 0 of 2 jobs done (SIGUSR1). The same command goes on:" in said
     assert "Traceback" not in said
     sweep = json.loads((output / "default" / "sweep.json").read_text(encoding="utf-8"))
     assert sweep["status"] == "interrupted"

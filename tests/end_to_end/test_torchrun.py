@@ -120,7 +120,7 @@ def test_stopped_and_gone_on_with_is_the_same(small_arguments: list[str], tmp_pa
     said = "".join(process.communicate(timeout=300))
     run = only_run(tmp_path / "parts")
     assert read(run, "status.json")["status"] == "interrupted", said
-    assert said.count("error: Stopped after step") == 1
+    assert said.count("Stopped after step") == 1
     assert "torchrun --nproc_per_node=2 run.py method=gkd" in said
     said = finished(started(*long, f"output_dir={tmp_path / 'parts'}"))
     assert "Going on from checkpoint-" in (run / "run.log").read_text(encoding="utf-8")

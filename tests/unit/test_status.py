@@ -84,7 +84,11 @@ def test_status_in_every_ending(tmp_path: Path) -> None:
     with kept_status(tmp_path, "id", "the command"):
         assert status()["status"] == "running"
     assert status()["status"] == "done"
-    go_on = r"^Stopped\. The same command[^\n]*\n  the command"
+    anew = r"^Stopped\. The same command begins anew \(nothing scored or trained is kept yet\):\n  the comm"
+    with pytest.raises(RunInterrupted, match=anew), kept_status(tmp_path, "id", "the command"):
+        raise KeyboardInterrupt
+    (tmp_path / "before.json").touch()
+    go_on = r"^Stopped\. The same command goes on with training from its start:\n  the command$"
     with pytest.raises(RunInterrupted, match=go_on), kept_status(tmp_path, "id", "the command"):
         raise KeyboardInterrupt
     assert (status()["status"], status()["reason"]) == ("interrupted", "Ctrl-C")
