@@ -51,7 +51,7 @@ VERBS = {
     "run": "distil, evaluate, report: the same as python run.py",
     "report": "RUN_FOLDER: write its report again",
     "compare": "FOLDER …: runs side by side, over seeds, with what can be told apart",
-    "evaluate": "RUN: evaluate its student again, on its test rows or on a file of yours",
+    "evaluate": "RUN: evaluate its student again, on its test rows or a file of yours",
     "generate": "RUN --prompt TEXT: let its student answer",
     "merge": "RUN --output DIR: its adapter and base as one plain model",
     "export": "RUN: its student as a folder ready for a hub; --push NAME uploads it",

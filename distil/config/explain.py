@@ -237,9 +237,7 @@ def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -
     beside = longer[0] if len(longer) == 1 else nearest(name, siblings, cutoff=0.75)
     if beside:
         return [f"{group}.{beside}".lstrip(".")]
-    elsewhere: dict[
-        str, dict[str, list[str]]
-    ] = {}  # by name: the key, and options of this group that have it
+    elsewhere: dict[str, dict[str, list[str]]] = {}  # by name, then key: the options of this group with it
     for path, config in [*schemas.items(), *_nested(schemas)]:
         if path == "experiment" and group:  # nobody writes model= below another group
             continue

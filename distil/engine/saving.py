@@ -196,7 +196,7 @@ class CheckpointedTrainer(Trainer):
             return
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
-        state = way().optimizer_state(self.optimizer, cast(nn.Module, self.model))
+        state = way().optimizer_state(self.optimizer)
         if self.args.should_save:
             torch.save(state, Path(output_dir, OPTIMIZER_NAME))
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
@@ -220,7 +220,7 @@ class CheckpointedTrainer(Trainer):
         assert self.optimizer is not None
         assert self.lr_scheduler is not None
         state = torch.load(Path(checkpoint, OPTIMIZER_NAME), weights_only=True)
-        way().load_optimizer_state(self.optimizer, cast(nn.Module, self.model), state)
+        way().load_optimizer_state(self.optimizer, state)
         self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint, SCHEDULER_NAME), weights_only=True))
 
     def _adapted(self) -> nn.Module | None:

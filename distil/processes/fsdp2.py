@@ -67,7 +67,7 @@ def put(parameter: nn.Parameter, value: Tensor) -> None:
     parameter.copy_(_cut(value, parameter))
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The whole state, in the form that one process gives it; all processes at once."""
     state = dict(optimizer.state_dict())
     state["state"] = {
@@ -77,7 +77,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[
     return state
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, Any]) -> None:
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take back what ``optimizer_state`` gave: each process its part."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     parts = {

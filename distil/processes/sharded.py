@@ -53,12 +53,10 @@ class Way(Protocol):
     def put(self, parameter: nn.Parameter, value: Tensor) -> None:
         """Give a parameter a whole new value, of which each process takes its part."""
 
-    def optimizer_state(self, optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
-        """The whole state of the optimizer that trains ``model``."""
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The whole state of an optimizer."""
 
-    def load_optimizer_state(
-        self, optimizer: torch.optim.Optimizer, model: nn.Module, state: dict[str, Any]
-    ) -> None:
+    def load_optimizer_state(self, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
         """Take back what ``optimizer_state`` gave."""
 
 

@@ -113,7 +113,7 @@ def put(parameter: nn.Parameter, value: Tensor) -> None:
     safe_set_local_fp32_param(parameter, _part(value.to(parameter.device), parameter))
 
 
-def optimizer_state(optimizer: Any, model: nn.Module) -> dict[str, Any]:
+def optimizer_state(optimizer: Any) -> dict[str, Any]:
     """The whole state, in the form that one process gives it; all processes at once."""
     engine = optimizer.optimizer
     state: dict[int, dict[str, Tensor]] = {}
@@ -133,7 +133,7 @@ def optimizer_state(optimizer: Any, model: nn.Module) -> dict[str, Any]:
     return {"state": state, "param_groups": groups}
 
 
-def load_optimizer_state(optimizer: Any, model: nn.Module, state: dict[str, Any]) -> None:
+def load_optimizer_state(optimizer: Any, state: dict[str, Any]) -> None:
     """Take back what ``optimizer_state`` gave: each process its part."""
     engine = optimizer.optimizer
     for group, kept in zip(engine.param_groups, state["param_groups"], strict=True):

@@ -12,7 +12,7 @@ from distil.effect import leaves
 from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budget, held
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, evaluated_apart
-from distil.report.comparison.groups import Group, against, groups_of
+from distil.report.comparison.groups import Group, groups_of, with_baselines
 from distil.report.comparison.keys import config_of, group_names, same, sort_keys
 from distil.report.comparison.notes import notes
 from distil.report.comparison.runs import LeftOut, metrics_of, read_runs, score_of, seed_of
@@ -95,7 +95,7 @@ def compare(
             + "\n--force shows them side by side, unranked."
         )
     groups = groups_of(runs, configs, labels, keys.swept)
-    groups, baselines = against(groups, keys.swept, baseline)
+    groups, baselines = with_baselines(groups, keys.swept, baseline)
     folded = {group.label: group.runs for group in groups}
     kept = [run for each in folded.values() for run in each]
     held_to = {} if unranked else baselines

@@ -60,10 +60,10 @@ def _natural(value: Any) -> tuple[int, float, list[tuple[int, float, str]]]:
     return (1, 0.0, [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts])
 
 
-def against(
+def with_baselines(
     groups: tuple[Group, ...], swept: Sequence[str], asked: str | None
 ) -> tuple[tuple[Group, ...], dict[str, str | None]]:
-    """The baseline of each group (``asked``, else as in ``_usual``), and the groups with the baselines first.
+    """The groups with the baselines first, and the baseline of each (``asked``, else as in ``_usual``).
 
     Where several groups are baselines, each other group is held against the one with the same other choices.
     """
