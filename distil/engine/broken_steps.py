@@ -18,6 +18,9 @@ from distil.types import RunDiverged
 
 logger = logging.getLogger(__name__)
 
+DIVERGED = 1e3
+"""Nats per token that no step of a sound student comes to: to leave out the steps after it helps nobody."""
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -53,6 +56,8 @@ class BrokenSteps(TrainerCallback):
         self.path = path
         self.rows = rows
         self.skipped = 0
+        self.largest_loss = 0.0
+        """Of the steps whose loss is a number."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -88,10 +93,17 @@ class BrokenSteps(TrainerCallback):
         before = f" Left out before: {self.most}." if self.most else ""
         more = f"; run.max_skipped_steps={max(10, 2 * self.most)} goes on without so many such steps"
         of_a_run = self.path is not None and not ranks.zero()  # DeepSpeed steps before we see the gradient
+        if self.largest_loss > DIVERGED:
+            before += f" The loss had risen to {self.largest_loss:.3g}."
+            of_a_run = False
         raise RunDiverged(
             f"{told}{before} A lower trainer.learning_rate, or a lower trainer.max_grad_norm, may help"
             f"{more if of_a_run else ''}."
         )
+
+    def see(self, loss: float) -> None:
+        """Note the loss of a step, which is a number, be it left out or not."""
+        self.largest_loss = max(self.largest_loss, loss)
 
     def _keep(self, step: int, found: Sequence[Broken], rows: Sequence[int]) -> None:
         if self.path is None or not found:

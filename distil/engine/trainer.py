@@ -225,6 +225,8 @@ class DistillationTrainer(WindowedTrainer):
         """Leave the step at hand out, as if it had not been; or raise RunDiverged."""
         mine = None if self._broken is None else Broken.of(self._broken, self.window)
         found = [each for each in ranks.gathered(mine) if each is not None]
+        if self._step_loss is not None:
+            self.broken_steps.see(float(self._step_loss))
         self._broken = self._step_loss = None
         self.tally.add_counts(self.counted, sign=-1)
         self.broken_steps.meet(self.state.global_step + 1, found)
@@ -233,7 +235,9 @@ class DistillationTrainer(WindowedTrainer):
     def _count_step(self) -> None:
         assert self._step_loss is not None, "a step without a micro-batch"
         self.tally.add_step(self._step_loss)
-        self.watch.step(self.state.global_step + 1, float(self._step_loss), ranks.gathered)
+        loss = float(self._step_loss)
+        self.broken_steps.see(loss)
+        self.watch.step(self.state.global_step + 1, loss, ranks.gathered)
         self._step_loss = None
 
     # ---- evaluation during training

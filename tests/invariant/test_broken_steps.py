@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from distil.engine.broken_steps import BrokenSteps
+from distil.engine.broken_steps import DIVERGED, BrokenSteps
 from distil.engine.trainer import DistillationTrainer
 from distil.run_files import BROKEN_STEPS
-from distil.types import RunFailed
+from distil.types import RunDiverged, RunFailed
 from tests.training import Setup, build_method, distance, losses, random_rows, tiny_llama
 
 POISON = 63
@@ -123,6 +123,27 @@ def test_without_leave_the_first_stops(tmp_path: Path) -> None:
     (record,) = kept(tmp_path)
     assert len(record["rows"]) == 2, "the micro-batch that was met"
     assert {row - 100 for row in record["rows"]} & set(POISONED)
+
+
+@pytest.mark.parametrize("rate", [0.0, 10.0])
+def test_where_the_loss_has_left_the_ground_no_step_is_to_be_left_out(rate: float, tmp_path: Path) -> None:
+    """A student that is in ruins is not saved by that; sound until then, it may be."""
+    setup = Setup(
+        build_method("sft"), tmp_path, steps=6, arguments={"learning_rate": rate, "max_grad_norm": 0.0},
+        options={"broken_steps": BrokenSteps(0, tmp_path / BROKEN_STEPS)},
+    )  # fmt: skip
+    trainer = setup.trainer()
+
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(gradient, torch.inf) if trainer.state.global_step == 4 else gradient
+
+    next(trainer.model.parameters()).register_hook(spoil)
+    with pytest.raises(RunDiverged, match=r"gradient of step 5 .*learning_rate") as stopped:
+        trainer.train()
+    said, largest = str(stopped.value), max(losses(trainer))
+    assert (largest > DIVERGED) is bool(rate)
+    assert ("max_skipped_steps" in said) is not bool(rate)
+    assert ("The loss had risen to " in said) is bool(rate)
 
 
 @pytest.mark.parametrize("most", [0, 1])
