@@ -19,6 +19,8 @@ SIDE_BY_SIDE = 100
 """Columns from which samples stand side by side; below, they are stacked."""
 LONGEST = 240
 """Characters shown of one text."""
+NOTE = 1000
+"""Characters shown of a note or a reason, which wrap: at their end stands what can be done."""
 
 _PLAIN = {
     "↑": "^",
@@ -75,7 +77,7 @@ def _title(run: RunRecord, show: Show) -> Text:
     style = {"done": "bold green", "failed": "bold red"}.get(run.status, "bold yellow")
     title = Text.assemble((show(run.path.resolve().name), "bold"), "  ", (show(run.status), style))
     if run.reason:
-        title.append(f": {show(one_line(run.reason, LONGEST))}")
+        title.append(f": {show(one_line(run.reason, NOTE))}")
     return title
 
 
@@ -116,7 +118,7 @@ def _remarks(results: Results) -> Iterator[tuple[str, str]]:
     if evaluated := words.evaluated_on(results):
         yield evaluated, "dim"
     for note in words.notes(results):
-        yield f"Note: {one_line(note, LONGEST)}", ""
+        yield f"Note: {one_line(note, NOTE)}", ""
 
 
 def _prompt(sample: Sample, show: Show) -> Text:

@@ -15,7 +15,7 @@ from distil.report.comparison import words
 from distil.report.comparison.compare import Comparison
 from distil.report.comparison.style import group_hues
 from distil.report.comparison.table import BETTER, EITHER, WORSE, Column
-from distil.report.terminal import LONGEST, Show, fitted
+from distil.report.terminal import LONGEST, NOTE, Show, fitted
 from distil.system.printable import one_line
 
 VERDICTS = {BETTER: "green", WORSE: "red"}
@@ -53,7 +53,7 @@ def print_comparison(comparison: Comparison, console: Console, folder: Path | No
     for sentence in words.verdicts(comparison):
         say(sentence)
     for note in comparison.notes:
-        say(f"Note: {one_line(note, LONGEST)}", "dim")
+        say(f"Note: {one_line(note, NOTE)}", "dim")
     for name in ("html", "md", "csv", "json"):
         if folder is not None and (path := folder / f"comparison.{name}").is_file():
             console.print(Text.assemble(("comparison  ", "dim"), (show(str(path)), "bold")))
@@ -77,7 +77,7 @@ def _first(comparison: Comparison) -> Iterator[tuple[str, str]]:
         if line:
             yield line, ""
     for left in comparison.left_out:
-        yield f"Left out  {left.run}: {one_line(left.why, LONGEST)}", "yellow"
+        yield f"Left out  {left.run}: {one_line(left.why, NOTE)}", "yellow"
 
 
 def _folded(keys: Sequence[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,10 @@ def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
             scores = dict.fromkeys(names, 0.5 + seed * (method == "kd"))
             write_job(tmp_path, method, seed, scores)
     comparison = compare([tmp_path])
+    long = (
+        f"The student is worse than the untouched one: {'by this and that, ' * 15}and fewer steps may help."
+    )
+    comparison = replace(comparison, notes=(*comparison.notes, long))
     file = io.StringIO()
     print_comparison(comparison, Console(file=file, width=60))
     text = " ".join(file.getvalue().split())
@@ -197,6 +202,7 @@ def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
     assert "≈: not separable." in text
     assert file.getvalue().count("\nfloor") == 1  # of all tables, that of the metric which has one
     assert "Note: Two seeds a group" in text
+    assert f"Note: {long}" in text, "wrapped, and not cut before what can be done"
     assert "kd against sft: not separable in any of 6 metrics." in text
     write_comparison(comparison, tmp_path)
     for page in ("comparison.md", "comparison.html"):
