@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from distil.system.printable import printable
 from distil.system.redact import redact
+
+_SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
+"""What the runs of a sweep have shown so far; None: this is no sweep."""
 
 
 class _Redacted(logging.Formatter):
@@ -45,6 +49,7 @@ def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
     shown.setLevel(logging.WARNING)
     hidden = ("file_only", "said_at_end") if said_at_end else ("file_only",)
     shown.addFilter(lambda record: not any(getattr(record, name, False) for name in hidden))
+    shown.addFilter(_is_new)
     shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
     root.addHandler(handler)
     ours.addHandler(shown)
@@ -59,3 +64,22 @@ def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
         ours.removeHandler(shown)
         root.removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Within it runs follow one another: what one has shown no later one shows again. Each log has it all."""
+    token = _SAID.set(set())
+    try:
+        yield
+    finally:
+        _SAID.reset(token)
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    said, line = _SAID.get(), record.getMessage()
+    if said is None:
+        return True
+    new = line not in said
+    said.add(line)
+    return new

@@ -27,6 +27,7 @@ from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.identity import checked_name
 from distil.preflight import locate
+from distil.run_log import said_once
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
@@ -86,6 +87,7 @@ def sweep(request: Request) -> None:
         if _is(master.hydra.launcher, BasicLauncher):  # it makes an empty folder for each job
             place = stack.enter_context(scratch("sweep"))
         _set(master, "hydra.sweep.dir", str(place))
+        stack.enter_context(said_once())
         try:
             launcher = Launcher(master, record, request.program, request.config_name)
             if search:

@@ -57,9 +57,10 @@ class Search:
     def opening(self, folder: Path) -> str:
         """What is said before the first job."""
         keys = ", ".join(self.space)
+        each = f" for each of {len(self.choices)} choices" if len(self.choices) > 1 else ""
         return (
-            f"Search for {keys} in {folder}: {self.settings.trials} trials for each of "
-            f"{len(self.choices)} choices, evaluated on the validation split."
+            f"Search for {keys} in {folder}: {self.settings.trials} trials"
+            f"{each}, evaluated on the validation split."
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 import pytest
 
 from distil.config.schema import ExperimentConfig
+from distil.run_log import log_file, said_once
 from distil.sweeps.job import run_job
 from distil.sweeps.record import FAILED, Job, SweepRecord
 
@@ -40,3 +42,21 @@ def test_no_token_is_in_what_a_failure_says(
     written = [path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()]
     assert written
     assert not [text for text in [said, *written] if TOKEN in text]
+
+
+def test_what_one_job_has_shown_the_next_keeps_in_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another line is shown, and once the sweep is over all are."""
+
+    def job(name: str, *lines: str) -> str:
+        with log_file(tmp_path / name):
+            for line in lines:
+                logging.getLogger("distil.training").warning("%s", line)
+        assert (tmp_path / name).read_text(encoding="utf-8").count("WARNING") == len(lines)
+        return capsys.readouterr().err
+
+    with said_once():
+        assert job("first", "no warm-up", "no warm-up") == "WARNING: no warm-up\n"
+        assert job("second", "no warm-up", "a jump") == "WARNING: a jump\n"
+    assert job("alone", "no warm-up", "a jump") == "WARNING: no warm-up\nWARNING: a jump\n"
