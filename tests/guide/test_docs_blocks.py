@@ -20,11 +20,13 @@ from pathlib import Path
 
 import pytest
 
-from distil import cli
+from distil import cli, evaluation_cache
+from distil.adapters.base import ADAPTERS
 from distil.config.command_line import check_arguments, expand, flag_value, flags_first, is_sweep
 from distil.config.help import conf_folder
 from distil.config.store import prepared, register_schemas
 from distil.report.comparison import command as comparing
+from distil.teacher_cache import manifest
 from distil.types import InputError
 from scripts.draw_architecture import ROW, TEMPERATURE
 from tests.browser import CHROMIUM, Browser
@@ -140,7 +142,10 @@ def left_open(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=label)
-def test_python_block_runs_alone(block: Fenced, world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python_block_runs_alone(
+    block: Fenced, world: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ADAPTERS, "_entries", dict(ADAPTERS.entries()))  # a page's own is for its block
     names = supply(left_open(block.text))
     exec(compile(block.text, label(block), "exec"), names)
     printed = capsys.readouterr().out
@@ -373,6 +378,12 @@ def test_every_page_is_in_the_navigation_and_every_public_name_on_its_page() -> 
         re.findall(r"^::: llm_distil\.(\w+)$", (ROOT / "docs" / "python-api.md").read_text(), re.MULTILINE)
     )
     assert shown == set(llm_distil.__all__) - {"losses", "metrics", "utils", "__version__"}
+
+
+def test_readme_names_what_lies_beside_the_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for folder in (evaluation_cache.FOLDER, manifest.FOLDER):
+        assert f"`{folder}/`" in text
 
 
 def test_the_guide_names_every_public_name() -> None:
