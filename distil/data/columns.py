@@ -146,8 +146,8 @@ def template_fields(template: str | None) -> list[str]:
 
 def _pieces(template: str) -> list[tuple[str, str | None]]:
     """A prompt template as (text, column that follows it), the last perhaps without a column."""
-    try:
-        pieces = list(string.Formatter().parse(template))
+    try:  # a command line, other than a YAML file, spells a line break
+        pieces = list(string.Formatter().parse(template.replace(r"\n", "\n")))
     except ValueError as error:
         raise InputError(f"data.prompt_template={template!r} is not a format string: {error}.") from error
     if any(layout or conversion for _, _, layout, conversion in pieces):
