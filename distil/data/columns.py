@@ -178,6 +178,18 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
     return (ALPACA_CONTEXT if context.strip() else ALPACA).format(prompt=prompt, context=context)
 
 
+def alpaca_note(shape: Shape, chat: bool) -> str | None:
+    """A line where prompts get headings (`prompt_of`) that nobody expects by the name of their column."""
+    if chat or shape.template is not None or shape.prompt in (None, "prompt", "instruction"):
+        return None
+    names = [f"{{{name}}}" for name in (shape.prompt, shape.context) if name is not None]
+    bare = shlex.quote('data.prompt_template="' + r"\n\n".join(names) + '"')
+    return (
+        f"Without a chat template, column {shape.prompt} is written in the Alpaca form (### Instruction: … "
+        f"### Response:). As it stands: {bare}."
+    )
+
+
 def as_text(value: object, column: str, where: str) -> str:
     """A cell as text: null (NaN, of pandas) is empty, of several references the first counts, a number is
     written out.

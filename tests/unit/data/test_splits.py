@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,35 @@ def test_columns(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
         assert row["input_ids"][: len(row["prompt_ids"])] == row["prompt_ids"]
         scored = [label for label in row["labels"] if label != IGNORE_INDEX]
         assert gpt2.decode(scored) == row["response"] + gpt2.eos_token
+
+
+@pytest.mark.parametrize(
+    ("columns", "template"),
+    [
+        (("question", "answer"), "'data.prompt_template=\"{question}\"'"),
+        (("question", "answer", "context"), r"""'data.prompt_template="{question}\n\n{context}"'"""),
+        (("instruction", "response"), None),
+        (("prompt", "response"), None),
+    ],
+)
+def test_headings_that_nobody_expects_are_told(
+    columns: tuple[str, ...], template: str | None, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
+) -> None:
+    """Once, with the template that leaves them out, and does."""
+    made = [{name: f"{name} {i}" for name in columns} for i in range(40)]
+    file = jsonl("a.jsonl", made)
+    splits = load_splits(JsonlConfig(train_file=file), gpt2)
+    assert [template is not None and template in note for note in splits.notes] == [True] * bool(template)
+    if template is None:
+        return
+    assert splits.train["prompt"][0].startswith("### Instruction:\n"), "as the note says"
+    assert "Alpaca form" in splits.notes[0]
+    typed = re.search(r'="(.*)"', template)
+    assert typed is not None
+    bare = typed[1].replace(r"\n", "\n")
+    splits = load_splits(JsonlConfig(train_file=file, prompt_template=bare), gpt2)
+    assert splits.notes == []
+    assert splits.train["prompt"][0].startswith("question ")
 
 
 def test_caps_take_a_part_of_the_same_split(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
