@@ -7,7 +7,7 @@ Hydra's) is given those that are left. A sweeper that finds its jobs as it goes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from distil.sweeps.launchers import check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
 from distil.sweeps.on_ray import ray_launcher
 from distil.sweeps.plan import opening, plan
-from distil.sweeps.record import DONE, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
+from distil.sweeps.record import DONE, FAILED, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
 from distil.sweeps.search import Interval, SearchSweeper
 from distil.sweeps.searching import Search, finish_search, planned_search, run_search
 from distil.sweeps.workers import clear
@@ -98,6 +98,10 @@ def sweep(request: Request) -> None:
                 launcher.launch([job for job in jobs if job.same_as is None and job.status != DONE])
         except (KeyboardInterrupt, RunInterrupted):
             raise _stopped(record, request) from None
+        except BaseException:
+            with suppress(OSError):  # a full disk: the sweep's own error is what the user must see
+                record.end(FAILED)
+            raise
         finally:
             (place / "multirun.yaml").unlink(missing_ok=True)  # holds every override word by word
             forget_pickles(place)

@@ -182,11 +182,17 @@ class Choice:
 def validation_score(run: Path, objective: str, best: bool) -> float:
     """The last value of ``objective`` on the validation split (with ``best``: the best) in a run directory.
 
-    Raises InputError where nothing was measured.
+    Raises InputError where nothing was measured, or what was is not whole any more.
     """
     key, sign = f"validation/{objective}", OBJECTIVES[objective]
-    lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
-    values = [record[key] for record in map(json.loads, lines) if key in record]
+    try:
+        lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
+        values = [record[key] for record in map(json.loads, lines) if key in record]
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{run / METRICS} cannot be read ({error}): the run was done, and its score stood there. Remove "
+            "the folder, and the same command runs it again."
+        ) from error
     if not values:
         raise InputError(
             f"{run.name} has no {key}: the search reads it from the evaluation during training. Set "

@@ -106,6 +106,18 @@ def test_a_search_that_makes_no_sense_starts_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_search_that_breaks_off_does_not_run_for_ever(arguments: list[str], tmp_path: Path) -> None:
+    """As far as ``sweep.json`` says; what broke it is said by the command."""
+    from distil.cli import main
+
+    (tmp_path / "rates" / "search.journal").mkdir(parents=True)  # in the way
+    assert main(["run", *arguments, *SEARCH, f"output_dir={tmp_path}", "name=rates"]) not in (0, 2)
+    ended = told(tmp_path / "rates")
+    assert ended["status"] == "failed"
+    assert ended["finished"] is not None
+    assert not (tmp_path / "rates" / ".sweep").exists()
+
+
 @pytest.mark.parametrize(
     ("option", "extra", "package"),
     [

@@ -164,6 +164,15 @@ def test_what_a_run_is_evaluated_by(tmp_path: Path) -> None:
         validation_score(tmp_path, "kl_per_token", best=False)
 
 
+@pytest.mark.parametrize("left", [None, '{"validation/nll_per_token": 0.5}\n{"validation/nll_p'])
+def test_a_score_that_is_gone_is_said(left: str | None, tmp_path: Path) -> None:
+    """An older one is not taken for it: which line is the last is not known any more."""
+    if left is not None:
+        (tmp_path / "metrics.jsonl").write_text(left, encoding="utf-8")
+    with pytest.raises(InputError, match=r"metrics.jsonl cannot be read .*Remove the folder"):
+        validation_score(tmp_path, "nll_per_token", best=False)
+
+
 def test_a_ruined_trial_is_not_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where all else is worse by the score, too; and where all are ruined, nothing is found."""
     choice, searched, record = (
