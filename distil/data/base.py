@@ -39,8 +39,9 @@ class ColumnsConfig(DataConfig):
     """Raw text: every token is scored."""
     prompt_template: str | None = None
     """The prompt as a format string over the row's columns, such as ``"Q: {question}\\nA: "`` (``\\n``: a
-    line break). null: with a chat template the prompt and, after a blank line, its context; without one a
-    column called ``prompt`` as it is, and any other in the Alpaca form (``### Instruction: … ### Input: …
+    line break within YAML's double quotes; in bash ``$'data.prompt_template="Q: {question}\\nA: "'``). null:
+    with a chat template the prompt and, after a blank line, its context; without one a column called
+    ``prompt`` as it is, and any other in the Alpaca form (``### Instruction: … ### Input: …
     ### Response:``)."""
     split_special_tokens: bool = True
     """Special tokens that a row's text spells (``<|im_end|>``, ``</s>``) are characters, so that no row ends

@@ -146,8 +146,8 @@ def template_fields(template: str | None) -> list[str]:
 
 def _pieces(template: str) -> list[tuple[str, str | None]]:
     """A prompt template as (text, column that follows it), the last perhaps without a column."""
-    try:  # a command line, other than a YAML file, spells a line break
-        pieces = list(string.Formatter().parse(template.replace(r"\n", "\n")))
+    try:
+        pieces = list(string.Formatter().parse(template))
     except ValueError as error:
         raise InputError(f"data.prompt_template={template!r} is not a format string: {error}.") from error
     if any(layout or conversion for _, _, layout, conversion in pieces):
@@ -176,6 +176,17 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
     if chat or shape.prompt == "prompt":
         return f"{prompt}\n\n{context}" if context.strip() else prompt
     return (ALPACA_CONTEXT if context.strip() else ALPACA).format(prompt=prompt, context=context)
+
+
+def template_note(template: str | None) -> str | None:
+    """A line where a prompt template holds a backslash and an n: in a shell's plain quotes that is no line
+    break. It may be meant (LaTeX's ``\\neq``), so nothing is changed."""
+    if template is None or r"\n" not in template:
+        return None
+    return (
+        r"data.prompt_template holds \n as two characters, and so do the prompts. For a line break, in bash: "
+        r"""$'data.prompt_template="…\n…"'."""
+    )
 
 
 def alpaca_note(shape: Shape, chat: bool) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, RawSplits, Row, source_of, way_out
-from distil.data.columns import Kind, alpaca_note, detect
+from distil.data.columns import Kind, alpaca_note, detect, template_note
 from distil.data.encode import Encoder
 from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
 from distil.data.held_out import set_aside
@@ -74,7 +74,7 @@ def load_splits(
         dropped: Counter[str] = Counter({MALFORMED: len(bad)} if bad else {})
         train_rows, validation_rows, test_rows = (part.encode(dropped) for part in parts)
     form = alpaca_note(train.encoder.shape, train.encoder.chat is not None)
-    notes = _spelt(parts) + ([form] if form else [])
+    notes = [*_spelt(parts), *filter(None, (form, template_note(config.prompt_template)))]
     return Splits(train_rows, validation_rows, test_rows, dict(sorted(dropped.items())), bad, notes)
 
 

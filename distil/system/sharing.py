@@ -36,13 +36,17 @@ def shareable(value: Any, key: str = "") -> Any:
 
 def shareable_command(command: str) -> str:
     """Command lines (one a line) as ``shareable`` makes their values."""
-    lines = []
+    lines: list[str] = []
+    begun = ""  # a line whose quotes hold a line break goes on in the next
     for line in command.splitlines():
         try:
-            words = shlex.split(line)
+            words = shlex.split(begun + line)
         except ValueError:
-            words = line.split()
+            begun += f"{line}\n"
+            continue
         lines.append(" ".join(map(_word, words)))
+        begun = ""
+    lines += [" ".join(map(_word, line.split())) for line in begun.splitlines()]
     return "\n".join(lines)
 
 

@@ -157,10 +157,18 @@ def test_python_block_runs_alone(
 # ---- the command line
 
 
+DOLLAR_QUOTES = re.compile(r"\$'([^']*)'")
+"""What bash reads with backslashes as Python does, and shlex does not know."""
+
+
+def _plain(found: re.Match[str]) -> str:
+    return shlex.quote(found[1].encode().decode("unicode_escape"))
+
+
 def commands(block: Fenced) -> list[list[str]]:
     """The commands of a block as words; comments are left out, `a && b` is two."""
     text = block.text.replace("\\\n", " ")
-    lines = [shlex.split(line, comments=True) for line in text.splitlines()]
+    lines = [shlex.split(DOLLAR_QUOTES.sub(_plain, line), comments=True) for line in text.splitlines()]
     found: list[list[str]] = []
     for words in filter(None, lines):
         found.append([])

@@ -42,6 +42,7 @@ def test_values(value: object, told: object) -> None:
         ("distil run 'run.plugins=[/x/a,/x/b]'", "distil run 'run.plugins=[/path/to/a,/path/to/b]'"),
         ("distil run 'data.path=/my data/rows x.csv'", "distil run 'data.path=/path/to/rows x.csv'"),
         ("distil run data.prompt_template='[INST] {q} [/INST]'", None),
+        ("distil run 'p=\nQ: {q}\nA: '\npython run.py", "distil run 'p=\nQ: {q}\nA: '\npython run.py"),
         (f"distil run key={TOKEN}", "distil run key=***"),
         ("distil run hub_token=short", "distil run hub_token=***"),
         ("distil merge /mnt/me/run\npython run.py", "distil merge /path/to/run\npython run.py"),

@@ -108,10 +108,10 @@ def test_alpaca_form_for_instructions(gpt2: PreTrainedTokenizerBase) -> None:
 
 
 def test_prompt_template(gpt2: PreTrainedTokenizerBase) -> None:
-    for line_break in ("\n", r"\n"):  # of a YAML file, of a command line
-        template = f"{{n}}. {{q}}{line_break}"
+    for end in ("\n", r" $\neq \nabla$"):  # the second is LaTeX, and stays what it is
+        template = f"{{n}}. {{q}}{end}"
         row = one({"q": "Why?", "n": 3, "a": "So."}, gpt2, prompt_template=template, response_column="a")
-        assert row.prompt_text == "3. Why?\n"
+        assert row.prompt_text == f"3. Why?{end}"
     with pytest.raises(InputError, match=r"names \{who\}.*Its columns: a, q"):
         encode([{"q": "", "a": ""}], gpt2, prompt_template="{who}", response_column="a")
 

@@ -84,6 +84,17 @@ def test_headings_that_nobody_expects_are_told(
     assert splits.train["prompt"][0].startswith("question ")
 
 
+@pytest.mark.parametrize(("end", "told"), [("\n", False), (r"\n", True), (r" $\neq$", True), ("", False)])
+def test_a_backslash_and_an_n_in_a_template_are_told(
+    end: str, told: bool, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
+) -> None:
+    """LaTeX, or a line break that a shell's quotes did not make: the rows hold what was written."""
+    config = JsonlConfig(train_file=jsonl("a.jsonl", rows(40)), prompt_template=f"{{prompt}}{end}")
+    splits = load_splits(config, gpt2)
+    assert splits.train["prompt"][0].endswith(end)
+    assert ["holds \\n as two characters" in note for note in splits.notes] == [True] * told
+
+
 def test_caps_take_a_part_of_the_same_split(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     path = jsonl("a.jsonl", rows(300))
     whole = content(load_splits(JsonlConfig(train_file=path, validation_fraction=0.2), gpt2))
