@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import string
 from collections.abc import Collection
@@ -193,11 +194,12 @@ def alpaca_note(shape: Shape, chat: bool) -> str | None:
     """A line where prompts get headings (`prompt_of`) that nobody expects by the name of their column."""
     if chat or shape.template is not None or shape.prompt in (None, "prompt", "instruction"):
         return None
-    names = [f"{{{name}}}" for name in (shape.prompt, shape.context) if name is not None]
-    bare = shlex.quote('data.prompt_template="' + r"\n\n".join(names) + '"')
+    bare = "call the column prompt"  # rows whose context is empty have no blank line then, as a template's do
+    if shape.context is None and re.fullmatch(r"[\w -]+", shape.prompt):
+        bare = f"""'data.prompt_template="{{{shape.prompt}}}"'"""
     return (
         f"Without a chat template, column {shape.prompt} is written in the Alpaca form (### Instruction: … "
-        f"### Response:). As it stands: {bare}."
+        f"### Response:). Without the headings: {bare}."
     )
 
 

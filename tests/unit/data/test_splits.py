@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
+import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
@@ -56,32 +58,42 @@ def test_columns(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "template"),
+    ("columns", "way"),
     [
         (("question", "answer"), "'data.prompt_template=\"{question}\"'"),
-        (("question", "answer", "context"), r"""'data.prompt_template="{question}\n\n{context}"'"""),
+        (('the "question"', "answer"), "call the column prompt"),
+        (("question", "answer", "context"), "call the column prompt"),
         (("instruction", "response"), None),
         (("prompt", "response"), None),
     ],
 )
 def test_headings_that_nobody_expects_are_told(
-    columns: tuple[str, ...], template: str | None, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
+    columns: tuple[str, ...], way: str | None, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
 ) -> None:
-    """Once, with the template that leaves them out, and does."""
+    """Once, with a way to leave them out, which does."""
     made = [{name: f"{name} {i}" for name in columns} for i in range(40)]
-    file = jsonl("a.jsonl", made)
-    splits = load_splits(JsonlConfig(train_file=file), gpt2)
-    assert [template is not None and template in note for note in splits.notes] == [True] * bool(template)
-    if template is None:
+    for row in made[::2]:
+        row |= {"context": ""} if "context" in row else {}
+    config = JsonlConfig(train_file=jsonl("a.jsonl", made), prompt_column=columns[0])
+    splits = load_splits(config, gpt2)
+    assert [way is not None and f"Without the headings: {way}." in note for note in splits.notes] == (
+        [True] * bool(way)
+    )
+    if way is None:
         return
     assert splits.train["prompt"][0].startswith("### Instruction:\n"), "as the note says"
     assert "Alpaca form" in splits.notes[0]
-    typed = re.search(r'="(.*)"', template)
-    assert typed is not None
-    bare = typed[1].replace(r"\n", "\n")
-    splits = load_splits(JsonlConfig(train_file=file, prompt_template=bare), gpt2)
+    if "template" in way:
+        (override,) = shlex.split(way)
+        template = OverridesParser.create().parse_override(override).value()
+        bare = replace(config, prompt_template=str(template))
+    else:
+        renamed = [{"prompt" if name == columns[0] else name: row[name] for name in row} for row in made]
+        bare = JsonlConfig(train_file=jsonl("b.jsonl", renamed))
+    splits = load_splits(bare, gpt2)
     assert splits.notes == []
-    assert splits.train["prompt"][0].startswith("question ")
+    wanted = {"\n\n".join(filter(None, (row[columns[0]], row.get("context")))) for row in made}
+    assert set(splits.train["prompt"]) < wanted
 
 
 @pytest.mark.parametrize(("end", "told"), [("\n", False), (r"\n", True), (r" $\neq$", True), ("", False)])
