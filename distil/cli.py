@@ -74,10 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.__cause__ is not None and out_of_memory(error.__cause__):
             atexit.register(setattr, sys, "unraisablehook", _ignored)
         return error.exit_code
-    except KeyboardInterrupt:  # while libraries load: there is nothing yet to go on from
+    except KeyboardInterrupt:  # while libraries load, or while a run that is done is shown
         if is_main():
-            before = " before anything was scored or trained" if arguments[:1] == ["run"] else ""
-            print(f"\nStopped{before}.", file=sys.stderr)
+            print("\nStopped.", file=sys.stderr)
         return stopping.interrupted("Stopped").exit_code
     except BrokenPipeError:  # the reader of `… | head` has gone, and Python would say so once more at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

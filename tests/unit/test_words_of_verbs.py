@@ -72,3 +72,16 @@ def test_a_key_that_changes_nothing_is_told(made: SFTConfig, word: str, told: bo
     lines = unused(experiment, [word, "seed=1", word])
     expected = f"{word.lstrip('+')} changes nothing: this run does not use it (method={made.name})."
     assert lines == ([expected] if told else [])
+
+
+def test_ctrl_c_outside_a_run_that_is_begun_says_only_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It comes while libraries load, and also where a run or a sweep that is done is shown."""
+
+    def stop(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", stop)
+    assert cli.main(["run"]) == 130
+    assert capsys.readouterr().err == "\nStopped.\n"
