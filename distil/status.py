@@ -125,13 +125,13 @@ def _log_end(error: DistilError) -> None:
 
 
 def _how_to_go_on(folder: Path, command: str, resumes: bool) -> str:
-    who = "The same command" if resumes else "Without run.resume=false the same command"
+    who = f"The same command{'' if resumes else ' without run.resume=false'}"
     if published(folder / CHECKPOINTS):
         does = "goes on from the last checkpoint"
     elif _computed(folder):
         does = "goes on with training from its start"
     else:
-        does = "begins anew (nothing scored or trained is kept yet)"
+        does = "begins the run again"
     return f"{who} {does}:\n  {resume_command(command, resumes)}"
 
 

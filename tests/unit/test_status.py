@@ -84,7 +84,7 @@ def test_status_in_every_ending(tmp_path: Path) -> None:
     with kept_status(tmp_path, "id", "the command"):
         assert status()["status"] == "running"
     assert status()["status"] == "done"
-    anew = r"^Stopped\. The same command begins anew \(nothing scored or trained is kept yet\):\n  the comm"
+    anew = r"^Stopped\. The same command begins the run again:\n  the command$"
     with pytest.raises(RunInterrupted, match=anew), kept_status(tmp_path, "id", "the command"):
         raise KeyboardInterrupt
     (tmp_path / "before.json").touch()
@@ -207,12 +207,12 @@ def test_no_command_is_shown_that_removes_the_checkpoints(
         return str(raised.value)
 
     before = stopped()
-    assert before.endswith(f"\n  {shown}")
+    who = f"The same command{'' if resumes else ' without run.resume=false'}"
+    assert before.endswith(f"{who} begins the run again:\n  {shown}")
     assert "checkpoint" not in before, "there is none"
     (tmp_path / "checkpoints" / "checkpoint-6").mkdir(parents=True)
     after = stopped()
-    assert after.endswith(f" goes on from the last checkpoint:\n  {shown}")
-    assert ("Without run.resume=false" in after) is not resumes
+    assert after.endswith(f"{who} goes on from the last checkpoint:\n  {shown}")
 
 
 def test_a_status_that_cannot_be_written_hides_no_error(
