@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from distil.head import Dense, Head
 from distil.types import IGNORE_INDEX
 
 logger = logging.getLogger(__name__)
+
+_said: WeakSet[nn.Module] = WeakSet()
+"""Models whose plain road was told: training and every evaluation have a Forward of their own."""
 
 
 def scored_and_targets(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,13 +104,19 @@ class Forward:
             # Some models call past the body's own forward (OPT): nothing was kept.
             self._fused = bool(kept) and _gives(head, kept[0][:, -1], last_logits_BV)
             if not self._fused:
-                logger.warning(
-                    "The output head of %s is not a plain matrix product: its full logits are used "
-                    "(same numbers, more memory).",
-                    type(innermost(self.inner)).__name__,
-                )
+                _say_plain(innermost(self.inner))
                 return None
         return Dense(kept[0][:, self._cut :].flatten(0, 1)[scored_N], head)
+
+
+def _say_plain(causal: nn.Module) -> None:
+    if causal not in _said:
+        _said.add(causal)
+        logger.warning(
+            "The output head of %s is not a plain matrix product: its full logits are used "
+            "(same numbers, more memory).",
+            type(causal).__name__,
+        )
 
 
 @torch.no_grad()
