@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 from statistics import fmean
 
-from distil.adapters.base import adapter_of
 from distil.config.schema import ExperimentConfig, ModelConfig
 from distil.divergences import forward_kl
 from distil.losses import Term, cross_entropy
@@ -163,7 +162,8 @@ def trend(values: Sequence[float]) -> int:
 
 
 def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:
-    """One line for each odd thing about a run of ``steps`` optimizer steps with these ``terms``."""
+    """One line for each odd thing about a run of ``steps`` optimizer steps with these ``terms``; of its
+    learning rate the adapter tells (``Adapter.odd_rate``), before anything loads."""
     said = []
     if warmup_steps >= steps:
         said.append(
@@ -185,8 +185,6 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
             f"method.temperature={', '.join(map(str, odd))} is unusual: {low:g} to {high:g} is where "
             "it helps."
         )
-    if odd_rate := adapter_of(config.peft).odd_rate(config.trainer.learning_rate):
-        said.append(odd_rate)
     asked = any(term.needs_teacher for term in active)
     if asked and config.peft.name == "none" and _is_whole_teacher(config.model):
         said.append(

@@ -149,15 +149,14 @@ def build_trainer(
 
 
 def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
-    """Say what is odd about the run that is about to start, but for its learning rate, which the run has said
-    before anything loaded. Returns all of it."""
+    """Say what is odd about the run that is about to start. Returns it, with what is odd about its learning
+    rate, which was said before anything loaded."""
     steps = trainer.planned_steps()
     said = advice(config, trainer.terms(), steps, trainer.args.get_warmup_steps(steps))
-    known = adapter_of(config.peft).odd_rate(config.trainer.learning_rate)
     for line in said:
-        if line != known:
-            logger.warning(line)
-    return said
+        logger.warning(line)
+    rate = adapter_of(config.peft).odd_rate(config.trainer.learning_rate)
+    return [rate, *said] if rate else said
 
 
 def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, progress: Progress) -> None:

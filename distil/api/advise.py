@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distil.adapters.base import adapter_of
 from distil.advice import advice
 from distil.api.errors import in_words
 from distil.config.schema import ExperimentConfig
@@ -29,9 +30,9 @@ def advise(
     if fresh:
         student = replace(experiment.model.student, init="random")
         experiment = replace(experiment, model=replace(experiment.model, student=student))
-    said = [
-        in_words(line) for line in advice(experiment, trainer.terms(), steps, args.get_warmup_steps(steps))
-    ]
+    rate = adapter_of(experiment.peft).odd_rate(experiment.trainer.learning_rate)
+    odd = advice(experiment, trainer.terms(), steps, args.get_warmup_steps(steps))
+    said = [in_words(line) for line in ([rate, *odd] if rate else odd)]
     if evaluates and args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > steps:
         said.append(
             f"eval_steps={args.eval_steps:.0f}, but the run has {steps} step{'s' * (steps != 1)}: "
