@@ -80,7 +80,7 @@ def test_half_precision_weights_that_would_not_move_are_told(
     few = rows.select(range(4))
     KnowledgeDistillation(teacher, load("gpt2"), make(learning_rate=1e-8)).train(few)
     assert "lost in rounding" not in caplog.text
-    assert caplog.text.count("learning_rate=1e-08 is unusual with peft=none") == 1
+    assert caplog.text.count("learning_rate=1e-08 is unusual with peft_type=none") == 1
     half = load("gpt2", dtype=torch.bfloat16)
     KnowledgeDistillation(teacher, half, make(learning_rate=1e-6)).train(few)
     assert "is trained in bfloat16, in which a step of learning_rate=1e-06 is lost in rounding" in caplog.text
