@@ -175,7 +175,7 @@ def _attempt(asked: _Asked, shown: _Shown) -> None:
     with _reported(folder), log_file(folder / LOG, said_at_end=shown.said_at_end):
         logger.info("%s %s", "Begins:" if fresh else "Begins again:", _who_and_what(made_by))
         if line := adapter_of(config.peft).odd_rate(config.trainer.learning_rate):
-            logger.warning(line)
+            logger.warning(line, extra={"said_once": True})
         with (
             kept_status(folder, asked.name, command, config.run.resume, config.trainer.with_less_memory()),
             ExitStack() as started,

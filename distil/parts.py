@@ -68,7 +68,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     notes += trusted(config.model)
     splits = load_splits(config.data, tokenizer, allow_network=network)
     for note in splits.notes:
-        logger.warning(note)
+        logger.warning(note, extra={"said_once": True})
     notes += splits.notes
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     # Refused here, before a model loads.

@@ -12,7 +12,7 @@ from distil.system.printable import printable
 from distil.system.redact import redact
 
 _SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
-"""What the runs of a sweep have shown so far; None: this is no sweep."""
+"""What the runs of a sweep have shown so far that is said once; None: this is no sweep."""
 
 
 class _Redacted(logging.Formatter):
@@ -39,7 +39,8 @@ def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
 
     Our own warnings go to the terminal, too, but for records that are ``file_only``: how a run ended is told
     there by the command line. So is what came out, where a summary or a comparison follows: with
-    ``said_at_end`` records that are so, too, go to the file alone.
+    ``said_at_end`` records that are so, too, go to the file alone. Of a sweep, records that are ``said_once``
+    (what is odd about a config or its data, not what happens to a run) go there where they are not new.
     """
     handler = _File(path, encoding="utf-8")
     handler.setFormatter(_Redacted("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -68,7 +69,8 @@ def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
 
 @contextmanager
 def said_once() -> Iterator[None]:
-    """Within it runs follow one another: what one has shown no later one shows again. Each log has it all."""
+    """Within it runs follow one another: of records that are ``said_once`` what one has shown no later one
+    shows again. Each log has it all."""
     token = _SAID.set(set())
     try:
         yield
@@ -78,7 +80,7 @@ def said_once() -> Iterator[None]:
 
 def _is_new(record: logging.LogRecord) -> bool:
     said, line = _SAID.get(), record.getMessage()
-    if said is None:
+    if said is None or not getattr(record, "said_once", False):
         return True
     new = line not in said
     said.add(line)

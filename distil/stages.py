@@ -110,7 +110,7 @@ def _loaded(
         if config.run.threads is None and parts.student.device.type == "cpu":
             width = getattr(parts.student.config.get_text_config(), "hidden_size", None)
             if width is not None and (line := environment.crowded(width)) is not None:
-                logger.warning(line)
+                logger.warning(line, extra={"said_once": True})
         results.write_bad_rows(folder, parts.splits.bad_rows)
     if config.run.packing:
         check_packable(parts.student, "the student")
@@ -183,7 +183,7 @@ class _Run:
         said = teacher and weak_teacher(teacher.scores, before.scores, terms)
         if not said:
             return []
-        logger.warning(said)
+        logger.warning(said, extra={"said_once": True})
         return [said]
 
     def keep_scores(

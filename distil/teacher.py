@@ -120,7 +120,7 @@ def _warn(kept: CacheFormat[Any], method: Method[MethodConfig], size: Size, note
     told = [kept.caution(term, size) for term in method.questions(REFERENCE)]
     for said in filter(None, dict.fromkeys(told)):
         notes.append(f"teacher_cache={kept.config.name}: {said}.")
-        logger.warning(notes[-1])
+        logger.warning(notes[-1], extra={"said_once": True})
 
 
 class _Caches:

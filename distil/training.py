@@ -154,7 +154,7 @@ def advise(config: ExperimentConfig, trainer: DistillationTrainer) -> list[str]:
     steps = trainer.planned_steps()
     said = advice(config, trainer.terms(), steps, trainer.args.get_warmup_steps(steps))
     for line in said:
-        logger.warning(line)
+        logger.warning(line, extra={"said_once": True})
     rate = adapter_of(config.peft).odd_rate(config.trainer.learning_rate)
     return [rate, *said] if rate else said
 

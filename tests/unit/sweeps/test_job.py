@@ -47,14 +47,18 @@ def test_no_token_is_in_what_a_failure_says(
 def test_what_one_job_has_shown_the_next_keeps_in_its_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another line is shown, and once the sweep is over all are."""
+    """Of its config, that is: another line is shown, and so is what happened to the next job as well."""
 
     def job(name: str, *lines: str) -> str:
+        logger = logging.getLogger("distil.training")
         with log_file(tmp_path / name):
             for line in lines:
-                logging.getLogger("distil.training").warning("%s", line)
-        assert (tmp_path / name).read_text(encoding="utf-8").count("WARNING") == len(lines)
-        return capsys.readouterr().err
+                logger.warning("%s", line, extra={"said_once": True})
+            logger.warning("checkpoint-20 is damaged")
+        assert (tmp_path / name).read_text(encoding="utf-8").count("WARNING") == len(lines) + 1
+        said = capsys.readouterr().err
+        assert said.endswith("WARNING: checkpoint-20 is damaged\n")
+        return said.removesuffix("WARNING: checkpoint-20 is damaged\n")
 
     with said_once():
         assert job("first", "no warm-up", "no warm-up") == "WARNING: no warm-up\n"
