@@ -98,7 +98,7 @@ def kept_status(
         if failure is not None:
             _log_end(failure)
             raise failure from error
-        logger.exception("The run failed.")
+        logger.exception("The run failed.", extra={"file_only": True})
         raise
     file.write("done")
     logger.info("Done.")

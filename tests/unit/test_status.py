@@ -111,6 +111,7 @@ def test_status_in_every_ending(tmp_path: Path) -> None:
         (RunDiverged("Step 4."), "ERROR distil.status: The run ends with exit code 1: Step 4."),
         (InputError("Late."), "ERROR distil.status: The run ends with exit code 2: Late."),
         (MemoryError(), "ERROR distil.status: The run ends with exit code 1: Out of memory"),
+        (RuntimeError("A mistake of ours."), "ERROR distil.status: The run failed."),
     ],
 )
 def test_how_a_run_ended_is_in_its_log_and_not_twice_on_the_terminal(
@@ -118,13 +119,15 @@ def test_how_a_run_ended_is_in_its_log_and_not_twice_on_the_terminal(
 ) -> None:
     (tmp_path / "before.json").touch()  # it had begun
     with (
-        pytest.raises(DistilError),
+        pytest.raises((DistilError, RuntimeError)),
         log_file(tmp_path / "run.log"),
         kept_status(tmp_path, "id", "the command"),
     ):
         raise error
-    (line,) = (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()
+    line, *traceback = (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()
     assert ending in line
+    assert (traceback[-1:] == ["RuntimeError: A mistake of ours."]) is bool(traceback)
+    assert bool(traceback) is (type(error) is RuntimeError)
     assert line.endswith("the command") is isinstance(error, KeyboardInterrupt)
     assert capsys.readouterr().err == ""
 
