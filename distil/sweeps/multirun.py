@@ -202,9 +202,10 @@ def _config_of(master: DictConfig, overrides: list[str]) -> ExperimentConfig | I
 
 
 def _stopped(record: SweepRecord, request: Request) -> RunInterrupted:
+    total = record.total()  # of a search: its jobs are not all known yet
     jobs = record.end(INTERRUPTED)
     done = sum(job.status == DONE for job in jobs)
-    stopped = interrupted(f"Stopped with {done} of {len(jobs)} jobs done")
+    stopped = interrupted(f"Stopped with {done} of {total or len(jobs)} jobs done")
     return type(stopped)(f"{stopped} The same command goes on:\n  {request.command}")
 
 

@@ -118,6 +118,21 @@ def test_a_search_that_breaks_off_does_not_run_for_ever(arguments: list[str], tm
     assert not (tmp_path / "rates" / ".sweep").exists()
 
 
+def test_ctrl_c_says_how_many_trials_were_asked(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distil.cli import main
+    from distil.sweeps import launching
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launching, "run_job", stopped)
+    assert main(["run", *arguments, *SEARCH, "method=sft,kd", f"output_dir={tmp_path}", "name=rates"]) == 130
+    assert f"Stopped with 0 of {2 * TRIALS} jobs done" in capsys.readouterr().err
+    assert told(tmp_path / "rates")["status"] == "interrupted"
+
+
 @pytest.mark.parametrize(
     ("option", "extra", "package"),
     [
