@@ -84,4 +84,4 @@ if not TYPE_CHECKING:  # or every misspelt name would type
         raise AttributeError(f"module 'llm_distil' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
