@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Score = Callable[[Tensor, Tensor], Tensor]
-"""Two rows of float32 log-probabilities in, one number a position out: ``divergence(teacher_NV,
-student_NV) -> N``."""
+    """Two rows of float32 log-probabilities in, one number a position out: ``divergence(teacher_NV,
+    student_NV) -> N``."""
 
 
 def cross_entropy(targets_N: Tensor, student_NV: Tensor) -> Tensor:
