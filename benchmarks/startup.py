@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/startup.py
 
 ``--help`` and a config that is refused load neither torch nor transformers. Up to the first step the default
-run loads libraries, data and models, and judges teacher and untouched student on the test rows; the libraries
-alone are measured beside it, and the three packages that all of it stands on. Medians over rounds, after one
-that warms the disk. Writes ``benchmarks/results/startup.md``.
+run loads libraries, data and models, and evaluates teacher and untouched student on the test rows; the
+libraries alone are measured beside it, and the three packages that all of it stands on. Medians over rounds,
+after one that warms the disk. Writes ``benchmarks/results/startup.md``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
             "-c", "import datasets, peft; from transformers import PreTrainedModel, Trainer"
         )[0],
         "all that a run imports": lambda: python("-c", "import distil.stages")[0],
-        "first step, with one row judged before": lambda: first_step(
+        "first step, with one row evaluated before": lambda: first_step(
             "eval.generation_rows=0", "eval.metrics=[likelihood]", "data.max_eval_rows=1"
         ),
         "first step of the default run": first_step,
