@@ -80,7 +80,7 @@ def plain_head(model: nn.Module) -> Head | None:
     module = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     if module is None or not _is_plain_linear(module):
         return None
-    config = inner.config
+    config = inner.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0
     scale /= getattr(config, "logits_scaling", None) or 1.0
     return Head(module.weight, module.bias, scale, getattr(config, "final_logit_softcapping", None))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from distil.engine.anatomy import innermost, plain_head, positions, virtual_logits, virtual_tokens
+from distil.engine.modes import eval_mode
 from distil.engine.packing import Packed, rounded, widest
 from distil.head import Dense, Head
 from distil.types import IGNORE_INDEX
@@ -24,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 _said: WeakSet[nn.Module] = WeakSet()
 """Models whose plain road was told: training and every evaluation have a Forward of their own."""
+
+LOUD = 256
+"""How much louder a body is made to see what a model does after it: a soft cap at 30 leaves the small logits
+of a fresh model as they are, and bends them once it is trained. A power of two: no digit is lost."""
 
 
 def scored_and_targets(labels_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -42,9 +47,10 @@ class Forward:
     """Runs one model over batches and gives back what predicts the scored tokens.
 
     ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, plain or PEFT's, whose body is
-    watched. The first batch checks that head and hidden states give the model's own logits; if not, the plain
-    road is taken. The positions of a learnt prompt are cut off; behind one, rows must be padded on the right.
-    ``packing``: rows are laid end to end; the model must be one that ``check_packable`` lets through.
+    watched. Before the first batch, two of its tokens show whether head and hidden states give the model's
+    own logits; if not, the plain road is taken. The positions of a learnt prompt are cut off; behind one,
+    rows must be padded on the right. ``packing``: rows are laid end to end; the model must be one that
+    ``check_packable`` lets through.
     """
 
     def __init__(self, model: nn.Module, inner: nn.Module | None = None, packing: bool = False) -> None:
@@ -74,10 +80,13 @@ class Forward:
         else:
             inputs |= self._padded(input_ids_BT, attention_mask_BT)
             scored_N = scored_BT.flatten().nonzero().squeeze(-1)
+        if self._fused and not self._checked:
+            self._check(input_ids_BT[attention_mask_BT.bool()][None, :2])
         if self._fused:
-            dense = self._from_body(inputs, scored_N)
-            if dense is not None:
-                return dense
+            (hidden_BTH,), _ = self._watched(inputs)
+            head = plain_head(self.inner)
+            assert head is not None
+            return Dense(hidden_BTH[:, self._cut :].flatten(0, 1)[scored_N], head)
         logits_BTV = self.model(**inputs).logits[:, self._cut :]
         return Dense(logits_BTV.flatten(0, 1)[scored_N], Head(None))
 
@@ -89,24 +98,44 @@ class Forward:
             raise ValueError("Rows behind a learnt prompt must be padded on the right.")
         return inputs
 
-    def _from_body(self, inputs: dict[str, Any], scored_N: Tensor) -> Dense | None:
+    def _watched(self, inputs: dict[str, Any], times: int = 1) -> tuple[list[Tensor], Tensor]:
+        """What the body puts out, ``times`` as loud, and the logits of the last position that come of it.
+
+        Some models call past the body's own forward (OPT): nothing is kept then.
+        """
         kept: list[Tensor] = []
+
+        def keep(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            kept.append(output[0])
+            if times == 1:
+                return output
+            kept[0] = times * kept[0]
+            if isinstance(output, tuple):
+                return (kept[0], *output[1:])
+            output["last_hidden_state"] = kept[0]
+            return output
+
         assert self._body is not None
-        handle = self._body.register_forward_hook(lambda _module, _args, output: kept.append(output[0]))
+        handle = self._body.register_forward_hook(keep)
         try:
-            last_logits_BV = self.model(**inputs, logits_to_keep=1).logits[:, -1]
+            return kept, self.model(**inputs, logits_to_keep=1).logits[:, -1]
         finally:
             handle.remove()
+
+    @torch.no_grad()
+    def _check(self, ids_1T: Tensor) -> None:
+        """Take the plain road where the head that we know is not all that the model does after its body."""
+        inputs = {"use_cache": False} | self._padded(ids_1T, torch.ones_like(ids_1T))
+        with eval_mode(self.model):
+            for times in (LOUD, 1):  # float16 may overflow
+                kept, logits_1V = self._watched(inputs, times)
+                self._checked = bool(logits_1V.isfinite().any())  # else they tell nothing: the next ones may
+                if self._checked:
+                    break
         head = plain_head(self.inner)
-        assert head is not None
-        if not self._checked:
-            self._checked = bool(last_logits_BV.isfinite().any())  # else they tell nothing: the next ones may
-            # Some models call past the body's own forward (OPT): nothing was kept.
-            self._fused = bool(kept) and _gives(head, kept[0][:, -1], last_logits_BV)
-            if not self._fused:
-                _say_plain(innermost(self.inner))
-                return None
-        return Dense(kept[0][:, self._cut :].flatten(0, 1)[scored_N], head)
+        self._fused = bool(kept) and head is not None and _gives(head, kept[0][:, -1], logits_1V)
+        if not self._fused:
+            _say_plain(innermost(self.inner))
 
 
 def _say_plain(causal: nn.Module) -> None:
@@ -131,4 +160,4 @@ def _gives(head: Head, hidden_BH: Tensor, logits_BV: Tensor) -> bool:
     loose = rounded(logits_BV) or torch.is_autocast_enabled(logits_BV.device.type)
     tolerance = 5e-2 if loose else 1e-4
     ours, theirs = ours[numbers], theirs[numbers]
-    return bool((ours - theirs).abs().max() <= tolerance * (1 + theirs.abs().max()))
+    return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max())

@@ -83,6 +83,47 @@ def test_the_models_own_logits(
     assert len(caplog.records) == (family in PLAIN), "said once where the plain road is taken"
 
 
+def test_a_soft_cap_in_the_text_config_of_a_composite_model(ids_BT: torch.Tensor) -> None:
+    """Gemma 3n and 4 have theirs there; small logits do not show it."""
+    sizes = {
+        "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "global_head_dim": 16,
+        "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0, "pad_token_id": 1,
+    }  # fmt: skip
+    seen = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1,
+        "num_key_value_heads": 1, "head_dim": 16,
+    }  # fmt: skip
+    config = transformers.Gemma4Config(
+        text_config=sizes | {"final_logit_softcapping": 0.1}, vision_config=seen, audio_config=None
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    scored_BT, _ = scored_and_targets(ids_BT)
+    with torch.no_grad():
+        dense = Forward(model)(ids_BT, torch.ones_like(ids_BT), scored_BT)
+        wanted = model(ids_BT).logits[scored_BT]
+    assert dense.head.softcap == 0.1
+    assert torch.allclose(dense.head.logits(dense.hidden_NH), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_head_of_another_kind_is_seen_where_its_logits_are_small(
+    dtype: torch.dtype, ids_BT: torch.Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A soft cap that we do not know: of a fresh student, whose logits will grow."""
+    model = build("Llama").to(dtype)
+    own = model.forward
+    model.forward = lambda *a, **k: _capped(own(*a, **k))  # type: ignore[method-assign]
+    model.forward.__signature__ = inspect.signature(own)  # type: ignore[attr-defined]
+    scored_BT, _ = scored_and_targets(ids_BT)
+    with torch.no_grad():
+        assert own(ids_BT).logits.abs().max() < 0.5
+        dense = Forward(model)(ids_BT, torch.ones_like(ids_BT), scored_BT)
+    assert dense.head.weight_VH is None
+    assert "full logits are used" in caplog.text
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rollouts_depend_on_no_neighbour(family: str, ids_BT: torch.Tensor) -> None:
     """One batch with padding and a cache, or row by row: the same tokens, sliding windows too."""
@@ -181,6 +222,11 @@ def test_a_head_of_another_kind_is_seen_beside_and_after_logits_that_are_no_numb
         dense = forward(ids_BT, torch.ones_like(ids_BT), scored_BT)
         wanted = model(ids_BT).logits[scored_BT]
     assert torch.allclose(dense.head.logits(dense.hidden_NH), wanted, atol=1e-6)
+
+
+def _capped(output: Any) -> Any:
+    output.logits = 30 * torch.tanh(output.logits / 30)
+    return output
 
 
 def _halved(output: Any) -> Any:
