@@ -102,7 +102,7 @@ class BrokenSteps(TrainerCallback):
         )
 
     def see(self, loss: float) -> None:
-        """Note the loss of a step, which is a number, be it left out or not."""
+        """Note the loss of a step, be it left out or not: a process's share of it times the processes."""
         self.largest_loss = max(self.largest_loss, loss)
 
     def _keep(self, step: int, found: Sequence[Broken], rows: Sequence[int]) -> None:
@@ -117,8 +117,9 @@ class BrokenSteps(TrainerCallback):
         }
         if rollouts := [ids for each in found for ids in each.rollouts]:
             record["rollouts"] = rollouts
-        if self.most and not ranks.is_main():
-            return  # the first writes for all; a loss that stops the run is known to one alone
+        # A loss that stops the run is known to one process alone; of all else the first writes.
+        if (self.most or first.what == "gradient") and not ranks.is_main():
+            return
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
@@ -131,11 +132,11 @@ class BrokenSteps(TrainerCallback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"skipped": self.skipped}
+        return {"skipped": self.skipped, "largest_loss": self.largest_loss}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on counting from what ``state_dict`` gave."""
-        self.skipped = state["skipped"]
+        self.skipped, self.largest_loss = state["skipped"], state.get("largest_loss", 0.0)
 
 
 def shown(rows: Sequence[int], most: int = 16) -> str:

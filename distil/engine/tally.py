@@ -17,6 +17,8 @@ OverRanks = Callable[[Tensor], Tensor]
 class Tally:
     """Running sums since the last log, and totals over the run; without the steps that were left out."""
 
+    terms: list[tuple[Sequence[str], Tensor, int]] = field(default_factory=list)
+    """Of the micro-batches of the step at hand: names, sums, and the scored tokens that they are over."""
     sums: dict[str, Tensor] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     loss: Tensor | None = None
@@ -27,21 +29,29 @@ class Tally:
     rollouts: int = 0
 
     def add_terms(self, names: Sequence[str], sums_K: Tensor, tokens: int) -> None:
-        """Add the sum of each term over ``tokens`` scored tokens."""
-        for name, value_sum in zip(names, sums_K, strict=True):
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
-            self.tokens[name] = self.tokens.get(name, 0) + tokens
+        """Add the sum of each term over ``tokens`` scored tokens, should the step at hand be taken."""
+        self.terms.append((names, sums_K, tokens))
 
     def add_step(self, loss: Tensor) -> None:
-        """Add the loss of a step."""
+        """The step at hand is taken: add its loss and its terms."""
         self.loss = loss if self.loss is None else self.loss + loss
         self.steps += 1
+        for names, sums_K, tokens in self.terms:
+            for name, value_sum in zip(names, sums_K, strict=True):
+                self.sums[name] = self.sums.get(name, torch.zeros_like(value_sum)) + value_sum
+                self.tokens[name] = self.tokens.get(name, 0) + tokens
+        self.terms = []
 
-    def add_counts(self, counts_3: Sequence[int], sign: int = 1) -> None:
-        """Add scored tokens, tokens of rollouts, rollouts of a step; ``sign`` -1 takes them back."""
-        self.scored_tokens += sign * counts_3[0]
-        self.rollout_tokens += sign * counts_3[1]
-        self.rollouts += sign * counts_3[2]
+    def add_counts(self, counts_3: Sequence[int]) -> None:
+        """Add scored tokens, tokens of rollouts, rollouts of the step at hand."""
+        self.scored_tokens += counts_3[0]
+        self.rollout_tokens += counts_3[1]
+        self.rollouts += counts_3[2]
+
+    def leave_out(self, counts_3: Sequence[int]) -> None:
+        """The step at hand is not taken: its terms go, and what ``add_counts`` added."""
+        self.terms = []
+        self.add_counts([-count for count in counts_3])
 
     def since_log(self, over_ranks: OverRanks) -> dict[str, Any]:
         """The sums since the last log, over all processes: what a checkpoint keeps of them. JSON."""

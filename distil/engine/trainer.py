@@ -148,18 +148,13 @@ class DistillationTrainer(WindowedTrainer):
             self._student_forward = Forward(model, self.accelerator.unwrap_model(model), self.packing)
         terms = self.terms()
         loss: Tensor = torch.zeros((), device=self.args.device)
-        scored = []
         for sequences, batch in ((REFERENCE, inputs), (ROLLOUT, inputs.get("rollout"))):
             mine = [term for term in terms if term.sequences is sequences]
             if mine and batch is not None:
                 part, sums_K, tokens = self._score(mine, sequences, batch)
                 loss = loss + part / inputs["counts"][sequences.value].clamp(min=1)
-                scored.append((mine, sums_K, tokens))
-        sound = bool(torch.isfinite(loss))
-        for mine, sums_K, tokens in scored:  # of all processes the same ones, to be summed over them
-            values_K = sums_K if sound else torch.zeros_like(sums_K)
-            self.tally.add_terms([term.name for term in mine], values_K, tokens if sound else 0)
-        if not sound:
+                self.tally.add_terms([term.name for term in mine], sums_K, tokens)
+        if not bool(torch.isfinite(loss)):
             self._broken = "loss", loss.item()
             if not self.broken_steps.most:  # at once: the micro-batch is known
                 self.broken_steps.meet(self.state.global_step + 1, [Broken.of(self._broken, [inputs])])
@@ -226,18 +221,18 @@ class DistillationTrainer(WindowedTrainer):
         mine = None if self._broken is None else Broken.of(self._broken, self.window)
         found = [each for each in ranks.gathered(mine) if each is not None]
         if self._step_loss is not None:
-            self.broken_steps.see(float(self._step_loss))
+            self.broken_steps.see(float(self._step_loss) * self.args.world_size)
         self._broken = self._step_loss = None
-        self.tally.add_counts(self.counted, sign=-1)
+        self.tally.leave_out(self.counted)
         self.broken_steps.meet(self.state.global_step + 1, found)
         model.zero_grad()  # the optimizer has nothing to do
 
     def _count_step(self) -> None:
         assert self._step_loss is not None, "a step without a micro-batch"
         self.tally.add_step(self._step_loss)
-        loss = float(self._step_loss)
-        self.broken_steps.see(loss)
-        self.watch.step(self.state.global_step + 1, loss, ranks.gathered)
+        share = float(self._step_loss)
+        self.broken_steps.see(share * self.args.world_size)
+        self.watch.step(self.state.global_step + 1, share, ranks.gathered)
         self._step_loss = None
 
     # ---- evaluation during training

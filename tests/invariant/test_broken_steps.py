@@ -65,6 +65,10 @@ def trained(folder: Path, most: int, resume: Path | None = None, **keys: Any) ->
     return trainer, steps
 
 
+def terms(trainer: DistillationTrainer) -> list[float]:
+    return [value for line in trainer.state.log_history for key, value in line.items() if "per_token" in key]
+
+
 def kept(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / BROKEN_STEPS).read_text().splitlines()]
 
@@ -88,9 +92,8 @@ def test_a_step_that_is_left_out_changes_nothing(
     assert all(len(record["rows"]) == 4 for record in records), "the whole window"
     assert all(("rollouts" in record) == (method == "gkd") for record in records)
     assert all(value == value for value in losses(trainer)), "no nan in the logged mean"
-    terms = [value for line in trainer.state.log_history for key, value in line.items() if "per_token" in key]
-    assert terms
-    assert all(value == value for value in terms)
+    assert terms(trainer)
+    assert all(value == value for value in terms(trainer))
     good = 6 - len(broken)
     assert len(losses(trainer)) == good, "a step that is left out has no loss to log"
     assert [f"{len(broken)} step" in note for note in trainer.broken_steps.notes()] == [True]
@@ -106,6 +109,8 @@ def test_what_is_logged_is_of_the_steps_that_were_taken(tmp_path: Path) -> None:
     for record in (record for record in three.state.log_history if "grad_norm" in record):
         steps = [step for step in range(record["step"] - 2, record["step"] + 1) if step not in broken]
         assert record["loss"] == pytest.approx(sum(by_step[step]["loss"] for step in steps) / len(steps))
+    cut, _ = trained(tmp_path / "cut", 2, batch=2, accumulation=2, arguments=still | {"logging_steps": 3})
+    assert terms(cut) == pytest.approx(terms(three)), "also of a step that was broken in its second half"
     counted = [len(row["labels"]) - sum(label == -100 for label in row["labels"]) for row in rows()]
     left_out = {row - 100 for record in kept(tmp_path / "one") for row in record["rows"]}
     assert one.tally.scored_tokens == sum(count for i, count in enumerate(counted) if i not in left_out)
@@ -148,9 +153,17 @@ def test_where_the_loss_has_left_the_ground_no_step_is_to_be_left_out(rate: floa
 
 @pytest.mark.parametrize("most", [0, 1])
 def test_a_gradient_that_is_no_number(most: int, tmp_path: Path) -> None:
-    """The loss is fine; the rows are those of the whole step."""
+    """The loss is fine; the rows are those of the whole step, whose terms are not logged."""
     options = {"broken_steps": BrokenSteps(most, tmp_path / BROKEN_STEPS)}
-    trainer = Setup(build_method("sft"), tmp_path, batch=2, accumulation=2, options=options).trainer()
+    setup = Setup(
+        build_method("sft"),
+        tmp_path,
+        batch=2,
+        accumulation=2,
+        options=options,
+        arguments={"logging_steps": 2},
+    )
+    trainer = setup.trainer()
     calls: list[int] = []
 
     def spoil(gradient: torch.Tensor) -> torch.Tensor:
@@ -162,6 +175,8 @@ def test_a_gradient_that_is_no_number(most: int, tmp_path: Path) -> None:
         trainer.train()
         assert trainer.broken_steps.skipped == 1
         assert 2 in calls, "and training went on"
+        first = trainer.state.log_history[0]
+        assert first["cross_entropy_per_token"] == pytest.approx(first["loss"]), "both of step 1 alone"
     else:
         with pytest.raises(RunFailed, match=r"The gradient of step 2 is (nan|inf)"):
             trainer.train()
