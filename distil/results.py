@@ -22,7 +22,7 @@ from distil.engine.evaluation import HOW_IT_ANSWERS, Evaluation, entropy_floor, 
 from distil.identity import rows_digest
 from distil.metrics.base import describe
 from distil.run_files import BAD_ROWS, COST, RESULTS, SAMPLES, STUDENT
-from distil.system.files import published, write_json, write_text
+from distil.system.files import all_or_nothing, write_json, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def keep_student(
     ``base``: beside an adapter, how the model under it is made (``distil.json``).
     """
     target = folder / STUDENT
-    with published(target) as partial:
+    with all_or_nothing(target) as partial:
         if is_adapted(student):
             untyped: Any = student
             # False: no vocabulary is resized here, and PEFT would ask a hub whether one was.

@@ -17,7 +17,7 @@ from distil.cards.usage import BASE, usage_of
 from distil.products.finished_run import FinishedRun, check_export
 from distil.products.loading import load_base, put_on
 from distil.products.merging import HALF_TOLERANCE, merge, probe_ids
-from distil.system.files import published, read_json, write_json, write_text
+from distil.system.files import all_or_nothing, read_json, write_json, write_text
 from distil.system.printable import one_line
 from distil.system.quiet import no_hints, quiet_transformers
 from distil.system.sharing import check_shareable, clean_settings, places_of, scrubbed, shareable
@@ -64,7 +64,7 @@ def export(run: FinishedRun, output: Path, options: CardOptions, *, merged: bool
     """
     check_export(run, output, merged=merged)
     subject = Subject.of(run, "merged" if merged else "adapter" if run.adapter.adapts else "model")
-    with published(output) as partial:
+    with all_or_nothing(output) as partial:
         travels = _write_model(subject, partial)
         architecture = _architecture(partial) if travels else None
         usage = usage_of(subject, architecture, options.title or output.absolute().name, options.samples)

@@ -15,7 +15,7 @@ from distil.config.saved import saved_config
 from distil.config.schema import ExperimentConfig, ModelConfig, TeacherConfig
 from distil.config.validate import check_packages
 from distil.models.sources import Source
-from distil.report.run_directory import DIVERGED, RunRecord, read_run
+from distil.report.run_directory import AFTER_DIVERGENCE, RunRecord, read_run
 from distil.report.seal import USED, since_done
 from distil.run_files import CONFIG, STATUS, STUDENT
 from distil.system.files import check_output, read_json
@@ -108,7 +108,7 @@ def open_run(folder: Path) -> FinishedRun:
         reason = f" ({record.reason})" if record.reason else ""
         way = f"This command goes on with it:\n  {record.way_on or 'see its config.yaml'}"
         if record.diverged:
-            way = f"{DIVERGED[0].upper()}{DIVERGED[1:]}."
+            way = f"{AFTER_DIVERGENCE[0].upper()}{AFTER_DIVERGENCE[1:]}."
         if record.status == "unknown":
             told = next((line for line in record.problems if line.startswith(STATUS)), f"{STATUS} is missing")
             raise InputError(f"{folder}: {told.rstrip('.')}, so its student may be any. {way}")

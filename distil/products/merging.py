@@ -17,7 +17,7 @@ from distil.cards.brief import base_card, merged_card, run_card
 from distil.products.finished_run import FinishedRun
 from distil.products.library import SavedStudent
 from distil.products.loading import load_base, load_tokenizer, put_on
-from distil.system.files import check_output, published, write_text
+from distil.system.files import all_or_nothing, check_output, write_text
 from distil.system.quiet import no_hints, quiet_transformers
 from distil.types import RunFailed
 
@@ -69,7 +69,7 @@ def merge(run: FinishedRun, output: Path, command: str, *, base_only: bool = Fal
     merged.config.use_cache = True
     merged.train(False)
     dtype = merged.dtype
-    with published(output) as partial:
+    with all_or_nothing(output) as partial:
         _save(partial, merged, load_tokenizer(run), _card(run, command, base_only))
         del merged, student, base
         said_BTV = _proven(partial, probe_BT, plain_BTV, dtype)

@@ -24,7 +24,7 @@ from distil.types import InputError
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
 """Format specs that are taken: somebody else's may ask for a billion digits."""
 STATES = ("running", "done", "failed", "interrupted")
-DIVERGED = "the same command would meet that step again: change what the reason names"
+AFTER_DIVERGENCE = "the same command would meet that step again: change what the reason names"
 """What there is to do about a run that diverged."""
 Scores = Mapping[str, float | None]
 """Number by metric name. None: could not be computed (a division by zero, a NaN)."""

@@ -98,7 +98,7 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def published(folder: Path) -> Iterator[Path]:
+def all_or_nothing(folder: Path) -> Iterator[Path]:
     """A folder to fill; behind the block it is ``folder`` (absent or empty), its files being on the disk.
 
     After an error nothing is left of it.
