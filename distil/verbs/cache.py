@@ -110,9 +110,13 @@ def _kept_how(about: Mapping[str, Any]) -> str:
     key = about.get("key") or {}
     told = {name: value for name, value in (key.get("format") or {}).items() if name != "name"}
     teacher = key.get("teacher") or {}
-    names = {"dtype": "teacher.dtype", "quantization": "quantization", "autocast": "mixed"}
+    named = {
+        "dtype": "model.teacher.dtype",
+        "quantization": "model.teacher.quantization",
+        "autocast": "mixed",
+    }
     told |= {
-        told_as: teacher[name] for name, told_as in names.items() if teacher.get(name) not in (None, "none")
+        told_as: teacher[name] for name, told_as in named.items() if teacher.get(name) not in (None, "none")
     }
     return " ".join(f"{name}={str(value).replace(' ', '')}" for name, value in told.items())
 

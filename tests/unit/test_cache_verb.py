@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
             for i in range(2)
         ]
         key = {"format": {"name": "topk", "k": 12, "temperatures": [1.0, 2.0]}}
-        key |= {"teacher": {"autocast": "bfloat16", "quantization": "none"}}
+        key |= {"teacher": {"autocast": "bfloat16", "quantization": "none", "dtype": "float32"}}
         about = {
             "key": key if complete else {},
             "teacher": "distil:embedded/teacher",
@@ -46,6 +46,7 @@ def test_info_names_teacher_rows_and_size(folder: Path, capsys: pytest.CaptureFi
     assert told_below("hidden-bb", told) == "unfinished"
     assert datetime.fromisoformat(" ".join(told_below("topk-aa", told).split()[:2])).date() == date.today()
     assert {"k=12", "temperatures=[1.0,2.0]", "mixed=bfloat16"} <= set(told.split())
+    assert "model.teacher.dtype=float32" in told
     assert "mine" not in told
 
 
