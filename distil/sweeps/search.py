@@ -23,7 +23,7 @@ JOURNAL = "search.journal"
 OBJECTIVES = {"nll_per_token": 1, "kl_per_token": 1, "top1_agreement": -1}
 """What the evaluation during training measures on the validation split; 1: the less the better."""
 DIGITS = 3
-"""Significant digits of a proposal."""
+"""Significant digits of a proposal, or of the width of its interval where that is narrow."""
 EDGE = 0.05
 """Share of an interval, at each end: a best value in there hints at better ones outside."""
 FEW = 4
@@ -54,8 +54,13 @@ class Interval:
         return (value - self.low) / (self.high - self.low)
 
     def written(self, value: float) -> str:
-        """``value`` as an override has it."""
-        return str(round(value)) if self.whole else repr(float(f"{value:.{DIGITS}g}"))
+        """``value`` as an override has it, in the interval whatever is rounded."""
+        if self.whole:
+            return str(round(value))
+        width = self.high - self.low
+        size = min(abs(value) or width, width)
+        rounded = round(value, DIGITS - 1 - math.floor(math.log10(size)))
+        return repr(float(min(max(rounded, self.low), self.high)))
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,20 @@ def test_a_ruined_trial_is_not_what_was_found(tmp_path: Path, capsys: pytest.Cap
         assert ("each is ruined" in said) is (score is None)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "log"),
+    [(0.9, 0.9999, False), (0.9991, 0.9994, False), (0.12345, 0.5, True), (-1, 1, False)],
+)
+def test_what_is_tried_lies_in_its_interval(low: float, high: float, log: bool) -> None:
+    """Rounded, too, and what differs in the interval differs as it is written."""
+    interval = Interval(low, high, log, whole=False)
+    written = [interval.written(interval.at(share / 60)) for share in range(61)]
+    assert all(low <= float(word) <= high for word in written)
+    assert len(set(written)) >= 50
+    assert (float(written[0]), float(written[-1])) == (low, high)
+    assert Interval(3e-4, 3e-2, log=True, whole=False).written(0.00123456) == "0.00123"
+
+
 def test_an_edge_is_noticed() -> None:
     assert at_edge(RATE, Trial({"trainer.learning_rate": 1.2e-5}, 0)) == ["trainer.learning_rate"]
     assert at_edge(RATE, Trial({"trainer.learning_rate": 1e-3}, 0)) == []
