@@ -184,26 +184,37 @@ class Choice:
         ]
 
 
-def validation_score(run: Path, objective: str, best: bool) -> float:
-    """The last value of ``objective`` on the validation split (with ``best``: the best) in a run directory.
+def validation_score(run: Path, objective: str, kept_by: tuple[str, int] | None = None) -> float:
+    """The value of ``objective`` on the validation split of the student that a run directory holds.
+
+    Args:
+        run: of a run that is done.
+        objective: what was measured.
+        kept_by: what the best evaluation is the best by, and 1 where the less is the better, else -1: the
+            student is that of the best. None: it is that of the last.
 
     Raises InputError where nothing was measured, or what was is not whole any more.
     """
-    key, sign = f"validation/{objective}", OBJECTIVES[objective]
+    key = f"validation/{objective}"
     try:
         lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
-        values = [record[key] for record in map(json.loads, lines) if key in record]
-    except (OSError, ValueError, TypeError) as error:
+        evaluated = [record for record in map(json.loads, lines) if key in record]
+        kept = evaluated[-1:]
+        if kept_by is not None:
+            by, sign = f"validation/{kept_by[0]}", kept_by[1]
+            known = [record for record in evaluated if math.isfinite(record[by])]
+            kept = [min(known, key=lambda record: sign * record[by])] if known else kept
+    except (OSError, ValueError, TypeError, LookupError) as error:
         raise InputError(
             f"{run / METRICS} cannot be read ({error}): the run was done, and its score stood there. Remove "
             "the folder, and the same command runs it again."
         ) from error
-    if not values:
+    if not kept:
         raise InputError(
             f"{run.name} has no {key}: the search reads it from the evaluation during training. Set "
             "trainer.eval_steps to at most trainer.max_steps, and give a teacher where one is its measure."
         )
-    return float(min(values, key=lambda value: sign * value) if best else values[-1])
+    return float(kept[0][key])
 
 
 def at_edge(space: Mapping[str, Interval], trial: Trial) -> list[str]:

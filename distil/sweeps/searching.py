@@ -15,6 +15,7 @@ from rich.table import Table
 
 from distil.config.help import conf_folder
 from distil.config.schema import ExperimentConfig
+from distil.config.trainer import TrainerConfig
 from distil.preflight import locate
 from distil.report.run_directory import mapping
 from distil.run_files import RESULTS, status_of
@@ -138,13 +139,22 @@ def _score(search: Search, record: SweepRecord, job: Job) -> float | None:
         return None
     config = _composed(search.compose, job.overrides)
     try:
-        return validation_score(
-            record.folder / job.run, search.settings.objective, bool(config.trainer.load_best_model_at_end)
-        )
+        return validation_score(record.folder / job.run, search.settings.objective, best_by(config.trainer))
     except InputError as error:
         job.status, job.reason = FAILED, str(error)
         record.report(job)
         return None
+
+
+def best_by(trainer: TrainerConfig) -> tuple[str, int] | None:
+    """What Trainer keeps the best student by, and 1 where the less is the better; None: it keeps the last."""
+    if not trainer.load_best_model_at_end:
+        return None
+    name = (trainer.metric_for_best_model or "loss").removeprefix("eval_")
+    greater = trainer.greater_is_better
+    if greater is None:
+        greater = not name.endswith("loss")
+    return "nll_per_token" if name == "loss" else name, -1 if greater else 1
 
 
 def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRecord, command: str) -> None:

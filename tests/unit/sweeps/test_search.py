@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
+from distil.config.trainer import TrainerConfig
 from distil.sweeps.record import DONE, Job, SweepRecord
 from distil.sweeps.search import (
     JOURNAL,
@@ -22,7 +25,7 @@ from distil.sweeps.search import (
     at_edge,
     validation_score,
 )
-from distil.sweeps.searching import Search, finish_search
+from distil.sweeps.searching import Search, best_by, finish_search
 from distil.types import InputError
 
 RATE = {"trainer.learning_rate": Interval(1e-5, 1e-1, log=True, whole=False)}
@@ -149,19 +152,44 @@ def test_a_search_that_is_killed_comes_to_the_same_trials(tmp_path: Path) -> Non
     assert [(t.values, t.score) for t in study(tmp_path / "killed", trials=7, batch=2).trials()] == expected
 
 
-def test_what_a_run_is_evaluated_by(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("keys", "step"),
+    [
+        ({}, 3),
+        ({"load_best_model_at_end": True}, 2),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}, 2),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "top1_agreement"}, 1),
+        (
+            {
+                "load_best_model_at_end": True,
+                "metric_for_best_model": "eval_top1_agreement",
+                "greater_is_better": False,
+            },
+            3,
+        ),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_trial_has_the_score_of_the_student_that_is_kept(
+    keys: dict[str, Any], step: int, tmp_path: Path
+) -> None:
+    """Not the best of what is searched by, where Trainer goes by something else."""
+    nll, agreement = {1: 0.5, 2: 0.2, 3: 0.3}, {1: 0.9, 2: 0.8, 3: 0.7}
     lines = [
-        {"validation/nll_per_token": value, "validation/top1_agreement": 1 - value}
-        for value in (0.5, 0.2, 0.3)
+        {"validation/nll_per_token": nll[at], "validation/top1_agreement": agreement[at], "step": at}
+        for at in (1, 2, 3)
     ]
     (tmp_path / "metrics.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in ({"train/loss": 1}, *lines)), encoding="utf-8"
     )
-    assert validation_score(tmp_path, "nll_per_token", best=False) == 0.3
-    assert validation_score(tmp_path, "nll_per_token", best=True) == 0.2
-    assert validation_score(tmp_path, "top1_agreement", best=True) == 0.8
+    kept_by = best_by(TrainerConfig(**keys))
+    theirs = TrainingArguments(str(tmp_path), eval_strategy="steps", save_strategy="steps", **keys)
+    assert (kept_by is None) is (not theirs.load_best_model_at_end)
+    assert kept_by is None or (kept_by[1] == -1) is theirs.greater_is_better
+    assert validation_score(tmp_path, "nll_per_token", kept_by) == nll[step]
+    assert validation_score(tmp_path, "top1_agreement", kept_by) == agreement[step]
     with pytest.raises(InputError, match="eval_steps"):
-        validation_score(tmp_path, "kl_per_token", best=False)
+        validation_score(tmp_path, "kl_per_token", kept_by)
 
 
 @pytest.mark.parametrize("left", [None, '{"validation/nll_per_token": 0.5}\n{"validation/nll_p'])
@@ -170,7 +198,7 @@ def test_a_score_that_is_gone_is_said(left: str | None, tmp_path: Path) -> None:
     if left is not None:
         (tmp_path / "metrics.jsonl").write_text(left, encoding="utf-8")
     with pytest.raises(InputError, match=r"metrics.jsonl cannot be read .*Remove the folder"):
-        validation_score(tmp_path, "nll_per_token", best=False)
+        validation_score(tmp_path, "nll_per_token")
 
 
 def test_a_ruined_trial_is_not_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
