@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 
 from tests.guide.blocks import Block, blocks_of, mended, open_names
 from tests.guide.world import build, supply
@@ -40,6 +41,7 @@ def world(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for entry in hub.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
+    wandb.teardown()  # it has read its settings where other tests of this process were at work
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     return tmp_path
 
