@@ -22,6 +22,13 @@ class _Redacted(logging.Formatter):
         return printable(redact(super().format(record)))
 
 
+class _ForTerminal(_Redacted):
+    """``warning: …``, as the command line begins its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {super().format(record)}"
+
+
 class _File(logging.FileHandler):
     """A line that a full disk does not take is lost: the run's own error is what the user must see."""
 
@@ -51,7 +58,7 @@ def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
     hidden = ("file_only", "said_at_end") if said_at_end else ("file_only",)
     shown.addFilter(lambda record: not any(getattr(record, name, False) for name in hidden))
     shown.addFilter(_is_new)
-    shown.setFormatter(_Redacted("%(levelname)s: %(message)s"))
+    shown.setFormatter(_ForTerminal())
     root.addHandler(handler)
     ours.addHandler(shown)
     ours.setLevel(logging.INFO)

@@ -57,10 +57,10 @@ def test_what_one_job_has_shown_the_next_keeps_in_its_log(
             logger.warning("checkpoint-20 is damaged")
         assert (tmp_path / name).read_text(encoding="utf-8").count("WARNING") == len(lines) + 1
         said = capsys.readouterr().err
-        assert said.endswith("WARNING: checkpoint-20 is damaged\n")
-        return said.removesuffix("WARNING: checkpoint-20 is damaged\n")
+        assert said.endswith("warning: checkpoint-20 is damaged\n")
+        return said.removesuffix("warning: checkpoint-20 is damaged\n")
 
     with said_once():
-        assert job("first", "no warm-up", "no warm-up") == "WARNING: no warm-up\n"
-        assert job("second", "no warm-up", "a jump") == "WARNING: a jump\n"
-    assert job("alone", "no warm-up", "a jump") == "WARNING: no warm-up\nWARNING: a jump\n"
+        assert job("first", "no warm-up", "no warm-up") == "warning: no warm-up\n"
+        assert job("second", "no warm-up", "a jump") == "warning: a jump\n"
+    assert job("alone", "no warm-up", "a jump") == "warning: no warm-up\nwarning: a jump\n"
