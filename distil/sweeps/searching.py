@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from rich.table import Table
 from distil.config.help import conf_folder
 from distil.config.schema import ExperimentConfig
 from distil.config.trainer import TrainerConfig
+from distil.experiment import tell
 from distil.preflight import locate
 from distil.report.run_directory import mapping
 from distil.run_files import RESULTS, status_of
@@ -111,6 +113,9 @@ def run_search(search: Search, record: SweepRecord, launch: Launch) -> dict[str,
         states = {tuple(job.overrides): job for job in record.jobs()}
         for (choice, trial), job in zip(proposed, jobs, strict=True):
             score = _score(search, record, states[tuple(job.overrides)])
+            if score is not None and not math.isfinite(score):
+                told = f"validation/{search.settings.objective} is {score}"
+                tell(f"  {job.label}: {told}, not a finite number: this trial has no score.")
             studies[choice.label].tell(trial, score)
 
 

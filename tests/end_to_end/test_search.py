@@ -133,6 +133,34 @@ def test_ctrl_c_says_how_many_trials_were_asked(
     assert told(tmp_path / "rates")["status"] == "interrupted"
 
 
+def test_a_trial_without_a_finite_score_is_said(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is done, and it can be nobody's best."""
+    from distil.cli import main
+    from distil.sweeps import launching
+    from distil.sweeps.record import DONE, SweepRecord
+
+    scores = iter(("Infinity", "0.5"))
+
+    def ended(record: SweepRecord, overrides: list[str], *_: object) -> None:
+        job = next(job for job in record.jobs() if job.overrides == overrides)
+        folder = record.folder / str(job.run)
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").write_text(f'{{"validation/nll_per_token": {next(scores)}}}\n', "utf-8")
+        job.status = DONE
+        record.report(job)
+
+    monkeypatch.setattr(launching, "run_job", ended)
+    two = "hydra.sweeper.trials=2"
+    assert main(["run", *arguments, *SEARCH, two, "method=kd", f"output_dir={tmp_path}", "name=rates"]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "finite" in line]
+    assert "nll_per_token is inf" in said
+    (found,) = choices(tmp_path / "rates")
+    assert [trial["score"] for trial in found["trials"]] == [None, 0.5]
+    assert found["score"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("option", "extra", "package"),
     [
