@@ -27,7 +27,6 @@ from distil.sweeps.job import run_job
 from distil.sweeps.launchers import at_once, class_of, importable, why, worker
 from distil.sweeps.on_ray import ray_launcher, run_on_ray
 from distil.sweeps.record import FAILED, Job, SweepRecord
-from distil.sweeps.search import SearchSweeper
 from distil.sweeps.workers import Worker, cores, read_out
 from distil.system.redact import redact
 
@@ -64,14 +63,16 @@ class Task:
 class Launcher:
     """Gives jobs to the launcher that the config names."""
 
-    def __init__(self, master: DictConfig, record: SweepRecord, program: str, config_name: str) -> None:
+    def __init__(
+        self, master: DictConfig, record: SweepRecord, program: str, config_name: str, compared: bool
+    ) -> None:
         self.master, self.record = master, record
         self.program, self.config_name = program, config_name
         self.part: DictConfig = master.hydra.launcher
         plain = OmegaConf.to_container(self.part, resolve=False)
         assert isinstance(plain, dict)
         self.asked = {str(key): value for key, value in plain.items()}
-        self.compared = class_of(master.hydra.sweeper) != SearchSweeper.__name__
+        self.compared = compared
         self.started = 0
 
     def launch(self, jobs: list[Job]) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -29,7 +28,7 @@ from distil.identity import checked_name
 from distil.preflight import locate
 from distil.run_log import said_once
 from distil.sweeps.end import finish
-from distil.sweeps.launchers import check_installed, class_of, forget_pickles
+from distil.sweeps.launchers import BASIC, check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
 from distil.sweeps.on_ray import ray_launcher
 from distil.sweeps.plan import opening, plan
@@ -84,12 +83,12 @@ def sweep(request: Request) -> None:
         )
         print("\n".join(told), flush=True)
         place = record.folder / REPORTS / "launcher"
-        if _is(master.hydra.launcher, BasicLauncher):  # it makes an empty folder for each job
+        if class_of(master.hydra.launcher) == BASIC:  # it makes an empty folder for each job
             place = stack.enter_context(scratch("sweep"))
         _set(master, "hydra.sweep.dir", str(place))
         stack.enter_context(said_once())
         try:
-            launcher = Launcher(master, record, request.program, request.config_name)
+            launcher = Launcher(master, record, request.program, request.config_name, search is None)
             if search:
                 studies = run_search(search, record, launcher.launch)
             elif jobs is None:
@@ -130,7 +129,7 @@ def _planned(master: DictConfig, folder: Path) -> list[Job] | None:
 
     Raises InputError where one cannot run; of another sweeper's, where the config that all share cannot.
     """
-    if not _is(master.hydra.sweeper, BasicSweeper):
+    if class_of(master.hydra.sweeper) != BasicSweeper.__name__:
         locate(prepared(without_hydra(master), []))
         return None
     words = _swept(master)
@@ -207,11 +206,6 @@ def _stopped(record: SweepRecord, request: Request) -> RunInterrupted:
     done = sum(job.status == DONE for job in jobs)
     stopped = interrupted(f"Stopped with {done} of {total or len(jobs)} jobs done")
     return type(stopped)(f"{stopped} The same command goes on:\n  {request.command}")
-
-
-def _is(config: DictConfig, plugin: type) -> bool:
-    """Whether Hydra's part ``config`` names ``plugin``."""
-    return str(config._target_).rpartition(".")[2] == plugin.__name__
 
 
 def _set(master: DictConfig, key: str, value: str) -> None:

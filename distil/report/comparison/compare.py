@@ -69,7 +69,7 @@ def compare(
 
     Args:
         folders: run directories, or folders that hold them.
-        baseline: the group, method or adapter that the others are held against; None: see ``groups.against``.
+        baseline: the group, method or adapter that the others are held against; None: see ``with_baselines``.
         budget: ``steps``, ``tokens`` or ``seconds``: read the curves where all runs have spent the same.
         force: show runs that cannot be ranked side by side, unranked.
         declared: config keys that were tuned for each group by the same search: no confounds.
