@@ -89,11 +89,7 @@ def compare(
     labels = group_names(configs, keys.swept)
     unranked = [*evaluated_apart(runs), *_nothing_in_common(runs)]
     if unranked and not force:
-        raise InputError(
-            "These runs cannot be ranked:\n"
-            + "\n".join(f"  {reason}" for reason in unranked)
-            + "\n--force shows them side by side, unranked."
-        )
+        raise _cannot_be_ranked(unranked)
     groups = groups_of(runs, configs, labels, keys.swept)
     groups, baselines = with_baselines(groups, keys.swept, baseline)
     folded = {group.label: group.runs for group in groups}
@@ -118,6 +114,11 @@ def compare(
         budgets={kind: table for kind, table in read if table is not None and table.compares},
         budget=budget,
     )
+
+
+def _cannot_be_ranked(reasons: Sequence[str]) -> InputError:
+    lines = ("These runs cannot be ranked:", *(f"  {reason}" for reason in reasons))
+    return InputError("\n".join((*lines, "--force shows them side by side, unranked.")))
 
 
 def _check_declared(declared: Collection[str], runs: Sequence[RunRecord]) -> None:
