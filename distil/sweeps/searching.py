@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
@@ -188,7 +189,7 @@ def _found(
     rows, ruined = [], set()
     for trial in study.trials():
         words = choice.job(trial, search.space)
-        values = {key: yaml.safe_load(search.space[key].written(each)) for key, each in trial.values.items()}
+        values = {key: json.loads(search.space[key].written(each)) for key, each in trial.values.items()}
         run = runs.get(tuple(words))
         row = {"values": values, "score": trial.score, "run": run}
         if trial.score is not None and run is not None and _is_ruined(folder / run):

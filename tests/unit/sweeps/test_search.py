@@ -242,6 +242,18 @@ def test_what_is_tried_lies_in_its_interval(low: float, high: float, log: bool) 
     assert Interval(3e-4, 3e-2, log=True, whole=False).written(0.00123456) == "0.00123"
 
 
+def test_values_found_are_numbers(tmp_path: Path) -> None:
+    """Those that are written without a point, too (1e-05), which YAML takes for a word."""
+    space = {"trainer.learning_rate": Interval(1e-6, 1e2, log=True, whole=False)}  # 1/8 of the way first
+    searched, record = study(tmp_path, space=space), SweepRecord(tmp_path, "key")
+    searched.tell(searched.propose()[0], 1.0)
+    record.begin("run.py -m", [])
+    search = Search([Choice([], "")], space, SearchSweeper(), lambda _: InputError("composed already"))
+    finish_search(search, {"": searched}, record, "run.py -m")
+    (found,) = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))["choices"]
+    assert found["trials"][0]["values"]["trainer.learning_rate"] == pytest.approx(1e-5)
+
+
 def test_an_edge_is_noticed() -> None:
     assert at_edge(RATE, Trial({"trainer.learning_rate": 1.2e-5}, 0)) == ["trainer.learning_rate"]
     assert at_edge(RATE, Trial({"trainer.learning_rate": 1e-3}, 0)) == []
