@@ -25,6 +25,15 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().read(arguments)
     if given is None:
         return 0
+    if given.folder == DEFAULT and not given.folder.exists():
+        told = (
+            f"There is no cache here yet: runs with teacher_cache= keep theirs in {DEFAULT}, those with an "
+            f"output_dir= of their own in OUTPUT_DIR/{DEFAULT.name} (--folder)."
+        )
+        if given.names:
+            raise InputError(told)
+        print(told)
+        return 0
     if not given.folder.is_dir():
         wrong = "is a file, not a folder" if given.folder.exists() else "no such folder"
         raise InputError(

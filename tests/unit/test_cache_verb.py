@@ -139,6 +139,16 @@ def test_what_cannot_be_done_is_told(
     assert told in capsys.readouterr().err
 
 
+def test_no_cache_yet_is_no_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No folder was given: none can be wrong. A name that is asked for is not there, though."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["cache", "info"]) == 0
+    assert "no cache here yet: runs with teacher_cache= keep theirs in outputs/" in capsys.readouterr().out
+    assert main(["cache", "verify", "topk-ab"]) == 2
+
+
 def test_what_cannot_be_written_to_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A lock that cannot be opened, as in a folder that is read-only: that alone stops no superuser."""
     lock = folder / ".topk-aa.lock"
