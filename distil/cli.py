@@ -122,6 +122,8 @@ def _safe(text: str) -> str:
 
 def _verb(arguments: list[str]) -> int:
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if verb == "--version":
+        return _version()
     if verb == "run":
         return run(rest)
     if verb == "compare":
@@ -141,11 +143,20 @@ def _verb(arguments: list[str]) -> int:
     return 0
 
 
+def _version() -> int:
+    from distil.api.version import __version__
+
+    print(f"distil-runner {__version__}")
+    return 0
+
+
 def run(arguments: list[str]) -> int:
     """Compose a config from ``arguments`` (overrides and Hydra's flags) and run it."""
     if "--help" in arguments or "-h" in arguments:
         print(help_text(_program(), [conf_folder(), *_config_dirs(arguments)]))
         return 0
+    if "--version" in arguments:
+        return _version()
     if arguments and arguments[0] in VERBS:
         raise InputError(f"A run takes no verb. Write: distil {shlex.join(arguments)}")
     with stopping.heard():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,12 @@ def test_a_key_that_changes_nothing_is_told(made: SFTConfig, word: str, told: bo
     lines = unused(experiment, [word, "seed=1", word])
     expected = f"{word.lstrip('+')} changes nothing: this run does not use it (method={made.name})."
     assert lines == ([expected] if told else [])
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["run", "seed=1", "--version"]])
+def test_the_version_is_the_products(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out == f"distil-runner {version('distil-runner')}\n"
 
 
 def test_ctrl_c_outside_a_run_that_is_begun_says_only_what_is_known(
