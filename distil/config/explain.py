@@ -56,6 +56,16 @@ HYDRA_PLUGINS = {
 }
 """Launchers and sweepers of others, and the packages that bring them."""
 
+KINDS_OF_FILES = {
+    "csv": "csv",
+    "json": "json",
+    "jsonlines": "jsonl",
+    "json_lines": "jsonl",
+    "ndjson": "ndjson",
+    "parquet": "parquet",
+}
+"""What is given as an option of ``data`` and is the kind of a file, and how such a file's name ends."""
+
 _EXPECTED = {
     "Float": "a number",
     "Integer": "a whole number",
@@ -126,6 +136,8 @@ def _key_of_ones_own(group: str, name: str) -> str:
         return f"For a model of your own: model.teacher.path={name} or model.student.path={name}."
     if group == "data" and re.search(r"[/.]", name):
         return f"For rows of your own: data.train_file={name}, or of a hub: data=hf data.path={name}."
+    if group == "data" and (kind := KINDS_OF_FILES.get(name.casefold())):
+        return f"A file of rows is given by its path, whatever its kind: data.train_file=FILE.{kind}."
     return ""
 
 

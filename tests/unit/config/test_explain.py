@@ -112,6 +112,8 @@ def test_a_flag_for_what_the_runner_sets_itself_and_one_that_nothing_is_like() -
         ("model/Qwen/Qwen2.5", ["qwen"], ["model=Qwen/Qwen2.5 is", "model.student.path=Qwen/Qwen2.5."]),
         ("data/./rows.jsonl", ["jsonl"], ["data=./rows.jsonl is", "data.train_file=./rows.jsonl"]),
         ("data/owner/set", ["hf"], ["data=owner/set is", "data=hf data.path=owner/set."]),
+        ("data/csv", ["hf"], ["data=csv is unknown.", "by its path", "data.train_file=FILE.csv."]),
+        ("data/JSON", ["hf"], ["data.train_file=FILE.json."]),
         ("method/KD", ["kd", "gkd"], ["method=KD is unknown. Did you mean kd?"]),
         ("experiment/compare-method", ["compare_methods"], ["Did you mean compare_methods?"]),
     ],
