@@ -117,8 +117,14 @@ def _to_name(config: ColumnsConfig, columns: Collection[str]) -> str:
 
 
 def _like(names: Collection[str], columns: Collection[str]) -> str | None:
-    """The column that is called, or nearly called, by one of ``names``."""
-    return next((near for name in names if (near := nearest(name, columns, LIKE_KNOWN))), None)
+    """The column that is called, or nearly called, by one of ``names``; none of numbers of rows."""
+    told = _without_ids(columns)
+    return next((near for name in names if (near := nearest(name, told, LIKE_KNOWN))), None)
+
+
+def _without_ids(columns: Collection[str]) -> list[str]:
+    """``columns`` without ``question_id`` and its like, which hold no text."""
+    return [column for column in columns if not column.casefold().endswith("_id")]
 
 
 def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) -> None:
@@ -126,7 +132,7 @@ def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) ->
         name = getattr(config, key)
         if name is not None and name not in columns:
             known = _first(names, columns)
-            meant = did_you_mean(name, columns) or (f" Did you mean {known}?" if known else "")
+            meant = did_you_mean(name, _without_ids(columns)) or (f" Did you mean {known}?" if known else "")
             raise InputError(
                 f"data.{key}={name} is not a column of {where}.{'' if no_header(columns) else meant} "
                 f"{_there(columns)}"

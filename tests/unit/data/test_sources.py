@@ -269,6 +269,11 @@ def test_missing_columns_are_named() -> None:
         ({"prompt_template": "{q}"}, ["q", "reply"], "Name them: data.response_column=NAME."),
         ({}, ["an answer", "q"], "data.prompt_column=NAME 'data.response_column=an answer'"),
         ({}, ["conversation"], "Name it: data.messages_column=conversation."),
+        (
+            {},
+            ["category", "question_id", "turns"],
+            "Name them: data.prompt_column and data.response_column (o",
+        ),
         ({}, ["Text", "id"], "Name it: data.text_column=Text."),
         ({}, ["q", "a"], "Name them: data.prompt_column and data.response_column (or data.prompt_template)"),
         ({}, [f"c{i}" for i in range(99)], "and 79 more."),
