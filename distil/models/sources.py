@@ -122,8 +122,7 @@ def _folder(key: str, load: LoadConfig) -> Path | None:
     if folder.is_dir():
         return folder
     if folder.is_file():
-        gguf = f" and {key.removesuffix('path')}gguf_file={folder.name}" if folder.suffix == ".gguf" else ""
-        raise InputError(f"{key}={name} is a file. Give its folder: {key}={folder.parent}{gguf}")
+        raise InputError(f"{key}={name} is a file. {_instead(key, folder)}")
     if not _HUB_NAME.fullmatch(name):
         raise InputError(
             f"{key}={name}: no such folder, and hub names look like org/model. {_neighbours(folder)}"
@@ -132,6 +131,14 @@ def _folder(key: str, load: LoadConfig) -> Path | None:
     if load.revision is None and (mirror_folder(name) / "config.json").is_file():
         return mirror_folder(name)
     return None
+
+
+def _instead(key: str, file: Path) -> str:
+    """What to give in place of ``file``: its folder, where that is a model's."""
+    gguf = f" and {key.removesuffix('path')}gguf_file={file.name}" if file.suffix == ".gguf" else ""
+    if gguf or (file.parent / "config.json").is_file():
+        return f"Give its folder: {key}={file.parent}{gguf}"
+    return f"Give the folder of a model, which holds config.json, or the name of one that a hub has: {key}=…"
 
 
 def _neighbours(folder: Path) -> str:

@@ -113,6 +113,14 @@ def test_gguf_file(folder: Path) -> None:
         check(pair(folder / "a.gguf"))
 
 
+def test_a_file_in_no_models_folder(folder: Path, tmp_path: Path) -> None:
+    """Rows given as a model: the folder they lie in is offered only where it is one."""
+    for place, way_out in ((folder, "Give its folder: "), (tmp_path, "Give the folder of a model, which ")):
+        (place / "qa.csv").touch()
+        with pytest.raises(InputError, match=rf"is a file\. {way_out}"):
+            check(pair(place / "qa.csv"))
+
+
 def test_random_needs_no_weights_and_keeps_no_layers(folder: Path, tmp_path: Path) -> None:
     bare = shutil.copytree(folder, tmp_path / "bare")
     (bare / "model.safetensors").unlink()
