@@ -102,7 +102,9 @@ class TrainerConfig(TrainingFields):
         for key in ("adam_beta1", "adam_beta2"):
             self._check_range(key, lambda value: 0 <= value < 1, "must lie in [0, 1)")
         self._check_range(
-            "max_steps", lambda value: value == -1 or value >= 1, "must be at least 1, or -1: epochs"
+            "max_steps",
+            lambda value: value == -1 or value >= 1,
+            "must be at least 1, or -1 (trainer.num_train_epochs counts then)",
         )
         for key, choices in CHOICES.items():
             if (value := getattr(self, key)) is not None:
