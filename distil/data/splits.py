@@ -16,6 +16,7 @@ from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
 from distil.data.held_out import set_aside
 from distil.data.malformed import MALFORMED, BadRow, bad_rows, extras
 from distil.data.raw_rows import BATCH, RawRows, columns_of, iterate
+from distil.data.row_notes import cut_note, spelt_note
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -72,23 +73,15 @@ def load_splits(
     with way_out():
         bad = [bad for one in read for bad in one.bad]
         dropped: Counter[str] = Counter({MALFORMED: len(bad)} if bad else {})
-        train_rows, validation_rows, test_rows = (part.encode(dropped) for part in parts)
-    form = alpaca_note(train.encoder.shape, train.encoder.chat is not None)
-    notes = [*_spelt(parts), *filter(None, (form, template_note(config.prompt_template)))]
-    return Splits(train_rows, validation_rows, test_rows, dict(sorted(dropped.items())), bad, notes)
-
-
-def _spelt(parts: Sequence[_Part]) -> list[str]:
-    """A note on rows whose text spells special tokens, which are characters there."""
-    found = [each for part in parts for each in part.spelt]
-    if not found:
-        return []
-    token, where = found[0]
-    rows = "1 row spells special tokens" if len(found) == 1 else f"{len(found):,} rows spell special tokens"
-    return [
-        f"{rows} of the tokenizer, such as {token} in {where}: they are text there, not tokens. For rows "
-        "that went through a template already: data.split_special_tokens=false."
-    ]
+        encoded = {part.split: part.encode(dropped) for part in parts}
+    notes = (
+        spelt_note([each for part in parts for each in part.spelt]),
+        cut_note(config, {part.split: (part.cut, len(encoded[part.split])) for part in parts}),
+        alpaca_note(train.encoder.shape, train.encoder.chat is not None),
+        template_note(config.prompt_template),
+    )
+    said = [note for note in notes if note is not None]
+    return Splits(**encoded, dropped=dict(sorted(dropped.items())), bad_rows=bad, notes=said)
 
 
 @dataclass
@@ -158,6 +151,8 @@ class _Part:
     cap: int | None
     spelt: list[tuple[str, str]] = field(default_factory=list)
     """Of its rows that spell a special token: which, and the row's place."""
+    cut: int = 0
+    """How many of its rows lost tokens to ``data.max_length``, once it is encoded."""
 
     @property
     def size(self) -> int:
@@ -205,6 +200,7 @@ class _Part:
                 place = self.encoder.place(number)
                 kept.append(_finished(encoded, row, number, place))
                 self._note_spelt(encoded, place)
+                self.cut += encoded.cut > 0
             if len(kept) == wanted:
                 break
         return kept, reasons

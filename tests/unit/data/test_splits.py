@@ -198,6 +198,31 @@ def test_a_cut_response_does_not_teach_to_stop(jsonl: WriteJsonl, gpt2: PreTrain
         assert gpt2.eos_token_id not in row["labels"]
 
 
+@pytest.mark.parametrize("truncation", ["response", "prompt_left", "drop"])
+def test_rows_that_are_cut_are_told(
+    truncation: str, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
+) -> None:
+    """Counted among the rows that are kept; those that ``drop`` leaves out are counted there."""
+    long = [{"prompt": f"{'word ' * 15}{i}\n", "response": "word " * 50} for i in range(12)]
+    files = {"train_file": jsonl("a.jsonl", rows(20) + long), "validation_file": jsonl("b.jsonl", rows(3))}
+    files |= {"test_file": jsonl("c.jsonl", [*rows(4), long[0]])}
+    config = JsonlConfig(**files, max_length=20, truncation=truncation)
+    splits = load_splits(config, gpt2)
+    cut = [note for note in splits.notes if "data.max_length" in note]
+    if truncation == "drop":
+        assert (cut, splits.dropped) == ([], {"longer than data.max_length": 13})
+        return
+    assert cut == [
+        "12 of 32 training rows and 1 of 5 test rows are longer than data.max_length=20 and were cut "
+        f"(data.truncation={truncation})."
+    ]
+    one = load_splits(replace(config, train_file=jsonl("d.jsonl", rows(20)), max_train_rows=5), gpt2)
+    assert any(note.startswith("1 of 5 test rows is longer than") for note in one.notes)
+    assert not any(
+        "data.max_length" in note for note in load_splits(replace(config, max_length=90), gpt2).notes
+    )
+
+
 def test_max_length_that_fits_no_prompt(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     data = [{"prompt": "word " * (10 + i), "response": "yes"} for i in range(30)]
     shortest = min(len(gpt2(row["prompt"])["input_ids"]) for row in data)

@@ -1,0 +1,46 @@
+"""What is odd about the rows of a run, and allowed: a line on each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from distil.data.base import ColumnsConfig
+
+Counts = Mapping[str, tuple[int, int]]
+"""Of each split, how many of its rows something holds for, and how many it has."""
+
+
+def spelt_note(found: Sequence[tuple[str, str]]) -> str | None:
+    """On rows whose text spells special tokens, which are characters there: which token, and where."""
+    if not found:
+        return None
+    token, where = found[0]
+    rows = "1 row spells special tokens" if len(found) == 1 else f"{len(found):,} rows spell special tokens"
+    return (
+        f"{rows} of the tokenizer, such as {token} in {where}: they are text there, not tokens. For rows "
+        "that went through a template already: data.split_special_tokens=false."
+    )
+
+
+def cut_note(config: ColumnsConfig, cut: Counts) -> str | None:
+    """On rows that lost tokens to ``data.max_length``."""
+    if not _total(cut):
+        return None
+    are = "is longer than {} and was cut" if _total(cut) == 1 else "are longer than {} and were cut"
+    limit = f"data.max_length={config.max_length}"
+    return f"{_listed(cut)} {are.format(limit)} (data.truncation={config.truncation})."
+
+
+def _total(counts: Counts) -> int:
+    return sum(some for some, _ in counts.values())
+
+
+def _listed(counts: Counts) -> str:
+    """``10 of 36 training rows and 1 of 2 test rows``."""
+    names = {"train": "training"}
+    parts = [
+        f"{some:,} of {whole:,} {names.get(split, split)} row{'' if whole == 1 else 's'}"
+        for split, (some, whole) in counts.items()
+        if some
+    ]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
