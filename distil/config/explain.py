@@ -189,6 +189,8 @@ def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> s
     )
     if not group:
         return f"{shown} is unknown.{hint} Groups and keys: {', '.join(siblings)}."
+    if not siblings and place != group:
+        return f"{shown} is unknown: {place} has no keys.{hint}"
     if not siblings or len(siblings) > _MANY:
         return f"{shown} is unknown.{hint} All keys: --cfg job --package {group.split('.')[0]}."
     return f"{shown} is unknown: {place} has no such key.{hint} It has: {', '.join(siblings)}."
@@ -219,9 +221,10 @@ def _root_keys(schemas: Schemas) -> list[str]:
 
 
 def _keys_of(owner: str, schemas: Schemas) -> list[str]:
+    """Keys to choose from: the name of an option is chosen as the option of a group."""
     for config in [*schemas.values(), *(nested for _, nested in _nested(schemas))]:
         if config.__name__ == owner:
-            return sorted(field.name for field in fields(config))
+            return sorted(field.name for field in fields(config) if field.name != "name")
     return []
 
 

@@ -99,8 +99,21 @@ def prepared(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
     # Those of the environment and of config files too: a run's identity covers them.
     experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
     load_plugins(experiment.run.plugins)
+    _refuse_renamed(experiment)
     validate(experiment)
     return experiment
+
+
+def _refuse_renamed(experiment: ExperimentConfig) -> None:
+    """``method.name=gkd`` gives the keys of another method a name that is not theirs."""
+    for group, registry in REGISTRIES.items():
+        options = getattr(experiment, group)
+        kind = registry.get(options.name).config
+        if kind is not None and kind is not type(options):
+            raise InputError(
+                f"{group}.name={options.name} changes a name and leaves the keys of {type(options).name} in "
+                f"place. Write {group}={options.name}."
+            )
 
 
 def _refuse_unknown(node: DictConfig, path: str, arguments: Sequence[str]) -> None:

@@ -69,7 +69,10 @@ def run_job(
             compared=compared,
         )
         job.status, job.seconds = DONE, round(time.monotonic() - began, 2)
-        say(f"  {name} done in {duration(job.seconds)}{headline(folder, experiment.eval.metrics)}")
+        scores = headline(folder, experiment.eval.metrics)
+        # A search goes by the validation split: its table at the end has other numbers.
+        of = " (test rows)" if scores and not compared else ""
+        say(f"  {name} done in {duration(job.seconds)}{scores}{of}")
     except (KeyboardInterrupt, RunInterrupted):
         job.status, job.reason = INTERRUPTED, asked() or "Ctrl-C"
         record.report(job)

@@ -39,6 +39,7 @@ def test_the_better_region_is_found_also_after_a_kill_and_compared(
     assert done.returncode == 0, done.stderr
     peace = tmp_path / "peace" / "rates"
     assert f"{TRIALS} trials for each of 2 choices" in done.stdout
+    assert done.stderr.count(" (test rows)") == 2 * TRIALS, "a search goes by other rows"
     for choice, method in zip(choices(peace), ("sft", "kd"), strict=True):
         scores = {row["values"]["trainer.learning_rate"]: row["score"] for row in choice["trials"]}
         assert len(scores) == TRIALS, "the same budget"

@@ -54,6 +54,14 @@ def test_the_kernel_s_folders_take_no_run(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
+    "typed", ["method.name=gkd", "data.name=hf", "peft.name=lora", "teacher_cache.name=topk"]
+)
+def test_a_name_alone_chooses_no_option(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", typed]) == 2
+    assert f"Write {typed.replace('.name', '')}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("made", "word", "told"),
     [
         (SFTConfig(), "method.temperature=2", True),
