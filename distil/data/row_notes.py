@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from distil.data.base import ColumnsConfig
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 Counts = Mapping[str, tuple[int, int]]
 """Of each split, how many of its rows something holds for, and how many it has."""
@@ -29,6 +34,26 @@ def cut_note(config: ColumnsConfig, cut: Counts) -> str | None:
     are = "is longer than {} and was cut" if _total(cut) == 1 else "are longer than {} and were cut"
     limit = f"data.max_length={config.max_length}"
     return f"{_listed(cut)} {are.format(limit)} (data.truncation={config.truncation})."
+
+
+def shared_note(train: Dataset, held_out: Mapping[str, Dataset]) -> str | None:
+    """On rows of ``held_out`` that are training rows, token for token."""
+    ids = {split: list(_ids(rows)) for split, rows in held_out.items()}
+    wanted = {each for rows in ids.values() for each in rows}
+    trained = {each for each in _ids(train) if each in wanted} if wanted else set()
+    shared = {split: (sum(each in trained for each in rows), len(rows)) for split, rows in ids.items()}
+    if not _total(shared):
+        return None
+    one = _total(shared) == 1
+    are = "is a training row, too: its scores are" if one else "are training rows, too: their scores are"
+    return f"{_listed(shared)} {are} not of held-out rows."
+
+
+def _ids(rows: Dataset) -> Iterator[bytes]:
+    """The token ids of each row, as bytes."""
+    for chunk in rows.data.table.column("input_ids").chunks:
+        ids, ends = chunk.values.to_numpy(), chunk.offsets.to_numpy()
+        yield from (ids[start:end].tobytes() for start, end in pairwise(ends))
 
 
 def _total(counts: Counts) -> int:

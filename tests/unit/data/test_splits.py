@@ -223,6 +223,31 @@ def test_rows_that_are_cut_are_told(
     )
 
 
+def test_held_out_rows_that_are_trained_on_are_told(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    """Those that are set aside, or that a cap leaves out, are trained on no more."""
+    train, other = rows(40), [row | {"prompt": f"{row['prompt']}?"} for row in rows(9)]
+    same = jsonl("a.jsonl", train)
+    config = JsonlConfig(train_file=same, test_file=jsonl("b.jsonl", other + train[:3]))
+
+    def told(**keys: Any) -> list[str]:
+        return load_splits(replace(config, **keys), gpt2).notes
+
+    kept = len(set(load_splits(config, gpt2).train["row"]) & {0, 1, 2})
+    assert kept > 1
+    assert told() == [
+        f"{kept} of 12 test rows are training rows, too: their scores are not of held-out rows."
+    ]
+    assert told(validation_file=jsonl("c.jsonl", [train[7], other[0]]), test_file=same) == [
+        "1 of 2 validation rows and 40 of 40 test rows are training rows, too: their scores are not of "
+        "held-out rows."
+    ]
+    apart = jsonl("d.jsonl", other)
+    assert told(validation_file=jsonl("e.jsonl", [train[7]]), test_file=apart) == [
+        "1 of 1 validation row is a training row, too: its scores are not of held-out rows."
+    ]
+    assert told(test_file=apart) == told(test_file=None) == []
+
+
 def test_max_length_that_fits_no_prompt(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     data = [{"prompt": "word " * (10 + i), "response": "yes"} for i in range(30)]
     shortest = min(len(gpt2(row["prompt"])["input_ids"]) for row in data)
