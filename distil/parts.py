@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
     notes += trusted(config.model)
     splits = load_splits(config.data, tokenizer, allow_network=network)
-    for note in splits.notes:
-        logger.warning(note, extra={"said_once": True})
-    notes += splits.notes
+    notes += _told(splits.notes)
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     # Refused here, before a model loads.
     plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)
@@ -79,6 +77,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     # The student first: what does not fit it is refused before a large teacher loads.
     student, loaded, more = load_adapted_student(config, tokenizer, calibration)
     notes += more
+    notes += _told(filter(None, [adapter_of(config.peft).odd_size(student)]))
     teacher: PreTrainedModel | None = None
     if wants_teacher and config.model.teacher.is_self:
         teacher = adapter_off(student)
@@ -91,6 +90,14 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     shared = shared_vocabulary(facts, student, tokenizer)
     stops = ending_ids(stop_ids(config.data, tokenizer), facts, student)
     return Parts(tokenizer, splits, teacher, student, shared, stops, notes, loaded, facts)
+
+
+def _told(notes: Iterable[str]) -> list[str]:
+    """``notes``, each of them said in a warning."""
+    said = list(notes)
+    for note in said:
+        logger.warning(note, extra={"said_once": True})
+    return said
 
 
 def _first(rows: Dataset, count: int) -> Dataset:

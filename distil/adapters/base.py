@@ -79,6 +79,11 @@ class Adapter(ABC, Generic[C]):
             f"between {slow:g} and {fast:g}."
         )
 
+    def odd_size(self, student: PreTrainedModel) -> str | None:
+        """A line on an adapter that is larger than it is of use to ``student``, which is behind it; None: it
+        is not."""
+        return None
+
     def shape(self) -> dict[str, Any]:
         """What is known of ``adapter_config.json`` before there is a model."""
         return {"peft_type": self.peft_type, **self.keys()}

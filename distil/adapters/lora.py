@@ -90,6 +90,20 @@ class LoraFamily(Adapter[L]):
             student, peft.LoraConfig, target_modules=targets, fan_in_fan_out=has_conv1d(student), **keys
         )
 
+    def odd_size(self, student: PreTrainedModel) -> str | None:
+        """A line where no adapted layer can have as high a rank as its adapter."""
+        from peft.tuners.lora import LoraLayer
+
+        layers = [layer for layer in student.modules() if isinstance(layer, LoraLayer) and layer.r]
+        ranks = [max(layer.r.values()) for layer in layers]
+        sides = [min(layer.in_features, layer.out_features) for layer in layers]
+        if not ranks or any(rank <= side for rank, side in zip(ranks, sides, strict=True)):
+            return None
+        return (
+            f"A rank of {max(ranks)} (peft.r) is more than the {max(sides)} that the layers with an adapter "
+            "can have: the rest takes memory and time, and adds nothing."
+        )
+
     def shape(self) -> dict[str, Any]:
         """Whether it is DoRA too."""
         return {"use_dora": False, **super().shape(), **self.peft_keys()}

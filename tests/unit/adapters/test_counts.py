@@ -98,6 +98,28 @@ def test_gpt2(name: str, keys: dict[str, Any], expected: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "keys", "told"),
+    [
+        ("lora", {"r": WIDTH}, False),  # the queries' own
+        ("lora", {"r": WIDTH + 1}, True),
+        ("dora", {"r": WIDTH + 1}, True),
+        ("lora", {"r": WIDTH + 1, "rank_pattern": {"q_proj": WIDTH}}, False),
+        ("lora", {"r": WIDTH + 1, "target_modules": ["q_proj", "embed_tokens"]}, True),
+        ("ia3", {}, False),
+        ("none", {}, False),
+    ],
+)
+def test_a_rank_that_no_layer_can_have_is_told(name: str, keys: dict[str, Any], told: bool) -> None:
+    """Where one layer can have it, nothing is said: it is rarely worth naming each."""
+    entry = ADAPTERS.get(name)
+    assert entry.config is not None
+    line = entry.factory(entry.config(**keys)).odd_size(wrapped(llama, name, **keys))
+    assert (line is not None) is told
+    if line is not None:
+        assert f"A rank of {WIDTH + 1} (peft.r) is more than the " in line
+
+
+@pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("lora", 8 * BLOCKS * ((WIDTH + WIDTH) + (WIDTH + KV))),
