@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from distil.adapters.existing import load_existing
 from distil.config.schema import EvalConfig, ExperimentConfig
 from distil.data.encode import stop_ids
 from distil.data.splits import Splits, load_splits
-from distil.engine.anatomy import eos_ids, position_limit
+from distil.engine.anatomy import eos_ids, position_limit, trained_length
 from distil.engine.evaluation import plan
 from distil.engine.self_teacher import adapter_off
 from distil.models import (
@@ -86,7 +88,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     facts = teacher
     if wants_teacher and teacher is None:
         facts = load_skeleton(config.model, allow_network=network)
-    _check_positions(config, splits, {"teacher": facts, "student": student})
+    notes += _told(_check_positions(config, splits, {"teacher": facts, "student": student}))
     shared = shared_vocabulary(facts, student, tokenizer)
     stops = ending_ids(stop_ids(config.data, tokenizer), facts, student)
     return Parts(tokenizer, splits, teacher, student, shared, stops, notes, loaded, facts)
@@ -141,19 +143,38 @@ def load_adapted_student(
 
 def _check_positions(
     config: ExperimentConfig, splits: Splits, models: Mapping[str, PreTrainedModel | None]
-) -> None:
-    """Refuse rows that are longer than a model's table of positions (GPT-2)."""
-    limits = {who: position_limit(model) for who, model in models.items() if model is not None}
-    who, limit = min(((w, n) for w, n in limits.items() if n), key=lambda item: item[1], default=(None, None))
-    if limit is None or config.data.max_length <= limit:
-        return
-    parts = (splits.train, splits.validation, splits.test)
-    longest = max((len(ids) for rows in parts for ids in rows["input_ids"]), default=0)
-    if longest > limit:
+) -> list[str]:
+    """Refuse rows that are longer than a model's table of positions (GPT-2); a note on those that are longer
+    than a model without one was made for."""
+    given = {who: model for who, model in models.items() if model is not None}
+    who, limit = _least({who: position_limit(model) for who, model in given.items()})
+    if longer := _longer_than(limit, config, splits):
         raise InputError(
-            f"data.max_length={config.data.max_length}: there are rows of {longest} tokens, but model.{who} "
-            f"has {limit} positions. Give data.max_length={limit}."
+            f"data.max_length={config.data.max_length}: there are rows of {max(longer)} tokens, but "
+            f"model.{who} has {limit} positions. Give data.max_length={limit}."
         )
+    who, limit = _least({who: trained_length(model) for who, model in given.items()})
+    if not (longer := _longer_than(limit, config, splits)):
+        return []
+    rows = "1 row is" if len(longer) == 1 else f"{len(longer):,} rows are"
+    return [
+        f"{rows} longer than the {limit} tokens that model.{who} was made for (up to {max(longer)}). "
+        f"data.max_length={limit} keeps rows within them."
+    ]
+
+
+def _least(limits: Mapping[str, int | None]) -> tuple[str, float]:
+    """The smallest of the ``limits`` that there are, and whose it is."""
+    return min(((who, n) for who, n in limits.items() if n is not None), key=itemgetter(1), default=("", inf))
+
+
+def _longer_than(limit: float, config: ExperimentConfig, splits: Splits) -> list[int]:
+    """How many tokens each row has that has more than ``limit``."""
+    if config.data.max_length <= limit:
+        return []
+    parts = (splits.train, splits.validation, splits.test)
+    chunks = [chunk for rows in parts for chunk in rows.data.table.column("input_ids").chunks]
+    return [tokens for chunk in chunks for tokens in chunk.value_lengths().to_pylist() if tokens > limit]
 
 
 def ending_ids(stops: Collection[int], *models: PreTrainedModel | None) -> tuple[int, ...]:
