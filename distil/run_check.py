@@ -10,7 +10,7 @@ from typing import Any
 
 from distil import identity
 from distil.engine import checkpoints
-from distil.report.run_directory import AFTER_DIVERGENCE, RunRecord, read_run
+from distil.report.run_directory import AFTER_DIVERGENCE, GONE, RunRecord, read_run
 from distil.run_files import BEFORE, CHECKPOINTS, OF_A_DONE_RUN, OF_EVERY_RUN, REPORT, SPENT, STATUS, STUDENT
 from distil.system import environment, locks
 from distil.system.files import read_json
@@ -72,7 +72,7 @@ def outlook(found: Findings) -> list[str]:
             return [f"whether it is at work cannot be told: its lock cannot be asked ({error.strerror})"]
         if who is not None:
             return [f"at work: {who} has it"]
-        said.append("not at work: its process is gone (killed, or its machine went down)")
+        said.append(GONE)
     if record.diverged:
         said.append(AFTER_DIVERGENCE)
     elif record.way_on:

@@ -113,7 +113,7 @@ def open_run(folder: Path) -> FinishedRun:
             told = next((line for line in record.problems if line.startswith(STATUS)), f"{STATUS} is missing")
             raise InputError(f"{folder}: {told.rstrip('.')}, so its student may be any. {way}")
         raise InputError(
-            f"{folder}: this run is {record.status}{reason}, so its student is not there yet. {way}"
+            f"{folder}: this run is {record.state}{reason}, so its student is not there yet. {way}"
         )
     if not record.config:
         told = "; ".join(record.problems) or "config.yaml is missing"

@@ -19,6 +19,7 @@ from distil.commands import resume_command
 from distil.report.seal import since_done
 from distil.run_files import CONFIG, COST, ENVIRONMENT, METRICS, RESULTS, SAMPLES, STATUS, STUDENT
 from distil.system.files import read_json, read_text
+from distil.system.locks import in_use_by
 from distil.types import InputError
 
 FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
@@ -26,6 +27,8 @@ FORMAT = re.compile(r"[-+ ]?\d?\d?,?(\.\d\d?)?[eEfFgG%d]")
 STATES = ("running", "done", "failed", "interrupted")
 AFTER_DIVERGENCE = "the same command would meet that step again: change what the reason names"
 """What there is to do about a run that diverged."""
+GONE = "not at work: its process is gone (killed, or its machine went down)"
+"""What a run is that says it is running, and is not."""
 Scores = Mapping[str, float | None]
 """Number by metric name. None: could not be computed (a division by zero, a NaN)."""
 Curve = tuple[tuple[int, float | None], ...]
@@ -102,6 +105,16 @@ class RunRecord:
     """Of a run that is done: files that are missing or changed since; large ones by their size."""
     diverged: bool = False
     """Whether it failed of losses or weights that were no numbers."""
+
+    @property
+    def state(self) -> str:
+        """Its ``status``; GONE where that says running, and no process has its lock."""
+        if self.status != "running":
+            return self.status
+        try:
+            return self.status if in_use_by(self.path) is not None else GONE
+        except OSError:  # no locks there: whether it is at work cannot be told
+            return self.status
 
     @property
     def way_on(self) -> str | None:

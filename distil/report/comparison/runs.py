@@ -132,7 +132,7 @@ def _flaw(run: RunRecord) -> str:
         return one_line(broken[0])
     lacking = [name for name in NEEDED if not (run.path / name).is_file()]
     if run.status != "done" and STATUS not in lacking:
-        return f"{run.status}{f': {one_line(run.reason)}' if run.reason else ''}"
+        return f"{run.state}{f': {one_line(run.reason)}' if run.reason else ''}"
     if lacking:
         return f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} missing."
     seed = run.config.get("seed")

@@ -20,7 +20,8 @@ from distil.report.comparison.runs import LeftOut
 from distil.report.comparison.table import Cell
 from distil.report.comparison.words import best_line
 from distil.report.html import render
-from distil.report.run_directory import Metric, read_run
+from distil.report.run_directory import GONE, Metric, read_run
+from distil.system.locks import alone
 from distil.types import InputError
 from tests.unit.report.made_up_sweep import write_job, write_sweep
 
@@ -132,10 +133,13 @@ def test_a_ruined_student_is_not_ranked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
 def test_only_done_runs_are_ranked(tmp_path: Path, status: str) -> None:
     write_sweep(tmp_path, {"sft": SFT})
-    write_job(tmp_path, "kd", 0, {"nll": 0.1}, status=status)
-    comparison = compare([tmp_path])
+    run = write_job(tmp_path, "kd", 0, {"nll": 0.1}, status=status)
+    with alone(run, None):
+        comparison = compare([tmp_path])
     assert [group.label for group in comparison.groups] == ["sft"]
     assert [left.why for left in comparison.left_out] == [status]
+    gone = [left.why for left in compare([tmp_path]).left_out]
+    assert gone == [GONE if status == "running" else status], "no process has it any more"
 
 
 def test_a_run_without_a_value_is_not_averaged_away(tmp_path: Path) -> None:
