@@ -69,25 +69,29 @@ def save(
             config.save(beside / CONFIG)
             write_text(beside / (CARD if own_readme else "README.md"), card)
     except (OSError, SafetensorError) as error:  # what safetensors calls a full disk
-        raise ArgumentError(f"output_dir={folder}: {error}. Give another folder.") from error
+        why = getattr(error, "strerror", None) or error
+        raise ArgumentError(
+            f"save_student: output_dir={folder} cannot be written to ({why}). Give another folder."
+        ) from error
     if names := ["README.md"] * found_readme + kept:
         logger.warning("%s had its own %s before, kept as found.", folder, ", ".join(names))
 
 
 def _check_place(folder: Path, base: Mapping[str, Any] | None) -> bool:
     """Refuse a folder where no student may be written. Returns whether ``save_student`` wrote none there."""
-    require(not folder.is_file(), f"output_dir={folder} is a file: give a folder.")
+    require(not folder.is_file(), f"save_student: output_dir={folder} is a file: give a folder.")
     on = None if base is None else Path(base["model"]["path"])
     require(
         on is None or folder.resolve() != on.expanduser().resolve(),
-        f"output_dir={folder} holds the model that this adapter stands on. Give another folder.",
+        f"save_student: output_dir={folder} holds the model that this adapter stands on. Give another "
+        "folder.",
     )
     foreign = not (folder / CONFIG).is_file()
     models = sorted(_read_beside(folder)) if foreign else []
     require(
         not models,
-        f"output_dir={folder} holds a model that save_student did not write ({', '.join(models)}). Give "
-        "another folder: the student here is as it was, and so is that one.",
+        f"save_student: output_dir={folder} holds a model that save_student did not write "
+        f"({', '.join(models)}). Give another folder: the student here is as it was, and so is that one.",
     )
     return foreign
 

@@ -127,7 +127,7 @@ def test_a_model_that_it_did_not_write_is_not_written_over(
     learns = KnowledgeDistillation(teacher, AutoModelForCausalLM.from_pretrained(folder), make(), tokenizer)
     learns.train(rows.select(range(4)))
     with pytest.raises(
-        ArgumentError, match=rf"^output_dir={folder} holds a model .*\(config.json, .*another"
+        ArgumentError, match=rf"^save_student: output_dir={folder} holds a model .*\(config.json, .*another"
     ):
         learns.save_student(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -351,6 +351,9 @@ def test_folders_that_hold_no_student_are_refused(
     assert "whose weights are others" in refused(lambda: elsewhere.load_student(tmp_path / "adapter"))
     (tmp_path / "file").touch()
     assert "is a file" in refused(lambda: learns.save_student(tmp_path / "file"))
+    assert "output_dir=/proc/x cannot be written to (No such" in refused(
+        lambda: learns.save_student("/proc/x")
+    )
 
 
 # ---- what cannot be distilled
