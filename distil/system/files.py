@@ -26,10 +26,8 @@ def nearest_existing(path: Path) -> Path:
 def check_writable(output_dir: str) -> None:
     """Raise InputError where no folder of that name is or can be made. Makes none."""
     existing = nearest_existing(Path(output_dir))
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(
-            f"output_dir={output_dir}: {existing} cannot be written to. Give another output_dir=."
-        )
+    if refused := _refused(existing):
+        raise InputError(f"output_dir={output_dir}: {refused}. Give another output_dir=.")
 
 
 def check_output(folder: Path) -> None:
@@ -38,8 +36,15 @@ def check_output(folder: Path) -> None:
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InputError(f"{folder} is there already. Give a folder that is absent or empty: --output DIR.")
     existing = nearest_existing(folder.absolute().parent)
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise InputError(f"{folder}: {existing} cannot be written to. Give another folder: --output DIR.")
+    if refused := _refused(existing):
+        raise InputError(f"{folder}: {refused}. Give another folder: --output DIR.")
+
+
+def _refused(existing: Path) -> str:
+    """Why no folder can be made in ``existing``; empty where one can."""
+    if not existing.is_dir():
+        return f"{existing} is a file, so no folder can be made in it"
+    return "" if os.access(existing, os.W_OK) else f"{existing} cannot be written to"
 
 
 def unwritable(key: str, value: object, error: OSError, begun: bool = False) -> InputError:
@@ -55,6 +60,8 @@ def unwritable(key: str, value: object, error: OSError, begun: bool = False) -> 
         way_out = f"Free some space, or give another {key}=." if full else f"Give another {key}=."
     place = f": {error.filename}" if error.filename else ""
     why = f"{error.strerror}{place}" if error.strerror else str(error)
+    if error.errno == errno.ENOENT:  # of what is being made, which says nothing: of /proc, say
+        why = f"no folder can be made there: {why}"
     return InputError(f"{key}={value} cannot be written to ({why}). {way_out}")
 
 

@@ -49,8 +49,14 @@ def test_what_another_takes(
 def test_the_kernel_s_folders_take_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "output_dir=/proc/x"]) == 2
     told = capsys.readouterr().err
-    assert "output_dir=/proc/x cannot be written to (" in told
+    assert "output_dir=/proc/x cannot be written to (no folder can be made there: " in told
     assert "Errno" not in told
+
+
+def test_no_folder_is_made_in_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "afile").touch()
+    assert cli.main(["run", f"output_dir={tmp_path}/afile/x"]) == 2
+    assert f"afile/x: {tmp_path}/afile is a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
