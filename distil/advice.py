@@ -22,7 +22,11 @@ SAME = 1e-6
 """Of two values, how far apart they may be by rounding, as a share."""
 NLL = "eval_nll_per_token"
 """What the trainer logs of an evaluation on the way."""
-
+SMALLER = (
+    "give a smaller model (model.student.path=), or keep only some of its layers "
+    "(model.student.keep_layers=)."
+)
+"""How a run comes to a student that is smaller than its teacher."""
 
 BLOCKS = 9
 """Consecutive means that a trend is looked for in: neighbours of a curve are alike, means of many less so.
@@ -161,9 +165,19 @@ def trend(values: Sequence[float]) -> int:
     return 1 if s > 0 else -1
 
 
-def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_steps: int) -> list[str]:
+def advice(
+    config: ExperimentConfig,
+    terms: Sequence[Term],
+    steps: int,
+    warmup_steps: int,
+    smaller: str | None = SMALLER,
+) -> list[str]:
     """One line for each odd thing about a run of ``steps`` optimizer steps with these ``terms``; of its
-    learning rate the adapter tells (``Adapter.odd_rate``), before anything loads."""
+    learning rate the adapter tells (``Adapter.odd_rate``), before anything loads.
+
+    ``smaller``: what to do where the config makes the whole teacher its student; None: it is not, whatever
+    the config says.
+    """
     said = []
     if warmup_steps >= steps:
         said.append(
@@ -186,11 +200,8 @@ def advice(config: ExperimentConfig, terms: Sequence[Term], steps: int, warmup_s
             "it helps."
         )
     asked = any(term.needs_teacher for term in active)
-    if asked and config.peft.name == "none" and _is_whole_teacher(config.model):
-        said.append(
-            "The student is the whole teacher, so nothing gets smaller: give a smaller model "
-            "(model.student.path=), or keep only some of its layers (model.student.keep_layers=)."
-        )
+    if smaller and asked and config.peft.name == "none" and _is_whole_teacher(config.model):
+        said.append(f"The student is the whole teacher, so nothing gets smaller: {smaller}")
     return said
 
 

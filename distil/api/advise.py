@@ -17,6 +17,7 @@ from distil.engine.trainer import DistillationTrainer
 
 logger = logging.getLogger(__name__)
 
+SMALLER = "give a smaller student_model, or one with only some of the teacher's layers."
 STILL = 0.1
 """From which share of weights on, that a step is too small to move, it is said."""
 
@@ -31,7 +32,8 @@ def advise(
         student = replace(experiment.model.student, init="random")
         experiment = replace(experiment, model=replace(experiment.model, student=student))
     rate = adapter_of(experiment.peft).odd_rate(experiment.trainer.learning_rate)
-    odd = advice(experiment, trainer.terms(), steps, args.get_warmup_steps(steps))
+    smaller = SMALLER if _as_large(trainer) else None
+    odd = advice(experiment, trainer.terms(), steps, args.get_warmup_steps(steps), smaller)
     said = [in_words(line) for line in ([rate, *odd] if rate else odd)]
     if evaluates and args.eval_strategy == "steps" and args.eval_steps and args.eval_steps > steps:
         said.append(
@@ -55,6 +57,13 @@ def advise(
         )
     for line in said:
         logger.warning(line)
+
+
+def _as_large(trainer: DistillationTrainer) -> bool:
+    """Whether the student in hand has as many weights as the teacher in hand, whatever their names say."""
+    models: tuple[Any, ...] = (trainer.model, trainer.teacher)
+    counts = [sum(p.numel() for p in model.parameters()) for model in models if model is not None]
+    return len(set(counts)) == 1
 
 
 def still_share(model: nn.Module, learning_rate: float) -> float:

@@ -63,6 +63,25 @@ def test_a_student_made_of_a_config_and_reverse_kl_alone_are_told(
     assert not said(ReverseKnowledgeDistillation, load("gpt2"))
 
 
+def test_a_student_is_the_whole_teacher_by_the_models_in_hand(
+    load: Load, make: Make, rows: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One cut in memory, or loaded from elsewhere, is smaller, whatever the config names."""
+    teacher, cut = load("gpt2-medium"), load("gpt2-medium")
+    body: Any = cut.model
+    body.layers = body.layers[:1]
+    cut.config.num_hidden_layers = 1
+    cut.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    name = str(teacher.name_or_path)
+    for student, told in ((cut, False), (loaded, False), (load("gpt2-medium"), True)):
+        caplog.clear()
+        config = make()
+        config.teacher_model_name = config.student_model_name = name
+        KnowledgeDistillation(teacher, student, config).train(rows.select(range(4)))
+        assert ("nothing gets smaller: give a smaller student_model, or" in caplog.text) is told
+
+
 def test_the_share_of_weights_that_rounding_holds_is_what_a_step_shows() -> None:
     """Of numbers from 1 up, bfloat16 has one in 1/128: a step of less than half of that is lost."""
     weights = torch.nn.Linear(4, 1, bias=False)
