@@ -22,7 +22,7 @@ help: ## List the targets
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 with venv found: install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	@echo "Installing into $(VENV): about 2.6 GB of packages, some minutes without a word."
+	@echo "Installing into $(VENV): the first time about 2.6 GB of packages, some minutes without a word."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
