@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,7 +97,8 @@ class LoraFamily(Adapter[L]):
 
         layers = [layer for layer in student.modules() if isinstance(layer, LoraLayer) and layer.r]
         ranks = [max(layer.r.values()) for layer in layers]
-        sides = [min(layer.in_features, layer.out_features) for layer in layers]
+        # PEFT knows no sides of some kinds of layer: they may have any rank.
+        sides = [min(layer.in_features or sys.maxsize, layer.out_features or sys.maxsize) for layer in layers]
         if not ranks or any(rank <= side for rank, side in zip(ranks, sides, strict=True)):
             return None
         return (
