@@ -116,6 +116,19 @@ def test_what_is_logged_is_of_the_steps_that_were_taken(tmp_path: Path) -> None:
     assert one.tally.scored_tokens == sum(count for i, count in enumerate(counted) if i not in left_out)
 
 
+def test_what_teacher_and_student_do_not_share_breaks_no_step(tmp_path: Path) -> None:
+    """A teacher that gives no number for the tokens that only it has."""
+
+    def longer(_student: PreTrainedModel) -> PreTrainedModel:
+        teacher = tiny_llama(2, width=24, layers=3, tied=False).eval().requires_grad_(False)
+        teacher.get_output_embeddings().weight[POISON:] = torch.nan
+        return teacher
+
+    options = {"shared_vocabulary": POISON}
+    trainer = Setup(build_method("kd"), tmp_path, rows=rows(), teacher=longer, options=options).train()
+    assert len(losses(trainer)) == 3
+
+
 def test_at_most_so_many(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"Left out before: 1.*max_skipped_steps=10"):
         trained(tmp_path, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from distil.processes import ranks
 from tests.training import VOCABULARY, Setup, build_method, random_rows
@@ -70,3 +71,23 @@ def test_rollouts_without_an_end_are_said_with_their_limit(tmp_path: Path) -> No
     options = {"eos_ids": [VOCABULARY]}  # which nobody can write
     trainer = Setup(build_method("gkd"), tmp_path, steps=10, options=options).train()
     assert "100% have no end after rollouts.max_new_tokens=12" in trainer.watch.said["unended"]
+
+
+def test_what_watches_is_told_the_step_and_what_evaluates_the_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[PreTrainedModel] = []
+    steps: list[int] = []
+
+    def evaluate(model: PreTrainedModel) -> dict[str, float]:
+        given.append(model)
+        return {"nll_per_token": 1.0}
+
+    arguments = {"eval_strategy": "steps", "eval_steps": 3}
+    options = {"evaluate_student": evaluate}
+    trainer = Setup(build_method("sft"), tmp_path, arguments=arguments, options=options).trainer()
+    monkeypatch.setattr(trainer.watch, "step", lambda step, *_: steps.append(step))
+    trainer.train()
+    assert steps == [1, 2, 3]
+    assert len(given) == 1
+    assert given[0] is trainer.model
