@@ -66,8 +66,13 @@ def position_limit(model: nn.Module) -> int | None:
 
 def trained_length(model: nn.Module) -> int | None:
     """The longest row that its config says the model was made for; None where it says nothing."""
-    length = getattr(innermost(model).config.get_text_config(), "max_position_embeddings", None)
-    return None if length is None else int(length)
+    config = innermost(model).config.get_text_config()
+    length = getattr(config, "max_position_embeddings", None)
+    if length is None:
+        return None
+    rope = getattr(config, "rope_parameters", None) or {}  # YaRN stretches what the model was trained for
+    stretched = (rope.get("factor") or 0) * (rope.get("original_max_position_embeddings") or 0)
+    return max(int(length), int(stretched))
 
 
 def plain_head(model: nn.Module) -> Head | None:

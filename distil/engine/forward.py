@@ -47,8 +47,8 @@ class Forward:
     """Runs one model over batches and gives back what predicts the scored tokens.
 
     ``model`` may be wrapped (DDP, accelerate): ``inner`` is the model itself, plain or PEFT's, whose body is
-    watched. Before the first batch, two of its tokens show whether head and hidden states give the model's
-    own logits; if not, the plain road is taken. The positions of a learnt prompt are cut off; behind one,
+    watched. Before the first batch a few tokens show whether head and hidden states give the model's own
+    logits; if not, the plain road is taken. The positions of a learnt prompt are cut off; behind one,
     rows must be padded on the right. ``packing``: rows are laid end to end; the model must be one that
     ``check_packable`` lets through.
     """
@@ -81,7 +81,7 @@ class Forward:
             inputs |= self._padded(input_ids_BT, attention_mask_BT)
             scored_N = scored_BT.flatten().nonzero().squeeze(-1)
         if self._fused and not self._checked:
-            self._check(input_ids_BT[attention_mask_BT.bool()][None, :2])
+            self._check(input_ids_BT.device)
         if self._fused:
             (hidden_BTH,), _ = self._watched(inputs)
             head = plain_head(self.inner)
@@ -123,17 +123,25 @@ class Forward:
             handle.remove()
 
     @torch.no_grad()
-    def _check(self, ids_1T: Tensor) -> None:
-        """Take the plain road where the head that we know is not all that the model does after its body."""
+    def _check(self, device: torch.device) -> None:
+        """Take the plain road where the head that we know is not all that the model does after its body.
+
+        Of tokens that are the same in all processes: with models in parts, each of them must go the same way.
+        """
+        size = innermost(self.inner).config.get_text_config().vocab_size
+        ids_1T = torch.arange(1, 5, device=device)[None] * size // 5
         inputs = {"use_cache": False} | self._padded(ids_1T, torch.ones_like(ids_1T))
+        alike = []
         with eval_mode(self.model):
-            for times in (LOUD, 1):  # float16 may overflow
+            for times in (
+                LOUD,
+                1,
+            ):  # what is added to logits shows beside quiet ones, and float16 may overflow
                 kept, logits_1V = self._watched(inputs, times)
-                self._checked = bool(logits_1V.isfinite().any())  # else they tell nothing: the next ones may
-                if self._checked:
-                    break
-        head = plain_head(self.inner)
-        self._fused = bool(kept) and head is not None and _gives(head, kept[0][:, -1], logits_1V)
+                head = plain_head(self.inner)
+                alike.append(bool(kept) and head is not None and _gives(head, kept[0][:, -1], logits_1V))
+        self._checked = bool(logits_1V.isfinite().any())  # else they tell nothing: the next ones may
+        self._fused = all(alike)
         if not self._fused:
             _say_plain(innermost(self.inner))
 

@@ -149,7 +149,7 @@ def _kept_apart(model: nn.Module) -> bool:
         return True  # weights that are no numbers tell nothing of rows; the loss says it, in its own words
     loose = rounded(padded_BTV)
     apart_BTV = (ours_BTV - theirs_BTV)[real_BT].abs()
-    if apart_BTV.max() > (5e-2 if loose else 1e-4) * theirs_BTV[real_BT].abs().max():
+    if not apart_BTV.max() <= (5e-2 if loose else 1e-4) * theirs_BTV[real_BT].abs().max():  # nor a nan
         return False
     # LLM.int8() takes columns apart by their largest value in any row.
     leak = 5e-2 if getattr(innermost(model), "is_loaded_in_8bit", False) else 2e-3 if loose else 1e-4
@@ -158,7 +158,7 @@ def _kept_apart(model: nn.Module) -> bool:
         others_BT[row] = False
         changed_BT[row] = (ids_BT[row] + size // 2) % size * mask_BT[row]
         moved_BTV = (packed(changed_BT) - ours_BTV).abs()
-        if moved_BTV[others_BT].max() > leak * moved_BTV[row][real_BT[row]].max():
+        if not moved_BTV[others_BT].max() <= leak * moved_BTV[row][real_BT[row]].max():
             return False
     return True
 

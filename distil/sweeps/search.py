@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,14 +184,38 @@ class Choice:
         ]
 
 
-def validation_score(run: Path, objective: str, kept_by: tuple[str, int] | None = None) -> float:
+@dataclass(frozen=True)
+class KeptBest:
+    """How Trainer chooses a student (``load_best_model_at_end``): the best evaluation with a checkpoint."""
+
+    by: str
+    """What an evaluation is the best by."""
+    less: bool
+    """Whether the less is the better."""
+    save_steps: float = 1
+    """Every so many steps there is a checkpoint; at the last step there is one, too."""
+
+    def of(self, evaluated: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+        """The one of ``evaluated``, in order, whose student is kept; None where no best one was saved."""
+        kept = best = None
+        for record in evaluated:
+            value = float(record[f"validation/{self.by}"])
+            better = best is None or (value < best[0] if self.less else value > best[0])
+            if math.isfinite(value) and better:
+                best = value, record
+            saved = self.save_steps < 1 or record["step"] % self.save_steps == 0 or record is evaluated[-1]
+            if saved and best is not None and best[1] is record:
+                kept = record
+        return kept
+
+
+def validation_score(run: Path, objective: str, kept_best: KeptBest | None = None) -> float:
     """The value of ``objective`` on the validation split of the student that a run directory holds.
 
     Args:
         run: of a run that is done.
         objective: what was measured.
-        kept_by: what the best evaluation is the best by, and 1 where the less is the better, else -1: the
-            student is that of the best. None: it is that of the last.
+        kept_best: how its student was chosen; None: it is that of the last evaluation.
 
     Raises InputError where nothing was measured, or what was is not whole any more.
     """
@@ -199,22 +223,20 @@ def validation_score(run: Path, objective: str, kept_by: tuple[str, int] | None 
     try:
         lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
         evaluated = [record for record in map(json.loads, lines) if key in record]
-        kept = evaluated[-1:]
-        if kept_by is not None:
-            by, sign = f"validation/{kept_by[0]}", kept_by[1]
-            known = [record for record in evaluated if math.isfinite(record[by])]
-            kept = [min(known, key=lambda record: sign * record[by])] if known else kept
+        kept = evaluated[-1] if evaluated else None
+        if kept_best is not None:
+            kept = kept_best.of(evaluated) or kept
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise InputError(
             f"{run / METRICS} cannot be read ({error}): the run was done, and its score stood there. Remove "
             "the folder, and the same command runs it again."
         ) from error
-    if not kept:
+    if kept is None:
         raise InputError(
             f"{run.name} has no {key}: the search reads it from the evaluation during training. Set "
             "trainer.eval_steps to at most trainer.max_steps, and give a teacher where one is its measure."
         )
-    return float(kept[0][key])
+    return float(kept[key])
 
 
 def at_edge(space: Mapping[str, Interval], trial: Trial) -> list[str]:

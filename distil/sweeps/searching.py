@@ -28,6 +28,7 @@ from distil.sweeps.search import (
     JOURNAL,
     Choice,
     Interval,
+    KeptBest,
     SearchSweeper,
     Study,
     Trial,
@@ -152,15 +153,17 @@ def _score(search: Search, record: SweepRecord, job: Job) -> float | None:
         return None
 
 
-def best_by(trainer: TrainerConfig) -> tuple[str, int] | None:
-    """What Trainer keeps the best student by, and 1 where the less is the better; None: it keeps the last."""
+def best_by(trainer: TrainerConfig) -> KeptBest | None:
+    """How Trainer chooses the student; None: it keeps the last."""
     if not trainer.load_best_model_at_end:
         return None
     name = (trainer.metric_for_best_model or "loss").removeprefix("eval_")
     greater = trainer.greater_is_better
     if greater is None:
         greater = not name.endswith("loss")
-    return "nll_per_token" if name == "loss" else name, -1 if greater else 1
+    by = "nll_per_token" if name == "loss" else name
+    # By other strategies than by steps, each evaluation, or each best one, is saved.
+    return KeptBest(by, not greater, (trainer.save_strategy == "steps" and trainer.save_steps) or 1)
 
 
 def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRecord, command: str) -> None:

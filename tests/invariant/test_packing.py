@@ -58,7 +58,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-SMALL = {
+FRESH = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
     "num_attention_heads": 2, "num_key_value_heads": 1,
 }  # fmt: skip
@@ -179,10 +179,10 @@ def test_no_padding_is_computed(tmp_path: Path) -> None:
     ("model", "reason"),
     [
         (lambda: MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2)), "Mamba"),
-        (lambda: Lfm2ForCausalLM(Lfm2Config(**SMALL, layer_types=["conv", "full_attention"])), "Lfm2"),
+        (lambda: Lfm2ForCausalLM(Lfm2Config(**FRESH, layer_types=["conv", "full_attention"])), "Lfm2"),
         (
             lambda: Qwen3NextForCausalLM(
-                Qwen3NextConfig(**SMALL, **LINEAR, layer_types=["linear_attention", "full_attention"])
+                Qwen3NextConfig(**FRESH, **LINEAR, layer_types=["linear_attention", "full_attention"])
             ),
             "Qwen3Next",
         ),

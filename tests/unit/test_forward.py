@@ -13,10 +13,11 @@ import transformers
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distil.config.schema import RolloutConfig
+from distil.engine.anatomy import trained_length
 from distil.engine.forward import Forward, scored_and_targets
 from distil.engine.packing import check_packable, rounded, tf32
 from distil.engine.rollouts import generate, uniforms
-from distil.types import IGNORE_INDEX
+from distil.types import IGNORE_INDEX, InputError
 
 VOCABULARY = 64
 LENGTHS = (14, 9, 5, 12)
@@ -262,3 +263,56 @@ def test_tf32_of_the_new_key(request: pytest.FixtureRequest) -> None:
 def _widened(output: Any) -> Any:
     output.logits = output.logits.float()
     return output
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_added_to_logits_is_seen(dtype: torch.dtype, ids_BT: torch.Tensor) -> None:
+    model = build("Llama").to(dtype)
+    torch.manual_seed(2)
+    more_V = (0.5 * torch.randn(VOCABULARY)).to(dtype)
+    own = model.forward
+    model.forward = lambda *a, **k: _with(own(*a, **k), more_V)  # type: ignore[method-assign]
+    model.forward.__signature__ = inspect.signature(own)  # type: ignore[attr-defined]
+    scored_BT, _ = scored_and_targets(ids_BT)
+    with torch.no_grad():
+        dense = Forward(model)(ids_BT, torch.ones_like(ids_BT), scored_BT)
+    assert dense.head.weight_VH is None
+
+
+def test_every_batch_costs_the_same_forwards(ids_BT: torch.Tensor) -> None:
+    """With models in parts all processes must call alike, whatever rows each has; loud float16 overflows."""
+    model = build("Llama").to(torch.float16)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(100)
+    scored_BT, _ = scored_and_targets(ids_BT)
+    counts = []
+    for shift in range(4):
+        calls: list[int] = []
+        handle = model.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        with torch.no_grad():
+            Forward(model)(ids_BT.roll(shift, 1), torch.ones_like(ids_BT), scored_BT)
+        handle.remove()
+        counts.append(len(calls))
+    assert counts == [3] * 4
+
+
+def test_packed_rows_that_are_no_numbers_are_refused() -> None:
+    model = build("Llama")
+    own = model.forward
+    model.forward = lambda **k: _with(own(**k), torch.nan if "position_ids" in k else 0.0)  # type: ignore[method-assign]
+    with pytest.raises(InputError, match="does not keep packed rows apart"):
+        check_packable(model, "the student")
+
+
+def _with(output: Any, more: Any) -> Any:
+    output.logits = output.logits + more
+    return output
+
+
+@pytest.mark.parametrize(("factor", "length"), [(4.0, 128), (None, 64)])
+def test_a_stretched_model_is_made_for_longer_rows(factor: float | None, length: int) -> None:
+    rope = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+    model = build("Llama")
+    if factor:
+        model.config.rope_parameters = rope
+    assert trained_length(model) == length

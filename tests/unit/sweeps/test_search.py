@@ -156,6 +156,8 @@ def test_a_search_that_is_killed_comes_to_the_same_trials(tmp_path: Path) -> Non
     [
         ({}, 3),
         ({"load_best_model_at_end": True}, 2),
+        ({"load_best_model_at_end": True, "save_steps": 2}, 2),
+        ({"load_best_model_at_end": True, "save_steps": 3}, 3),  # the best has no checkpoint
         ({"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}, 2),
         ({"load_best_model_at_end": True, "metric_for_best_model": "top1_agreement"}, 1),
         (
@@ -183,10 +185,13 @@ def test_a_trial_has_the_score_of_the_student_that_is_kept(
     (tmp_path / "metrics.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in ({"train/loss": 1}, *lines)), encoding="utf-8"
     )
-    kept_by = best_by(TrainerConfig(**keys))
-    theirs = TrainingArguments(str(tmp_path), eval_strategy="steps", save_strategy="steps", **keys)
+    keys = {"save_steps": 1, **keys}
+    kept_by = best_by(TrainerConfig(eval_strategy="steps", save_strategy="steps", **keys))
+    theirs = TrainingArguments(
+        str(tmp_path), eval_strategy="steps", save_strategy="steps", eval_steps=1, **keys
+    )
     assert (kept_by is None) is (not theirs.load_best_model_at_end)
-    assert kept_by is None or (kept_by[1] == -1) is theirs.greater_is_better
+    assert kept_by is None or kept_by.less is not theirs.greater_is_better
     assert validation_score(tmp_path, "nll_per_token", kept_by) == nll[step]
     assert validation_score(tmp_path, "top1_agreement", kept_by) == agreement[step]
     with pytest.raises(InputError, match="eval_steps"):
