@@ -98,7 +98,9 @@ def sweep(request: Request) -> None:
         except (KeyboardInterrupt, RunInterrupted):
             raise _stopped(record, request) from None
         except BaseException:
-            with suppress(OSError):  # a full disk: the sweep's own error is what the user must see
+            with suppress(
+                OSError, ValueError
+            ):  # a full disk, a damaged report: the sweep's own error is what the user must see
                 record.end(FAILED)
             raise
         finally:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from distil.engine.broken_steps import DIVERGED, BrokenSteps
+from distil.engine.broken_steps import DIVERGED, Broken, BrokenSteps
 from distil.engine.trainer import DistillationTrainer
 from distil.run_files import BROKEN_STEPS
 from distil.types import RunDiverged, RunFailed
@@ -208,3 +208,12 @@ def test_a_resumed_run_counts_on(tmp_path: Path) -> None:
         assert resumed.broken_steps.skipped == whole.broken_steps.skipped
         assert kept(tmp_path) == records
     assert len(steps.weights) == 7
+
+
+def test_how_high_the_loss_rose_is_kept_for_who_goes_on() -> None:
+    before, after = BrokenSteps(), BrokenSteps()
+    before.see(2 * DIVERGED)
+    after.load_state_dict(before.state_dict())
+    with pytest.raises(RunDiverged, match=r"The loss had risen to 2e\+03") as stopped:
+        after.meet(7, [Broken("gradient", float("inf"), [3], [])])
+    assert "max_skipped_steps" not in str(stopped.value)
