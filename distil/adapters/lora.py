@@ -83,6 +83,13 @@ class LoraFamily(Adapter[L]):
         import peft
         from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as KNOWN
 
+        blocks = int(getattr(student.config.get_text_config(), "num_hidden_layers", 0))
+        beyond = [i for i in self.config.layers_to_transform or () if blocks and not 0 <= i < blocks]
+        check(
+            not beyond,
+            f"peft.layers_to_transform={self.config.layers_to_transform}: the student has {blocks} blocks, "
+            f"so indices lie in 0..{blocks - 1}.",
+        )
         targets = resolve(student, self.config.target_modules, KNOWN)
         for key in ("rank_pattern", "alpha_pattern"):
             check_patterns(student, f"peft.{key}", getattr(self.config, key))

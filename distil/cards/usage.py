@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from distil.data.columns import ALPACA, Kind, Shape, prompt_of, template_fields
+from distil.data.prompting import HEADING
 from distil.models.quantize import resolved
 from distil.products.loading import load_tokenizer
 
@@ -71,7 +73,7 @@ def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
     """How a prompt becomes ids as in training: (expression, lines before it)."""
     tokenizer: Any = load_tokenizer(run)
     samples = run.record.samples[:shown]
-    prompt = samples[0].prompt if samples else "Once upon a time"
+    prompt = samples[0].prompt if samples else _own_prompt(run)
     asked = json.dumps(prompt, ensure_ascii=False)
     template = getattr(run.config.data, "chat_template", None)
     textual = getattr(run.config.data, "text_column", None)
@@ -85,3 +87,14 @@ def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
     begun = [tokenizer.bos_token_id, *bare]
     more = "" if usual in (bare, begun) else ", add_special_tokens=False"
     return f'tokenizer(prompt, return_tensors="pt"{more})', [f"prompt = {asked}"]
+
+
+def _own_prompt(run: FinishedRun) -> str:
+    """A prompt that is no row's, in the form of those that the run was trained on."""
+    ours, template = "Once upon a time", getattr(run.config.data, "prompt_template", None)
+    if template is not None:
+        row = dict.fromkeys(template_fields(template), ours)
+        return prompt_of(row, Shape(Kind.PAIR, template=template), chat=False, where="the card")
+    written = [sample.prompt for sample in run.record.samples]
+    headed = bool(written) and all(prompt.startswith(HEADING) for prompt in written)
+    return ALPACA.format(prompt=ours) if headed else ours

@@ -130,6 +130,17 @@ def unknown_option(missing: str, options: Sequence[str], text: str, schemas: Sch
     return unknown_name(group, name, options)
 
 
+def no_option(arguments: Sequence[str], schemas: Schemas) -> str:
+    """The message where a group is given ``null`` for an option."""
+    groups = {path.partition("/")[0] for path in schemas} | {
+        field.name for field in fields(schemas["experiment"])
+    }
+    given = next((pair for pair in map(split_override, arguments) if pair and pair[0] in groups), None)
+    group, value = given or ("A group", "null")
+    none = f" For none of them: {group}=none." if f"{group}/none" in schemas or group == "tracker" else ""
+    return f"{group}={value} names no option of the group; --help lists them.{none}"
+
+
 def _key_of_ones_own(group: str, name: str) -> str:
     """What to write for a model or a file of one's own that was given to its group as an option."""
     if group == "model" and "/" in name:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distil.config.command_line import plugin_paths, value_of
-from distil.config.explain import explain, unknown_key, unknown_option, unparsable
+from distil.config.explain import explain, no_option, unknown_key, unknown_option, unparsable
 from distil.config.saved import REGISTRIES
 from distil.config.schema import (
     CompareConfig,
@@ -79,6 +79,8 @@ def explained(arguments: Sequence[str]) -> Iterator[None]:
     except OSError as error:  # the name of an option is that of a file
         raise InputError(f"The command line names an option that is none: {error.strerror}.") from error
     except (ValueError, ArithmeticError, RecursionError) as error:  # numbers and nesting without end
+        if "Config group override must be a string" in str(error):
+            raise InputError(no_option(arguments, schemas())) from error
         raise InputError(f"The command line holds a value that cannot be read: {error}.") from error
 
 

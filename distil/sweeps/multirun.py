@@ -98,9 +98,8 @@ def sweep(request: Request) -> None:
         except (KeyboardInterrupt, RunInterrupted):
             raise _stopped(record, request) from None
         except BaseException:
-            with suppress(
-                OSError, ValueError
-            ):  # a full disk, a damaged report: the sweep's own error is what the user must see
+            # A full disk, a damaged report: the sweep's own error is what the user must see.
+            with suppress(OSError, ValueError):
                 record.end(FAILED)
             raise
         finally:

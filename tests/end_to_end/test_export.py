@@ -18,6 +18,7 @@ import yaml
 from huggingface_hub import ModelCard, constants
 
 from distil.cli import main
+from distil.data.columns import ALPACA
 from distil.models.sources import mirror_folder
 from distil.products.finished_run import open_run
 from distil.products.loading import load_product
@@ -206,6 +207,23 @@ def test_a_secret_where_nothing_of_ours_writes_ends_it(
     assert main(["export", str(planted), "--output", str(tmp_path / "out")]) == 1
     assert "chat_template.jinja, line 1, holds a secret" in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("form", ["headings", "template"])
+def test_a_prompt_of_the_card_s_own_has_the_form_of_the_run_s(form: str, runs: Runs, tmp_path: Path) -> None:
+    run = runs.copy("none", tmp_path)
+    if form == "headings":
+        lines = [sample | {"prompt": ALPACA.format(prompt=sample["prompt"])} for sample in samples_of(run)]
+        (run / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+        wanted = ALPACA.format(prompt="Once upon a time")
+    else:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        config["data"]["prompt_template"] = "Q: {prompt} A:"
+        (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        wanted = "Q: Once upon a time A:"
+    seal(run)
+    assert main(["export", str(run), "--output", str(tmp_path / "out"), "--samples", "0"]) == 0
+    assert f"prompt = {json.dumps(wanted)}\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_it_may_be_told(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

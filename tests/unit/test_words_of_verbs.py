@@ -68,6 +68,16 @@ def test_a_name_alone_chooses_no_option(typed: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
+    ("typed", "more"), [("peft=null", "peft=none."), ("method=null", "--help lists them.")]
+)
+def test_null_is_no_option(typed: str, more: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", typed]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {typed} names no option of the group")
+    assert told.endswith(f"{more}\n")
+
+
+@pytest.mark.parametrize(
     ("made", "word", "told"),
     [
         (SFTConfig(), "method.temperature=2", True),

@@ -59,7 +59,7 @@ def amount(value: float, metric: Metric, digits: int | None = None) -> str:
 
 def spread(estimate: Estimate, metric: Metric, signed: bool = False) -> tuple[str, str]:
     """The mean, and ``± half`` (empty without a spread), with as many decimals as two digits of half need."""
-    half = estimate.half
+    half = None if estimate.without_spread else estimate.half  # what floats leave over is no width
     digits = None
     if half is not None and half > 0:
         digits = min(MOST_DIGITS, max(0, 1 - math.floor(math.log10(half))))

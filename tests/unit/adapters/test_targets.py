@@ -124,6 +124,14 @@ def test_keys_that_do_not_fit_together_or_the_student(adapter: Adapter[Any], sai
         assert words in str(refused.value)
 
 
+def test_blocks_that_the_student_does_not_have() -> None:
+    model = build("Llama")
+    blocks = model.config.num_hidden_layers
+    assert adapted(model, layers_to_transform=[blocks - 1])
+    with pytest.raises(InputError, match=rf"layers_to_transform=\[{blocks}\]: .* lie in 0\.\.{blocks - 1}\."):
+        adapted(build("Llama"), layers_to_transform=[blocks])
+
+
 def test_names_of_linear() -> None:
     assert names_of_linear(build("GPT2")) == ["c_attn", "c_proj", "c_fc"]
 

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from distil.report.comparison.statistics import Estimate
 from distil.report.comparison.table import BETTER, EITHER, WORSE, column
+from distil.report.comparison.words import spread
 from distil.report.run_directory import Metric
 
 LOWER = Metric("nll", "nats/token", False, ".3f")
@@ -131,3 +133,11 @@ def test_seeds_may_come_in_any_order() -> None:
     backwards = {group: dict(reversed(by_seed.items())) for group, by_seed in ALL.items()}
     first, second = (column(LOWER, values, AGAINST_SFT) for values in (ALL, backwards))
     assert first == second
+
+
+def test_what_floats_leave_over_is_no_interval() -> None:
+    """Three seeds with one difference, as subtraction rounds it."""
+    metric = Metric("top1_agreement", "share", True)
+    estimate = Estimate(0.1132075, 0.1132075 - 1e-16, 0.1132075 + 1e-16, 3)
+    assert estimate.half
+    assert spread(estimate, metric, signed=True) == ("+0.113", "")
