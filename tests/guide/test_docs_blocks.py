@@ -234,6 +234,8 @@ def read(words: list[str]) -> None:
             assert comparing.parser().parse_args(rest).folders
         case ["distil", "doctor"]:
             assert cli.main(["doctor"]) == 0
+        case ["distil", "cache", "info" | "verify" | "clear" as what]:
+            assert cli.main(["cache", what]) == 0, "there is none, and that is said"
         case ["distil", verb, *rest]:
             with pytest.raises(
                 InputError, match=r"RUN|--data|--folder"
