@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,22 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def world(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory of its own, in which the hub's names are folders."""
     for entry in hub.iterdir():
         (tmp_path / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
-    wandb.teardown()  # it has read its settings where other tests of this process were at work
+    _leave_wandb()  # it has read its settings where other tests of this process were at work
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    _leave_wandb()
+
+
+def _leave_wandb() -> None:
+    """End a run that is open, which listens to what is written to stderr, and forget the settings."""
+    if wandb.run is not None:
+        wandb.finish()
+    wandb.teardown()
 
 
 def run(block: Block) -> dict[str, Any]:
