@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from distil.data.columns import ALPACA, Kind, Shape, prompt_of, template_fields
-from distil.data.prompting import HEADING
+from distil.data.columns import prompt_of, template_fields
+from distil.data.prompting import shape_written
 from distil.models.quantize import resolved
 from distil.products.loading import load_tokenizer
 
@@ -91,10 +91,7 @@ def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
 
 def _own_prompt(run: FinishedRun) -> str:
     """A prompt that is no row's, in the form of those that the run was trained on."""
-    ours, template = "Once upon a time", getattr(run.config.data, "prompt_template", None)
-    if template is not None:
-        row = dict.fromkeys(template_fields(template), ours)
-        return prompt_of(row, Shape(Kind.PAIR, template=template), chat=False, where="the card")
-    written = [sample.prompt for sample in run.record.samples]
-    headed = bool(written) and all(prompt.startswith(HEADING) for prompt in written)
-    return ALPACA.format(prompt=ours) if headed else ours
+    template = getattr(run.config.data, "prompt_template", None)
+    shape = shape_written(template, [sample.prompt for sample in run.record.samples])
+    columns = template_fields(shape.template) or [str(shape.prompt)]
+    return prompt_of(dict.fromkeys(columns, "Once upon a time"), shape, chat=False, where="the card")

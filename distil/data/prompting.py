@@ -36,10 +36,13 @@ def shape_of(config: ColumnsConfig, written: Sequence[str], *, allow_network: bo
         return Shape(Kind.TEXT, text=config.text_column)
     if config.messages_column:
         return Shape(Kind.MESSAGES, messages=config.messages_column)
+    return shape_written(config.prompt_template, written)
+
+
+def shape_written(template: str | None, written: Sequence[str]) -> Shape:
+    """The shape of prompt/response rows by how their prompts were written: template, headings, neither."""
     headed = bool(written) and all(prompt.startswith(HEADING) for prompt in written)
-    return Shape(
-        Kind.PAIR, "instruction" if headed else "prompt", "response", template=config.prompt_template
-    )
+    return Shape(Kind.PAIR, "instruction" if headed else "prompt", "response", template=template)
 
 
 def ending_of(written: Sequence[str]) -> str:

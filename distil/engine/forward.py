@@ -133,10 +133,8 @@ class Forward:
         inputs = {"use_cache": False} | self._padded(ids_1T, torch.ones_like(ids_1T))
         alike = []
         with eval_mode(self.model):
-            for times in (
-                LOUD,
-                1,
-            ):  # what is added to logits shows beside quiet ones, and float16 may overflow
+            # What is added to logits shows beside quiet ones alone, and a loud body may overflow float16.
+            for times in (LOUD, 1):
                 kept, logits_1V = self._watched(inputs, times)
                 head = plain_head(self.inner)
                 alike.append(bool(kept) and head is not None and _gives(head, kept[0][:, -1], logits_1V))
