@@ -24,6 +24,9 @@ def check_names(key: str, value: Any) -> None:
         raise InputError(
             f"{key}={value}: give module names such as [q_proj,v_proj], a pattern, {ALL_LINEAR}, or null."
         )
+    if isinstance(value, str) and re.fullmatch(r"[\w.]+(\s*,\s*[\w.]+)+", value):
+        listed = re.sub(r"\s", "", value)
+        raise InputError(f"{key}={value}: several names are a list, [{listed}].")
 
 
 def family(student: PreTrainedModel) -> str:

@@ -130,15 +130,22 @@ def _read(
 
 def encode_rows(
     config: ColumnsConfig, rows: RawRows, tokenizer: PreTrainedTokenizerBase, where: str, ending: str = ""
-) -> tuple[Dataset, dict[str, int]]:
-    """All of ``rows`` that can be used, and how many were dropped for which reason.
+) -> tuple[Dataset, list[str]]:
+    """All of ``rows`` that can be used, and a note on those that cannot, or not as they are.
 
     ``ending`` closes prompts that are written as they are, where they lack it.
     """
     one = _read(config, "test", rows, tokenizer, where, ending)
     dropped: Counter[str] = Counter({MALFORMED: len(one.bad)} if one.bad else {})
-    encoded = _Part("test", rows, one.usable, one.encoder, None).encode(dropped)
-    return encoded, dict(sorted(dropped.items()))
+    part = _Part("test", rows, one.usable, one.encoder, None)
+    encoded = part.encode(dropped)
+    told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
+    notes = (
+        f"Rows left out: {told}." if told else None,
+        cut_note(config, {"given": (part.cut, len(encoded))}),
+        spelt_note(part.spelt),
+    )
+    return encoded, [note for note in notes if note is not None]
 
 
 @dataclass

@@ -81,7 +81,7 @@ def rows_of_file(
     longest: int,
 ) -> tuple[Dataset, list[str]]:
     """All rows of ``file`` that can be scored, encoded as the run's are (prompts that are written as they are
-    end with the line break that those of the run have), and a note on those that cannot.
+    end with the line break that those of the run have), and a note on those that cannot, or are cut.
 
     ``named``: columns by config key. Where none is named, the run's own names count if the file has them all.
     """
@@ -105,14 +105,12 @@ def rows_of_file(
     )
     try:
         ending = ending_of([sample.prompt for sample in run.record.samples])
-        rows, dropped = encode_rows(config, raw, tokenizer, where, ending)
+        return encode_rows(config, raw, tokenizer, where, ending)
     except InputError as error:
         text = str(error).replace(" (or data.prompt_template)", "")
         for key in COLUMNS:
             text = text.replace(f"data.{key}", f"--{key.replace('_', '-')}")
         raise InputError(text) from error
-    told = ", ".join(f"{count:,} {reason}" for reason, count in dropped.items())
-    return rows, [f"Rows left out: {told}."] if told else []
 
 
 def longest_row(*models: PreTrainedModel | None) -> int:

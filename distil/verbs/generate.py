@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from distil.config.schema import EvalConfig
+    from distil.metrics.base import Generation
     from distil.products.finished_run import FinishedRun
 
 SAMPLING = {"temperature": "sampling_temperature", "top_k": "top_k", "top_p": "top_p", "seed": "seed"}
@@ -43,12 +45,14 @@ def main(arguments: Sequence[str]) -> int:
     begin("Answering with", run.folder)
     with network(run.config.run.allow_network):
         answers = _answers(run, prompts, config, seed, teacher=given.teacher)
+    texts = {who: [answer.text for answer in answers[who]] for who in answers}
     if len(prompts) == 1 and not given.teacher:
         from distil.system.printable import printable
 
-        print(printable(answers["student"][0]))
+        print(printable(texts["student"][0]))
     else:
-        _print(prompts, answers)
+        _print(prompts, texts)
+    _say_unended([answer.ended for who in answers for answer in answers[who]], config.max_new_tokens)
     return 0
 
 
@@ -101,7 +105,7 @@ def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
 
 def _answers(
     run: FinishedRun, prompts: Sequence[str], config: EvalConfig, seed: int, *, teacher: bool
-) -> dict[str, list[str]]:
+) -> dict[str, list[Generation]]:
     """What each model writes to each prompt."""
     from rich.console import Console
 
@@ -126,13 +130,18 @@ def _answers(
         raise InputError(f"--prompt has {longest} tokens; the model takes {room}, its answer included.")
     models = {"teacher": pair.teacher, "student": pair.student}
     return {
-        who: [
-            generation.text
-            for generation in answer_rows(model, rows, pair.tokenizer, config, seed, eos_ids=pair.eos_ids)
-        ]
+        who: answer_rows(model, rows, pair.tokenizer, config, seed, eos_ids=pair.eos_ids)
         for who, model in models.items()
         if model is not None
     }
+
+
+def _say_unended(ended: Sequence[bool], limit: int) -> None:
+    """Say on stderr how many answers stopped at a limit."""
+    cut = len(ended) - sum(ended)
+    if cut:
+        have = "The answer has" if len(ended) == 1 else f"{cut} of {len(ended)} answers have"
+        print(f"{have} no end: at most {limit} tokens are written (--max-new-tokens).", file=sys.stderr)
 
 
 def _print(prompts: Sequence[str], answers: Mapping[str, Sequence[str]]) -> None:

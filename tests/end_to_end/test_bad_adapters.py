@@ -84,6 +84,10 @@ def check_nothing_left(done: subprocess.CompletedProcess[str], output: Path, *sa
             marks=pytest.mark.slow,
         ),
         (
+            ["peft=lora", "peft.target_modules='q_proj, v_proj'"],
+            ["peft.target_modules=q_proj, v_proj", "[q_proj,v_proj]"],
+        ),
+        (
             ["peft=prefix", "trainer.gradient_checkpointing=true"],
             ["trainer.gradient_checkpointing=true", "peft=prefix", "false"],
         ),

@@ -208,6 +208,9 @@ def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> 
     assert named["teacher"] == known["teacher"]
     assert named["evaluation"]["rows"] == len(rows)
     assert named["notes"] == ["Rows left out: 1 empty response."]
+    rows.append({"prompt": "w3", "response": "w5 " * 2000})
+    _, cut = evaluated("ask", "say", "--prompt-column", "ask", "--response-column", "say")["notes"]
+    assert cut.startswith(f"1 of {len(rows)} given rows is longer than data.max_length=")
     assert main(["evaluate", run, "--data", str(tmp_path / "ask.jsonl")]) == 2, (
         "unnamed, nobody can know them"
     )
@@ -286,6 +289,18 @@ def test_generate_ends_where_the_run_did(
         assert capsys.readouterr().out == short["student_after"] + "\n"
     shutil.rmtree(teacher)
     assert main(["generate", str(run), "--prompt", short["prompt"]]) == 0, "the student needs no teacher"
+
+
+def test_generate_says_which_answers_have_no_end(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["generate", str(runs.run("none")), "--max-new-tokens", "1"]
+    said = "no end: at most 1 tokens are written (--max-new-tokens)."
+    asked = {"The answer has": ["--prompt", "w5"], "4 of 4 answers have": ["w5 w6", "w7 w8", "--teacher"]}
+    for told, words in asked.items():
+        capsys.readouterr()
+        assert main([*command, *words]) == 0
+        shown = capsys.readouterr()
+        assert f"{told} {said}\n" in shown.err
+        assert said not in shown.out
 
 
 def test_generate_draws_from_its_seed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
