@@ -63,6 +63,7 @@ def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
 def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
     """Dotted keys that this run does not use."""
     ignored = [f"method.{key}" for key in config.method.ignored]
+    ignored += [f"trainer.{key}" for key in config.trainer.ignored]
     if not method.wants_rollouts:
         ignored.append("rollouts")
     if not method.asks_teacher_about(REFERENCE):
@@ -74,9 +75,11 @@ def unused(config: ExperimentConfig, arguments: Sequence[str]) -> list[str]:
     """A line on each override of ``arguments`` that this run does not use: it changes nothing."""
     method = method_of(config.method)
     ignored = ignored_keys(config, method)
+    why = {f"trainer.{key}": reason for key, reason in config.trainer.ignored.items()}
+    usual = f"this run does not use it (method={config.method.name})"
     given = filter(None, map(split_override, arguments))
     return [
-        f"{key}={value} changes nothing: this run does not use it (method={config.method.name})."
+        f"{key}={value} changes nothing: {why.get(key, usual)}."
         for key, value in dict(given).items()
         if value != "none" and any(key == each or key.startswith(f"{each}.") for each in ignored)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.cards.text import fenced, plain, table
@@ -31,13 +32,15 @@ def score_list(subject: Subject) -> list[EvalResult]:
     """Every score of the student, as a hub reads them."""
     from huggingface_hub import EvalResult
 
-    results, data = subject.record.results, subject.data
+    results, data, source = subject.record.results, subject.data, subject.config.data
     if results is None:
         return []
+    file = getattr(source, "train_file", None)
+    form = Path(file).suffix.removeprefix(".") if file else source.name
     return [
         EvalResult(
             task_type="text-generation",
-            dataset_type=data.hub or subject.config.data.name,
+            dataset_type=data.hub or form,
             dataset_name=data.name,
             dataset_split="test",
             metric_type=metric.name,

@@ -156,6 +156,13 @@ class TrainerConfig(TrainingFields):
             f"trainer.save_strategy={self.save_strategy} to be the same.",
         )
 
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Fields that another one overrules, and how it would not."""
+        if (self.max_steps or -1) < 1:
+            return {}
+        return {"num_train_epochs": f"trainer.max_steps={self.max_steps} counts (-1: epochs do)"}
+
     def arguments(self) -> dict[str, Any]:
         """What was set, as keyword arguments of ``transformers.TrainingArguments``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}

@@ -9,10 +9,12 @@ import pytest
 
 from distil import cli
 from distil.config.schema import ExperimentConfig
+from distil.config.trainer import TrainerConfig
+from distil.methods.base import method_of
 from distil.methods.gkd import GKDConfig
 from distil.methods.kd import KDConfig
 from distil.methods.sft import SFTConfig
-from distil.preflight import unused
+from distil.preflight import identify, unused
 from tests.unit.sweeps.test_plan import config
 
 
@@ -97,6 +99,26 @@ def test_a_key_that_changes_nothing_is_told(made: SFTConfig, word: str, told: bo
     lines = unused(experiment, [word, "seed=1", word])
     expected = f"{word.lstrip('+')} changes nothing: this run does not use it (method={made.name})."
     assert lines == ([expected] if told else [])
+
+
+def test_epochs_that_steps_overrule_are_told_and_are_the_same_run(tmp_path: Path) -> None:
+    """transformers reads no epochs where there are steps, so they make no other run; else they do."""
+
+    def made(epochs: int, steps: int | None) -> ExperimentConfig:
+        trainer = TrainerConfig(num_train_epochs=epochs, max_steps=steps)
+        return config(tmp_path, method=KDConfig(), trainer=trainer)
+
+    def names(steps: int | None) -> set[str]:
+        return {identify(made(epochs, steps), method_of(KDConfig())) for epochs in (1, 2)}
+
+    word = "trainer.num_train_epochs=2"
+    assert unused(made(2, 7), [word]) == [
+        f"{word} changes nothing: trainer.max_steps=7 counts (-1: epochs do)."
+    ]
+    assert len(names(7)) == 1
+    for steps in (None, -1):
+        assert unused(made(2, steps), [word]) == []
+        assert len(names(steps)) == 2
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["run", "seed=1", "--version"]])
