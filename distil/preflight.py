@@ -73,16 +73,37 @@ def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list
 
 def unused(config: ExperimentConfig, arguments: Sequence[str]) -> list[str]:
     """A line on each override of ``arguments`` that this run does not use: it changes nothing."""
-    method = method_of(config.method)
-    ignored = ignored_keys(config, method)
-    why = {f"trainer.{key}": reason for key, reason in config.trainer.ignored.items()}
     usual = f"this run does not use it (method={config.method.name})"
-    given = filter(None, map(split_override, arguments))
-    return [
-        f"{key}={value} changes nothing: {why.get(key, usual)}."
-        for key, value in dict(given).items()
+    return [f"{word} changes nothing: {why or usual}." for word, why in _unused(config, arguments).items()]
+
+
+def unused_by_all(jobs: Sequence[tuple[Sequence[str], ExperimentConfig]]) -> list[str]:
+    """A line on each override that no job of a sweep uses among those that have it.
+
+    Args:
+        jobs: overrides of each job, with its config.
+    """
+    told: dict[str, str | None] = {}
+    used: set[str] = set()
+    for overrides, config in jobs:
+        idle = _unused(config, overrides)
+        told |= idle
+        used |= {
+            f"{key}={value}" for key, value in filter(None, map(split_override, overrides))
+        } - idle.keys()
+    usual = "no job that has it uses it"
+    return [f"{word} changes nothing: {why or usual}." for word, why in told.items() if word not in used]
+
+
+def _unused(config: ExperimentConfig, arguments: Sequence[str]) -> dict[str, str | None]:
+    """The overrides among ``arguments`` that this run does not use, and what overrules each, if anything."""
+    ignored = ignored_keys(config, method_of(config.method))
+    why = {f"trainer.{key}": reason for key, reason in config.trainer.ignored.items()}
+    return {
+        f"{key}={value}": why.get(key)
+        for key, value in dict(filter(None, map(split_override, arguments))).items()
         if value != "none" and any(key == each or key.startswith(f"{each}.") for each in ignored)
-    ]
+    }
 
 
 def fingerprints(config: ExperimentConfig) -> dict[str, str]:

@@ -25,7 +25,7 @@ from distil.config.command_line import check_arguments
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.identity import checked_name
-from distil.preflight import locate
+from distil.preflight import locate, unused_by_all
 from distil.run_log import said_once
 from distil.sweeps.end import finish
 from distil.sweeps.launchers import BASIC, check_installed, class_of, forget_pickles
@@ -37,6 +37,7 @@ from distil.sweeps.search import Interval, SearchSweeper
 from distil.sweeps.searching import Search, finish_search, planned_search, run_search
 from distil.sweeps.workers import clear
 from distil.system.locks import alone
+from distil.system.printable import printable
 from distil.system.progress import Progress
 from distil.system.scratch import scratch
 from distil.system.stopping import interrupted
@@ -75,13 +76,13 @@ def sweep(request: Request) -> None:
         record = SweepRecord(folder.absolute(), key_of([request.command]))
         search = _search(master)
         with Progress(Console(stderr=True)).spinner("checking every job before the first starts"):
-            jobs = None if search else _planned(master, folder)
+            jobs, notes = (None, []) if search else _planned(master, folder)
         stack.enter_context(alone(record.folder, None))
         record.begin(request.command, jobs or (), search.total() if search else None)
         told = (
             [search.opening(folder)] if search else opening(jobs, folder) if jobs else [f"Sweep in {folder}."]
         )
-        print("\n".join(told), flush=True)
+        print("\n".join([*told, *(f"warning: {printable(note)}" for note in notes)]), flush=True)
         place = record.folder / REPORTS / "launcher"
         if class_of(master.hydra.launcher) == BASIC:  # it makes an empty folder for each job
             place = stack.enter_context(scratch("sweep"))
@@ -125,18 +126,24 @@ def _composed(request: Request) -> DictConfig:
         )
 
 
-def _planned(master: DictConfig, folder: Path) -> list[Job] | None:
-    """The jobs of a grid, all of them checked. None for a sweeper that finds its jobs as it goes.
+def _planned(master: DictConfig, folder: Path) -> tuple[list[Job] | None, list[str]]:
+    """The jobs of a grid, all of them checked, and a line on each key that changes nothing.
+
+    None for a sweeper that finds its jobs as it goes.
 
     Raises InputError where one cannot run; of another sweeper's, where the config that all share cannot.
     """
     if class_of(master.hydra.sweeper) != BasicSweeper.__name__:
         locate(prepared(without_hydra(master), []))
-        return None
+        return None, []
     words = _swept(master)
     with explained(words):
         (jobs,) = BasicSweeper.split_arguments(_parsed(words), None)
-    return plan([(job, _config_of(master, job)) for job in jobs], folder)
+    made = [(job, _config_of(master, job)) for job in jobs]
+    planned = plan(made, folder)
+    return planned, unused_by_all(
+        [(job, config) for job, config in made if isinstance(config, ExperimentConfig)]
+    )
 
 
 def _swept(master: DictConfig) -> list[str]:

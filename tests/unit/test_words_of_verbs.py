@@ -14,7 +14,7 @@ from distil.methods.base import method_of
 from distil.methods.gkd import GKDConfig
 from distil.methods.kd import KDConfig
 from distil.methods.sft import SFTConfig
-from distil.preflight import identify, unused
+from distil.preflight import identify, unused, unused_by_all
 from tests.unit.sweeps.test_plan import config
 
 
@@ -119,6 +119,20 @@ def test_epochs_that_steps_overrule_are_told_and_are_the_same_run(tmp_path: Path
     for steps in (None, -1):
         assert unused(made(2, steps), [word]) == []
         assert len(names(steps)) == 2
+
+
+def test_a_sweep_tells_what_none_of_its_jobs_uses(tmp_path: Path) -> None:
+    """One that a single job uses is no mistake; the others of its value need not."""
+    methods = {"sft": SFTConfig(), "kd": KDConfig(), "gkd": GKDConfig()}
+
+    def told(names: list[str], *words: str) -> list[str]:
+        made = {name: config(tmp_path, method=methods[name]) for name in names}
+        return unused_by_all([([f"method={name}", *words], made[name]) for name in names])
+
+    assert told(["sft", "kd"], "method.temperature=2", "rollouts.top_k=5") == [
+        "rollouts.top_k=5 changes nothing: no job that has it uses it."
+    ]
+    assert told(["sft", "kd", "gkd"], "method.temperature=2", "rollouts.top_k=5") == []
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["run", "seed=1", "--version"]])
