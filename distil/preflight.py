@@ -63,7 +63,7 @@ def identify(config: ExperimentConfig, method: Method[MethodConfig]) -> str:
 def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list[str]:
     """Dotted keys that this run does not use."""
     ignored = [f"method.{key}" for key in config.method.ignored]
-    ignored += [f"trainer.{key}" for key in config.trainer.ignored]
+    ignored += _overruled(config)
     if not method.wants_rollouts:
         ignored.append("rollouts")
     if not method.asks_teacher_about(REFERENCE):
@@ -98,12 +98,22 @@ def unused_by_all(jobs: Sequence[tuple[Sequence[str], ExperimentConfig]]) -> lis
 def _unused(config: ExperimentConfig, arguments: Sequence[str]) -> dict[str, str | None]:
     """The overrides among ``arguments`` that this run does not use, and what overrules each, if anything."""
     ignored = ignored_keys(config, method_of(config.method))
-    why = {f"trainer.{key}": reason for key, reason in config.trainer.ignored.items()}
+    why = _overruled(config)
     return {
         f"{key}={value}": why.get(key)
         for key, value in dict(filter(None, map(split_override, arguments))).items()
         if value != "none" and any(key == each or key.startswith(f"{each}.") for each in ignored)
     }
+
+
+def _overruled(config: ExperimentConfig) -> dict[str, str]:
+    """Dotted keys that another key overrules, and which."""
+    groups = {
+        "trainer": config.trainer.ignored,
+        "eval": config.eval.ignored,
+        "tracker": config.tracker.ignored,
+    }
+    return {f"{group}.{key}": why for group, keys in groups.items() for key, why in keys.items()}
 
 
 def fingerprints(config: ExperimentConfig) -> dict[str, str]:

@@ -8,7 +8,7 @@ One long file: it is a list, each key with its meaning right under it, and the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from distil.config.checks import check as check
@@ -296,6 +296,14 @@ class EvalConfig:
         check_above_0("eval.sampling_temperature", self.sampling_temperature)
         check(0 < self.top_p <= 1, f"eval.top_p must lie in (0, 1], got {self.top_p}.")
 
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Fields that another one overrules, and how it would not."""
+        if self.do_sample:
+            return {}
+        why = "answers are greedy (eval.do_sample=true draws them)"
+        return dict.fromkeys(("sampling_temperature", "top_k", "top_p"), why)
+
 
 @dataclass
 class TrackerConfig:
@@ -318,6 +326,15 @@ class TrackerConfig:
     def __post_init__(self) -> None:
         for tag in self.tags:
             check(1 <= len(tag) <= 64, f"tracker.tags: {tag!r}: a tag has 1 to 64 characters.")
+
+    @property
+    def ignored(self) -> dict[str, str]:
+        """Fields that another one overrules, and how it would not."""
+        if self.name != "none":
+            return {}
+        return {
+            each.name: "tracker=none (tracker=wandb uses it)" for each in fields(self) if each.name != "name"
+        }
 
 
 @dataclass

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from distil import cli
-from distil.config.schema import ExperimentConfig
+from distil.config.schema import ExperimentConfig, TrackerConfig
 from distil.config.trainer import TrainerConfig
 from distil.methods.base import method_of
 from distil.methods.gkd import GKDConfig
@@ -119,6 +120,22 @@ def test_epochs_that_steps_overrule_are_told_and_are_the_same_run(tmp_path: Path
     for steps in (None, -1):
         assert unused(made(2, steps), [word]) == []
         assert len(names(steps)) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("eval.top_k=5", "answers are greedy (eval.do_sample=true draws them)"),
+        ("tracker.project=mine", "tracker=none (tracker=wandb uses it)"),
+    ],
+)
+def test_what_another_key_overrules_names_it(word: str, told: str, tmp_path: Path) -> None:
+    experiment = config(tmp_path, method=KDConfig())
+    assert unused(experiment, [word]) == [f"{word} changes nothing: {told}."]
+    experiment = replace(
+        experiment, eval=replace(experiment.eval, do_sample=True), tracker=TrackerConfig(name="wandb")
+    )
+    assert unused(experiment, [word]) == []
 
 
 def test_a_sweep_tells_what_none_of_its_jobs_uses(tmp_path: Path) -> None:
