@@ -131,14 +131,19 @@ def unknown_option(missing: str, options: Sequence[str], text: str, schemas: Sch
 
 
 def no_option(arguments: Sequence[str], schemas: Schemas) -> str:
-    """The message where a group is given ``null`` for an option."""
-    groups = {path.partition("/")[0] for path in schemas} | {
-        field.name for field in fields(schemas["experiment"])
-    }
-    given = next((pair for pair in map(split_override, arguments) if pair and pair[0] in groups), None)
-    group, value = given or ("A group", "null")
-    none = f" For none of them: {group}=none." if f"{group}/none" in schemas or group == "tracker" else ""
-    return f"{group}={value} names no option of the group; --help lists them.{none}"
+    """The message where a group is given something for an option that is no name: ``null``, a number."""
+    values = {each.name for each in fields(schemas["experiment"]) if not str(each.type).endswith("Config")}
+    for group, value in filter(None, map(split_override, arguments)):
+        if "." in group or group in values or all(_is_text(word) for word in value.split(",")):
+            continue
+        none = f" For none of them: {group}=none." if f"{group}/none" in schemas or group == "tracker" else ""
+        return f"{group}={value} names no option of the group; --help lists them.{none}"
+    return "An option of a group must be a name; --help lists them."
+
+
+def _is_text(word: str) -> bool:
+    """Whether Hydra reads a text where ``word`` stands, and neither null, a boolean nor a number."""
+    return re.fullmatch(r"null|true|false|[+-]?(nan|inf|[\d._]+(e[+-]?\d+)?)", word, re.IGNORECASE) is None
 
 
 def _key_of_ones_own(group: str, name: str) -> str:

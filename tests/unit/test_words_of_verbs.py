@@ -71,10 +71,19 @@ def test_a_name_alone_chooses_no_option(typed: str, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("typed", "more"), [("peft=null", "peft=none."), ("method=null", "--help lists them.")]
+    ("typed", "more"),
+    [
+        ("peft=null", "peft=none."),
+        ("method=null", "--help lists them."),
+        ("hydra/launcher=null", "--help lists them."),
+        ("model=7", "--help lists them."),
+    ],
 )
-def test_null_is_no_option(typed: str, more: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", typed]) == 2
+@pytest.mark.parametrize("before", [[], ["seed=1", "name=null", "method=kd", "output_dir=out"]])
+def test_null_is_no_option(
+    typed: str, more: str, before: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", *before, typed]) == 2
     told = capsys.readouterr().err
     assert told.startswith(f"error: {typed} names no option of the group")
     assert told.endswith(f"{more}\n")
