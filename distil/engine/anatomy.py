@@ -70,9 +70,12 @@ def trained_length(model: nn.Module) -> int | None:
     length = getattr(config, "max_position_embeddings", None)
     if length is None:
         return None
-    rope = getattr(config, "rope_parameters", None) or {}  # YaRN stretches what the model was trained for
-    stretched = (rope.get("factor") or 0) * (rope.get("original_max_position_embeddings") or 0)
-    return max(int(length), int(stretched))
+    rope = getattr(config, "rope_parameters", None) or {}
+    if (
+        rope.get("rope_type") == "yarn"
+    ):  # it stretches what the model was trained for; others' length is whole
+        length = max(length, (rope.get("factor") or 0) * (rope.get("original_max_position_embeddings") or 0))
+    return int(length)
 
 
 def plain_head(model: nn.Module) -> Head | None:

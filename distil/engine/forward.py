@@ -68,6 +68,7 @@ class Forward:
         keeps = "logits_to_keep" in accepted and self._body is not None and plain_head(self.inner) is not None
         self._fused = keeps
         self._checked = False
+        self._tries = 0
 
     def __call__(self, input_ids_BT: Tensor, attention_mask_BT: Tensor, scored_BT: Tensor) -> Dense:
         """Hidden states (or, on the plain road, logits) at the positions of ``scored_BT``, and their head."""
@@ -129,7 +130,7 @@ class Forward:
         Of tokens that are the same in all processes: with models in parts, each of them must go the same way.
         """
         size = innermost(self.inner).config.get_text_config().vocab_size
-        ids_1T = torch.arange(1, 5, device=device)[None] * size // 5
+        ids_1T = (torch.arange(1, 5, device=device)[None] * size // 5 + self._tries) % size
         inputs = {"use_cache": False} | self._padded(ids_1T, torch.ones_like(ids_1T))
         alike = []
         with eval_mode(self.model):
@@ -138,7 +139,8 @@ class Forward:
                 kept, logits_1V = self._watched(inputs, times)
                 head = plain_head(self.inner)
                 alike.append(bool(kept) and head is not None and _gives(head, kept[0][:, -1], logits_1V))
-        self._checked = bool(logits_1V.isfinite().any())  # else they tell nothing: the next ones may
+        self._checked = bool(logits_1V.isfinite().any())  # else these tokens tell nothing: others may
+        self._tries += 1
         self._fused = all(alike)
         if not self._fused:
             _say_plain(innermost(self.inner))

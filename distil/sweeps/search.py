@@ -193,17 +193,19 @@ class KeptBest:
     less: bool
     """Whether the less is the better."""
     save_steps: float = 1
-    """Every so many steps there is a checkpoint; at the last step there is one, too."""
+    """Every so many steps there is a checkpoint (below 1: a share of all; 0: none), and one at the end."""
 
     def of(self, evaluated: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """The one of ``evaluated``, in order, whose student is kept; None where no best one was saved."""
         kept = best = None
+        last = evaluated[-1]["step"] if evaluated else 0
+        every = math.ceil(self.save_steps * last) if self.save_steps < 1 else self.save_steps
         for record in evaluated:
             value = float(record[f"validation/{self.by}"])
             better = best is None or (value < best[0] if self.less else value > best[0])
             if math.isfinite(value) and better:
                 best = value, record
-            saved = self.save_steps < 1 or record["step"] % self.save_steps == 0 or record is evaluated[-1]
+            saved = record["step"] == last or (every and record["step"] % every == 0)
             if saved and best is not None and best[1] is record:
                 kept = record
         return kept

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -162,8 +162,10 @@ def best_by(trainer: TrainerConfig) -> KeptBest | None:
     if greater is None:
         greater = not name.endswith("loss")
     by = "nll_per_token" if name == "loss" else name
-    # By other strategies than by steps, each evaluation, or each best one, is saved.
-    return KeptBest(by, not greater, (trainer.save_strategy == "steps" and trainer.save_steps) or 1)
+    if trainer.save_strategy != "steps":  # each evaluation, or each best one, is saved
+        return KeptBest(by, not greater)
+    usual = KeptBest(by, not greater, save_steps=500)  # of transformers
+    return usual if trainer.save_steps is None else replace(usual, save_steps=trainer.save_steps)
 
 
 def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRecord, command: str) -> None:

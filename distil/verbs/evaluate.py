@@ -31,6 +31,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if given.json is not None and not os.access(given.json.absolute().parent, os.W_OK):
         raise InputError(f"--json {given.json}: {given.json.absolute().parent} cannot be written to.")
+    if given.json is not None and given.json.is_dir():
+        raise InputError(f"--json {given.json} is a folder: name a file in it.")
     named = {key: getattr(given, key) for key in COLUMNS}
     if given.data is None and (odd := [key for key, value in named.items() if value is not None]):
         raise InputError(f"--{odd[0].replace('_', '-')} names a column of --data FILE: give both.")

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         print(printable(texts["student"][0]))
     else:
         _print(prompts, texts)
-    _say_unended([answer.ended for who in answers for answer in answers[who]], config.max_new_tokens)
+    _say_unended([answer for who in answers for answer in answers[who]], config.max_new_tokens)
     return 0
 
 
@@ -136,12 +136,16 @@ def _answers(
     }
 
 
-def _say_unended(ended: Sequence[bool], limit: int) -> None:
-    """Say on stderr how many answers stopped at a limit."""
-    cut = len(ended) - sum(ended)
-    if cut:
-        have = "The answer has" if len(ended) == 1 else f"{cut} of {len(ended)} answers have"
-        print(f"{have} no end: at most {limit} tokens are written (--max-new-tokens).", file=sys.stderr)
+def _say_unended(answers: Sequence[Generation], limit: int) -> None:
+    """Say on stderr how many answers stopped before their end, and what stopped them."""
+    cut = [answer for answer in answers if not answer.ended]
+    if not cut:
+        return
+    have = "The answer has" if len(answers) == 1 else f"{len(cut)} of {len(answers)} answers have"
+    why = f"at most {limit} tokens are written (--max-new-tokens)"
+    if all(answer.tokens < limit for answer in cut):
+        why = "the model takes no more tokens"
+    print(f"{have} no end: {why}.", file=sys.stderr)
 
 
 def _print(prompts: Sequence[str], answers: Mapping[str, Sequence[str]]) -> None:

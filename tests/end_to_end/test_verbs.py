@@ -651,6 +651,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "no file": (["evaluate", "{run}", "--data", "nowhere.jsonl"], ["--data nowhere.jsonl", "no such file"]),
     "column": (["evaluate", "{run}", "--prompt-column", "x"], ["--prompt-column", "--data"]),
     "no column": (["evaluate", "{run}", "--data", "{rows}", "--prompt-column", "x"], ["--prompt-column=x"]),
+    "no file name": (["evaluate", "{run}", "--json", "{run}"], ["--json", "is a folder"]),
     "no place": (["evaluate", "{run}", "--json", "{run}/nowhere/told.json"], ["--json"]),
     "no output": (["merge", "{run}"], ["--output"]),
     "no such run": (["merge", "nowhere", "--output", "x"], ["nowhere", "no such folder"]),

@@ -309,10 +309,11 @@ def _with(output: Any, more: Any) -> Any:
     return output
 
 
-@pytest.mark.parametrize(("factor", "length"), [(4.0, 128), (None, 64)])
-def test_a_stretched_model_is_made_for_longer_rows(factor: float | None, length: int) -> None:
-    rope = {"rope_type": "yarn", "factor": factor, "original_max_position_embeddings": 32, "rope_theta": 1e4}
+@pytest.mark.parametrize(("kind", "length"), [("yarn", 128), ("llama3", 64), (None, 64)])
+def test_a_stretched_model_is_made_for_longer_rows(kind: str | None, length: int) -> None:
+    """Llama 3's factor is no stretch: its config says the whole length already."""
+    rope = {"rope_type": kind, "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4}
     model = build("Llama")
-    if factor:
+    if kind:
         model.config.rope_parameters = rope
     assert trained_length(model) == length

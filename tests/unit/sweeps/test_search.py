@@ -158,6 +158,9 @@ def test_a_search_that_is_killed_comes_to_the_same_trials(tmp_path: Path) -> Non
         ({"load_best_model_at_end": True}, 2),
         ({"load_best_model_at_end": True, "save_steps": 2}, 2),
         ({"load_best_model_at_end": True, "save_steps": 3}, 3),  # the best has no checkpoint
+        ({"load_best_model_at_end": True, "eval_steps": 0.25, "save_steps": 0.5}, 2),  # every second one
+        ({"load_best_model_at_end": True, "eval_steps": 0.3, "save_steps": 0.9}, 3),
+        ({"load_best_model_at_end": True, "save_steps": None}, 3),
         ({"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}, 2),
         ({"load_best_model_at_end": True, "metric_for_best_model": "top1_agreement"}, 1),
         (
@@ -185,11 +188,10 @@ def test_a_trial_has_the_score_of_the_student_that_is_kept(
     (tmp_path / "metrics.jsonl").write_text(
         "".join(json.dumps(line) + "\n" for line in ({"train/loss": 1}, *lines)), encoding="utf-8"
     )
-    keys = {"save_steps": 1, **keys}
+    keys = {"eval_steps": 1, "save_steps": 1, **keys}
     kept_by = best_by(TrainerConfig(eval_strategy="steps", save_strategy="steps", **keys))
-    theirs = TrainingArguments(
-        str(tmp_path), eval_strategy="steps", save_strategy="steps", eval_steps=1, **keys
-    )
+    given = {key: value for key, value in keys.items() if value is not None}
+    theirs = TrainingArguments(str(tmp_path), eval_strategy="steps", save_strategy="steps", **given)
     assert (kept_by is None) is (not theirs.load_best_model_at_end)
     assert kept_by is None or kept_by.less is not theirs.greater_is_better
     assert validation_score(tmp_path, "nll_per_token", kept_by) == nll[step]
