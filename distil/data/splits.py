@@ -30,7 +30,8 @@ class Splits:
 
     Columns: ``input_ids``, ``labels`` (IGNORE_INDEX where unscored, position 0 always), ``prompt_ids`` (what
     generation starts from, never empty), ``prompt``, ``response`` (texts for readers), ``row`` (its number in
-    the source's split) and, where the source supplies them, ``slots`` (JSON) and ``log_probability`` (nats).
+    the source's split) and, where the source supplies them, ``slots`` (JSON) and ``log_probability`` (nats;
+    None for a row that was cut).
     """
 
     train: Dataset
@@ -232,7 +233,8 @@ def _finished(encoded: Encoded, row: Row, number: int, where: str) -> dict[str, 
         "response": encoded.response_text,
         "row": number,
     }
-    return finished | extras(row, where)
+    unknown = {"log_probability": None} if encoded.cut else {}  # that of the whole response no more
+    return finished | extras(row, where) | unknown
 
 
 def _features(source_columns: Sequence[str]) -> Features:

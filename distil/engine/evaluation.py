@@ -264,8 +264,8 @@ def _decode(ids: list[list[int]], tokenizer: PreTrainedTokenizerBase) -> list[st
 def entropy_floor(rows: Rows) -> dict[str, float]:
     """What nobody can beat: the entropy of the source, where rows carry their true ``log_probability``, nats.
 
-    Keys are those of the likelihood metric. Empty where a row has none, or where more than its response is
-    scored (the probability is that of the response).
+    Keys are those of the likelihood metric. Empty where a row has none (one that was cut has none), or where
+    more than its response is scored (the probability is that of the response).
     """
     nats, tokens, size = 0.0, 0, 0
     for row in rows:

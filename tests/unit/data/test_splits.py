@@ -21,6 +21,7 @@ from distil.data.embedded import EmbeddedDataConfig, generate_rows
 from distil.data.held_out import set_aside
 from distil.data.jsonl import JsonlConfig
 from distil.data.splits import Splits, load_splits
+from distil.engine.evaluation import entropy_floor
 from distil.types import IGNORE_INDEX, InputError
 from tests.unit.data.conftest import WriteJsonl
 
@@ -277,6 +278,13 @@ def test_embedded_rows_carry_what_evaluates_them(gpt2: PreTrainedTokenizerBase) 
         assert row["log_probability"] == source["log_probability"] < 0
         assert row["prompt"] == source["prompt"], "as it is, without headings"
     assert content(load_splits(config, gpt2)) == content(splits)
+    assert entropy_floor(splits.test)
+    whole = max(map(len, splits.test["input_ids"]))
+    cut = load_splits(replace(config, max_length=whole - 1), gpt2).test
+    assert list(cut["log_probability"]) == [
+        None if len(row["input_ids"]) == whole else row["log_probability"] for row in splits.test
+    ], "of the response that the row has"
+    assert entropy_floor(cut) == {}
     with pytest.raises(InputError, match=r"data.max_train_rows=null: .* has no end"):
         EmbeddedDataConfig(max_train_rows=None)
 
