@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from distil.api.errors import ArgumentError
+from distil.data.columns import PROMPT_NAMES, TEXT_NAMES
 from distil.data.local import FORMATS
 
 PLAIN_BATCHES = """{name} is a DataLoader whose batches are no tensors of rows: torch's own collate takes
-rows that are lists apart, and those of several lengths not at all. Give the data set itself, without a
-DataLoader; or one over dataset.with_format("torch"), with rows of one length; or one that pads:
+rows that are lists apart, and those of several lengths, or with None, not at all. Give the data set itself,
+without a DataLoader; or one over dataset.with_format("torch"), with rows of one length; or one that pads:
     DataLoader(dataset, collate_fn=DataCollatorWithPadding(tokenizer))"""
 """What torch's default collate makes of a data set whose rows are lists, and the ways out."""
 
@@ -43,7 +44,7 @@ def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
     for row in _each(dataset, name):
         if _is_batch(row):
             yield from _of_batch(row)
-        elif _is_taken_apart(row):
+        elif _is_taken_apart(row, of_loader=_is_loader(dataset)):
             raise ArgumentError(PLAIN_BATCHES.format(name=name))
         elif isinstance(row, Mapping):
             yield row
@@ -74,8 +75,8 @@ def _each(dataset: Any, name: str) -> Iterator[Any]:
         return
     try:
         yield from dataset
-    except RuntimeError as error:
-        if "each element in list of batch" not in str(error):
+    except (RuntimeError, TypeError) as error:
+        if "each element in list of batch" not in str(error) and "default_collate" not in str(error):
             raise
         raise ArgumentError(PLAIN_BATCHES.format(name=name)) from error
 
@@ -84,16 +85,44 @@ def _has_rows(dataset: Any) -> bool:
     return hasattr(dataset, "__iter__") or (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))
 
 
+def _is_loader(dataset: Any) -> bool:
+    from torch.utils.data import DataLoader
+
+    return isinstance(dataset, DataLoader)
+
+
 def _is_batch(row: Any) -> bool:
-    """Whether ``row`` is a batch of a DataLoader: tensors of two dimensions."""
-    ids = row.get("input_ids") if isinstance(row, Mapping) else None
-    return getattr(ids, "ndim", 1) == 2
+    """Whether ``row`` is a batch: tensors of two dimensions, or as many texts as all other columns hold."""
+    if not isinstance(row, Mapping):
+        return False
+    if "input_ids" in row:
+        return getattr(row["input_ids"], "ndim", 1) == 2
+    texts = _texts(row)
+    return texts > 0 and all(_rows_in(column) == texts for column in row.values())
 
 
-def _is_taken_apart(row: Any) -> bool:
-    """Whether ``row`` is a batch that torch's own collate made of lists: a tensor for each position."""
-    ids = row.get("input_ids") if isinstance(row, Mapping) else None
+def _is_taken_apart(row: Any, *, of_loader: bool) -> bool:
+    """Whether ``row`` is a batch that torch's own collate made of lists: an entry for each position."""
+    if not isinstance(row, Mapping):
+        return False
+    ids = row.get("input_ids")
+    if ids is None:
+        return of_loader and _texts(row) > 1
     return isinstance(ids, (list, tuple)) and bool(ids) and getattr(ids[0], "ndim", 0) == 1
+
+
+def _texts(row: Mapping[str, Any]) -> int:
+    """How many prompts, or texts, ``row`` lists; 0: it has one, or none."""
+    columns = [row[name] for name in (*PROMPT_NAMES, *TEXT_NAMES) if isinstance(row.get(name), (list, tuple))]
+    return max((len(c) for c in columns if all(x is None or isinstance(x, str) for x in c)), default=0)
+
+
+def _rows_in(column: Any) -> int:
+    """How many rows' cells ``column`` holds; 0: it is one cell, or is taken apart."""
+    if not isinstance(column, (list, tuple)):
+        return len(column) if getattr(column, "ndim", 0) else 0
+    apart = bool(column) and (isinstance(column[0], tuple) or getattr(column[0], "ndim", 0) == 1)
+    return 0 if apart else len(column)
 
 
 def _of_batch(batch: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

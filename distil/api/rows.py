@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 BATCH = 1000
 """Rows encoded at once."""
 
+BATCHED = "its rows came in batches"
+
 TOKENISE = """Tokenise it first:
     dataset = dataset.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=512), batched=True)
 or call its columns `prompt` and `response` (or one `text`), and give a tokenizer:
@@ -98,7 +100,8 @@ def raw_rows(dataset: Any, name: str, limit: int | None = None) -> RawRows:
     require(bool(rows), f"{name} is empty: give a data set with rows.")
     names = getattr(dataset, "column_names", None)
     columns = list(names) if names else list(dict.fromkeys(key for row in rows for key in row))
-    return RawRows(name, rows, columns, None if limit is None else source)
+    batched = len(rows) != getattr(dataset, "num_rows", len(rows))
+    return RawRows(name, rows, columns, None if limit is None else source, {BATCHED} if batched else set())
 
 
 def read_rows(

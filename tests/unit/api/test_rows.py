@@ -165,6 +165,43 @@ def test_batches_that_a_loader_took_apart_are_refused_with_the_way_out(
         learns.evaluate(broken())
 
 
+def test_batches_of_text_are_the_same_rows(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    tokenizer: PreTrainedTokenizerBase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A list is refused where a loader took it apart; in a row that is no batch its first entry is the
+    text, as in the runner's files."""
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    texts = [{"text": "a rabbit lives here " * (i + 1), "number": i} for i in range(6)]
+    pairs = [{"prompt": row["text"], "response": "so it is", "context": "once"} for row in texts]
+    several = [{"prompt": "Who?", "response": [f"a rabbit {i}", "no one, and nobody else"]} for i in range(6)]
+    for given in (texts, pairs, several):
+        rows: Any = given
+        wanted = learns.evaluate(rows)
+        batched = [DataLoader(rows, None), DataLoader(rows, 1), Dataset.from_list(rows).batch(4)]
+        for batches in batched + [DataLoader(rows, 4)] * (rows is not several):
+            assert learns.evaluate(batches) == pytest.approx(wanted)
+    perplexity = compute_perplexity(student, texts, tokenizer)
+    assert compute_perplexity(student, DataLoader(texts, 4), tokenizer) == pytest.approx(perplexity)  # type: ignore[arg-type, var-annotated]
+    nested = [row | {"meta": {"number": 1}} for row in texts]
+    empty = [row | {"context": None} for row in pairs]
+    for refused in (several, nested, empty):
+        loader: Any = DataLoader(refused, batch_size=2)  # type: ignore[arg-type, var-annotated]
+        with pytest.raises(ArgumentError, match=r"^eval_dataset is a DataLoader whose batches"):
+            learns.evaluate(loader)
+    first = learns.evaluate([{"text": texts[0]["text"], "number": 0}])
+    assert learns.evaluate([{"text": [row["text"] for row in texts], "number": 0}]) == first
+    learns.train(DataLoader(texts, 4))  # type: ignore[arg-type, var-annotated]
+    learns.command()
+    assert "does not say all" not in caplog.text
+    learns.train(Dataset.from_list(texts).batch(4))
+    learns.command()
+    assert "its rows came in batches" in caplog.text
+
+
 def test_a_stream_is_read_until_there_are_as_many_rows_as_max_steps_see(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
