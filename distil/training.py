@@ -167,7 +167,7 @@ def train(trainer: DistillationTrainer, folder: Path, config: ExperimentConfig, 
     """
     checkpoint = ranks.from_main(lambda: _checkpoint(folder / CHECKPOINTS, config.run.resume, progress))
     trainer.kept["run"] = SameRun(folder)
-    bar = ProgressBar(progress.console, trainer.tokens_seen)
+    bar = ProgressBar(progress, trainer.tokens_seen)
     trainer.add_callback(bar)
     trainer.add_callback(FirstCheckpoint(progress.say))
     with InterruptGuard() as guard, bar, torch.autograd.set_detect_anomaly(config.run.detect_anomaly):

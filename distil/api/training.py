@@ -31,6 +31,7 @@ from distil.engine.trainer import DistillationTrainer, Evaluate
 from distil.methods.base import Method
 from distil.processes import ranks
 from distil.system.files import check_writable
+from distil.system.progress import Progress
 from distil.system.quiet import quiet_transformers
 from distil.training import training_arguments
 from distil.types import RunFailed
@@ -75,7 +76,7 @@ def train(
         trainer = _trainer(job, arguments)
         make_room(root, checkpoint, own=given is None)
         advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
-        bar = ProgressBar(Console(stderr=True, quiet=not ranks.is_main()), trainer.tokens_seen)
+        bar = ProgressBar(Progress(Console(stderr=True, quiet=not ranks.is_main())), trainer.tokens_seen)
         if arguments.disable_tqdm:
             trainer.add_callback(bar)
         going_on = None if checkpoint is None else str(checkpoint)

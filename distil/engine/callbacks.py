@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -90,9 +89,8 @@ class ProgressBar(TrainerCallback):
     """Steps, loss, tokens a second and time left: a bar in a terminal; elsewhere, and in the log, plain
     lines."""
 
-    def __init__(self, console: Console, tokens: Callable[[], int]) -> None:
+    def __init__(self, progress: Progress, tokens: Callable[[], int]) -> None:
         self.tokens = tokens
-        plain = Progress(console)
         self.bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -100,11 +98,12 @@ class ProgressBar(TrainerCallback):
             TextColumn("{task.fields[rate]}"),
             TextColumn("{task.fields[loss]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not plain.moves,
+            console=progress.console,
+            disable=not progress.moves,
             transient=True,
         )
-        self.note = plain.note
+        self.progress = progress
+        self.open = ExitStack()
         self.task: TaskID | None = None
         self.began = (0.0, 0)
         self.loss = ""
@@ -113,11 +112,12 @@ class ProgressBar(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start where training goes on."""
+        self.open.enter_context(self.progress.named("training"))
         self.bar.start()
         self.task = self.bar.add_task(
             "training", total=state.max_steps, completed=state.global_step, rate="", loss=""
         )
-        self.lines = Lines(self.note, "training: step", state.global_step)
+        self.lines = Lines(self.progress.note, "training: step", state.global_step)
         self.began = (time.monotonic(), self.tokens())
 
     def on_step_end(
@@ -155,6 +155,7 @@ class ProgressBar(TrainerCallback):
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self.open.close()
         self.bar.stop()  # also after a failure
 
 

@@ -21,6 +21,11 @@ SOONEST, LATEST = 10.0, 600.0
 """Seconds between two plain lines: a tenth of the time so far, but neither less nor more than these."""
 
 
+def pace(began: float) -> float:
+    """Seconds between two plain lines on what began then."""
+    return min(max(SOONEST, (time.monotonic() - began) / 10), LATEST)
+
+
 class Lines:
     """Plain lines on how far something is and how long it still takes: seldom, and more seldom as it goes on.
 
@@ -37,7 +42,7 @@ class Lines:
     def at(self, done: int, total: int, facts: Sequence[str] = ()) -> None:
         """Say that ``done`` of ``total`` are done, with ``facts``, if it is time to."""
         now = time.monotonic()
-        if done < total and now - self.told >= min(max(SOONEST, (now - self.began) / 10), LATEST):
+        if done < total and now - self.told >= pace(self.began):
             self.told = now
             self.note(self._line(done, total, facts))
 
@@ -84,23 +89,31 @@ class Progress:
     @contextmanager
     def spinner(self, label: str) -> Iterator[None]:
         """Something is going on whose length nobody knows."""
-        with self.console.status(label) if self.moves else self._named(label):
+        with self.console.status(label) if self.moves else self.named(label):
             yield
 
     @contextmanager
-    def _named(self, label: str) -> Iterator[None]:
-        """Where nothing moves, what is going on is said once nothing was for a while."""
+    def named(self, label: str) -> Iterator[None]:
+        """Where nothing moves, what is going on is said once nothing was for a while, and again after twice
+        as long."""
         if self.moves:
             yield
             return
-        quiet = time.monotonic() - self.told
-        timer = threading.Timer(max(SOONEST - quiet, 0.0), self.note, (f"{label} …",))
-        timer.daemon = True
-        timer.start()
+        over = threading.Event()
+        first = max(self.told + SOONEST - time.monotonic(), 0.0)
+        threading.Thread(target=self._name, args=(label, over, first), daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
+            over.set()
+
+    def _name(self, label: str, over: threading.Event, wait: float) -> None:
+        began, pause = time.monotonic(), SOONEST
+        while not over.wait(wait):
+            if time.monotonic() >= self.told + pause:
+                self.note(f"{label} …")
+                pause = 2 * pace(began)
+            wait = max(self.told + pause - time.monotonic(), 0.0)
 
     @contextmanager
     def bar(self, label: str) -> Iterator[Report]:
@@ -108,7 +121,7 @@ class Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lines = Lines(self.note, f"{label}:")
         bar = RichProgress(*columns, console=self.console, transient=True, disable=not self.moves)
-        with self._named(label), bar as shown:
+        with self.named(label), bar as shown:
             task = shown.add_task(label, total=None)
 
             def report(done: int, total: int) -> None:

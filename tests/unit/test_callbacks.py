@@ -174,7 +174,10 @@ def test_where_nothing_moves_a_plain_line_now_and_then(
 ) -> None:
     """Step, loss, pace, time left; more seldom as it goes on; no control characters; in the log as well."""
     clock, shown = Time(monkeypatch), io.StringIO()
-    with caplog.at_level(logging.INFO), ProgressBar(Console(file=shown), lambda: int(clock.now)) as bar:
+    with (
+        caplog.at_level(logging.INFO),
+        ProgressBar(Progress(Console(file=shown)), lambda: int(clock.now)) as bar,
+    ):
         trained(bar, clock, arguments, steps=400, seconds=1.0)
     lines = shown.getvalue().splitlines()
     assert lines[0] == "training: step 10 of 400, 1 tokens/s, about 6 min 30 s left"
@@ -194,7 +197,7 @@ def test_in_a_terminal_the_lines_are_for_the_log_alone(
 ) -> None:
     clock = Time(monkeypatch)
     shown = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with caplog.at_level(logging.INFO), ProgressBar(shown, lambda: 0) as bar:
+    with caplog.at_level(logging.INFO), ProgressBar(Progress(shown), lambda: 0) as bar:
         trained(bar, clock, arguments, steps=30, seconds=1.0)
     assert [record.getMessage()[:23] for record in caplog.records] == [
         "training: step 10 of 30",
@@ -208,7 +211,7 @@ def test_a_short_training_is_a_line_of_the_log_with_its_loss(
     arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, shown = Time(monkeypatch), io.StringIO()
-    with caplog.at_level(logging.INFO), ProgressBar(Console(file=shown), lambda: 0) as bar:
+    with caplog.at_level(logging.INFO), ProgressBar(Progress(Console(file=shown)), lambda: 0) as bar:
         trained(bar, clock, arguments, steps=10, seconds=0.5)
     assert shown.getvalue() == ""
     assert [record.getMessage() for record in caplog.records] == [
@@ -220,7 +223,7 @@ def test_time_left_of_a_run_that_goes_on_is_of_what_it_does_itself(
     arguments: TrainingArguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, shown = Time(monkeypatch), io.StringIO()
-    with ProgressBar(Console(file=shown), lambda: 0) as bar:
+    with ProgressBar(Progress(Console(file=shown)), lambda: 0) as bar:
         trained(bar, clock, arguments, steps=140, seconds=1.0, first=100)
     assert shown.getvalue().startswith("training: step 110 of 140, 0 tokens/s, about 30 s left\n")
 
@@ -250,6 +253,19 @@ def test_what_has_nothing_done_for_long_is_named(monkeypatch: pytest.MonkeyPatch
         report(4, 4)
     time.sleep(0.4)
     assert shown.getvalue() == "evaluating the teacher …\n", "what is over is not named"
+
+
+def test_what_stands_still_after_a_line_is_named_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as long after the last word of anybody: steps that are slow, a batch that is."""
+    monkeypatch.setattr(progress, "SOONEST", 0.05)
+    shown = io.StringIO()
+    waits = Progress(Console(file=shown))
+    with waits.named("training"):
+        waits.note("training: step 1 of 2")
+        until = time.monotonic() + 20
+        while shown.getvalue().count("training …") < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert shown.getvalue().startswith("training: step 1 of 2\ntraining …\ntraining …\n")
 
 
 def test_short_waits_in_a_row_are_no_long_one_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
