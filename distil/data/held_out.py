@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from distil.data.base import ColumnsConfig
-from distil.data.columns import Kind, Shape
+from distil.data.columns import Kind, Shape, template_fields
 from distil.data.raw_rows import RawRows, columns_of, iterate
 from distil.types import InputError
 
@@ -26,16 +26,17 @@ def set_aside(
     each in file order.
 
     Rows of one prompt stay together, unless that leaves a split without a row (one prompt for the whole set);
-    equal rows always do.
+    equal rows always do. A template may write several prompts of one question: those stay together where they
+    can.
     """
     if not missing:
         return {}
     all_numbers = range(len(rows)) if usable is None else usable
     most = (len(all_numbers) - 1) // len(missing)  # a row at least stays to train on
     wanted = max(1, min(round(config.validation_fraction * len(all_numbers)), most))
-    for by_response, oversized in ((False, False), (True, False), (True, True)):
+    for same, oversized in (("question", False), ("prompt", False), ("row", False), ("row", True)):
         groups: dict[Any, list[int]] = defaultdict(list)
-        for number, key in zip(all_numbers, _keys(rows, shape, by_response, all_numbers), strict=True):
+        for number, key in zip(all_numbers, _keys(rows, shape, same, all_numbers), strict=True):
             groups[key].append(number)
         order = list(groups.values())
         random.Random(config.split_seed).shuffle(order)
@@ -73,11 +74,12 @@ def _take(groups: list[list[int]], size: int, oversized: bool) -> list[int]:
     return taken
 
 
-def _keys(rows: RawRows, shape: Shape, by_response: bool, numbers: Sequence[int]) -> Iterator[Any]:
-    """What must not stand on both sides of a split: the prompt of each of these rows (or prompt and
-    response)."""
+def _keys(rows: RawRows, shape: Shape, same: str, numbers: Sequence[int]) -> Iterator[Any]:
+    """What must not stand on both sides of a split: of each of these rows its question (the column alone that
+    a template writes into the prompt), its prompt, or all of the row that counts."""
+    whole = same == "row"
     if shape.kind is Kind.TOKENS:
-        whole = by_response or "prompt_input_ids" not in columns_of(rows, numbers)
+        whole = whole or "prompt_input_ids" not in columns_of(rows, numbers)
         columns = ["input_ids" if whole else "prompt_input_ids"]
     elif shape.kind is Kind.MESSAGES:
         columns = [shape.messages or ""]
@@ -85,9 +87,18 @@ def _keys(rows: RawRows, shape: Shape, by_response: bool, numbers: Sequence[int]
         columns = [shape.text or ""]
     else:
         columns = [name for name in (shape.prompt, shape.context) if name] or columns_of(rows)
-        columns += [shape.response or ""] if by_response else []
+        written = template_fields(shape.template)
+        if written and (same != "question" or not set(columns) <= set(written)):
+            columns = written
+        columns = [*columns, shape.response or ""] if whole else columns
     for row in iterate(rows, numbers, columns):
         value: Any = [row.get(name) for name in columns]
-        if shape.kind is Kind.MESSAGES and not by_response and isinstance(value[0], list):
-            value = value[0][:-1]
+        if shape.kind is Kind.MESSAGES and not whole and isinstance(value[0], list):
+            value = value[0][: _answer(value[0])]
         yield json.dumps(value, sort_keys=True, default=str)
+
+
+def _answer(turns: Sequence[Any]) -> int:
+    """Which of a row's turns is the response: the assistant's last; the last one where it has none."""
+    by_assistant = [isinstance(turn, Mapping) and turn.get("role") == "assistant" for turn in turns]
+    return max((index for index, its in enumerate(by_assistant) if its), default=len(turns) - 1)

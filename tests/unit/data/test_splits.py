@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
-from distil.data.columns import Kind, Shape
+from distil.data.columns import Kind, Shape, detect, prompt_of
 from distil.data.dolly15k import Dolly15kConfig
 from distil.data.embedded import EmbeddedDataConfig, generate_rows
 from distil.data.held_out import set_aside
@@ -132,6 +133,44 @@ def test_rows_of_one_prompt_stay_together(jsonl: WriteJsonl, gpt2: PreTrainedTok
     config = JsonlConfig(train_file=jsonl("a.jsonl", rows(120, repeats=3)), validation_fraction=0.2)
     prompts = [{row["prompt"] for row in split} for split in content(load_splits(config, gpt2))]
     assert sum(map(len, prompts)) == len(set.union(*prompts)) == 40
+
+
+def turns(number: int, *closing: str) -> dict[str, Any]:
+    said = [{"role": "user", "content": f"{number // 4}"}, {"role": "assistant", "content": f"{number}"}]
+    return {"messages": said + [{"role": "user", "content": text} for text in closing]}
+
+
+@pytest.mark.parametrize(
+    ("row", "template"),
+    [
+        (lambda i: turns(i), None),
+        (lambda i: turns(i, "thanks"), None),
+        (lambda i: turns(i, "thanks", "bye"), None),
+        (lambda i: {"question": i // 4, "context": i, "answer": i}, "{question}?"),
+        (lambda i: {"title": i // 4, "body": "b", "answer": i}, "{title}: {body}"),
+        (lambda i: {"question": i // 8, "hint": i // 4, "answer": i}, "{question} {hint}"),
+        (lambda i: {"question": i % 2, "body": i // 4 * 2 + i % 2, "answer": i}, "{question} {body}"),
+        (lambda i: {"question": "the same", "body": i // 4, "answer": i}, "{question} {body}"),
+    ],
+)
+def test_what_one_prompt_is(row: Callable[[int], dict[str, Any]], template: str | None) -> None:
+    """What the response answers: turns before it, columns that a template writes, and no others."""
+    source = [row(i) for i in range(80)]
+    config = ColumnsConfig(name="t", validation_fraction=0.1, prompt_template=template)
+    shape = detect(config, list(source[0]), "rows")
+
+    def prompt(number: int) -> str:
+        if shape.kind is Kind.MESSAGES:
+            return str(source[number]["messages"][0])
+        return prompt_of(source[number], shape, True, "rows")
+
+    parts = set_aside(source, shape, ["validation", "test"], config, "rows")
+    prompts = [{prompt(number) for number in part} for part in parts.values()]
+    assert len(prompts) == 3
+    assert sum(map(len, prompts)) == len(set.union(*prompts)) > 3
+    if template == "{question} {hint}":
+        questions = [{source[number]["question"] for number in part} for part in parts.values()]
+        assert sum(map(len, questions)) == len(set.union(*questions)), "these, too, where they can"
 
 
 @given(st.lists(st.integers(0, 30), min_size=3, max_size=60), st.floats(0.01, 0.49), st.integers(0, 3))
