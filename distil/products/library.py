@@ -119,8 +119,21 @@ def _product(
         method=SFTConfig(),  # the one that asks no teacher: what the library's was is not on disk
         model=ModelConfig("custom", TeacherConfig(), model),
         peft=adapter(),
-        data=JsonlConfig(),  # prompts as the library writes those of columns with well-known names
+        # Prompts as the library writes those of columns with well-known names, rows cut where it cut them.
+        data=JsonlConfig(max_length=_max_length(folder)),
     )
     check_packages(config)
     record = RunRecord(folder, "done", "", "", "", "", {}, "", {}, None, None)
     return SavedStudent(folder, config, record, told)
+
+
+def _max_length(folder: Path) -> int:
+    """Of the DistillationConfig there; the runner's own where an adapter came without."""
+    if not (folder / CONFIG).is_file():
+        return JsonlConfig().max_length
+    try:
+        return int(read_json(folder / CONFIG)["max_length"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / CONFIG} is damaged ({type(error).__name__}: {error}). Save the student again."
+        ) from error

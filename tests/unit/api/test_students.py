@@ -676,7 +676,8 @@ def test_what_the_library_saved_answers_and_is_evaluated_by_the_command(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The answer of ``generate()`` on what transformers and PEFT load; the perplexity of the library."""
+    """The answer of ``generate()`` on what transformers and PEFT load; the perplexity of the library, rows
+    cut where the config cuts them."""
     keys: dict[str, Any] = {} if kind == "none" else {"use_peft": True, "peft_type": kind}
     learns = KnowledgeDistillation(teacher, load("gpt2"), make(**keys), tokenizer)
     learns.train(rows)
@@ -692,7 +693,7 @@ def test_what_the_library_saved_answers_and_is_evaluated_by_the_command(
     wanted = tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     assert capsys.readouterr().out.strip() == wanted.strip()
 
-    texts = [{"prompt": f"Say w{i}", "response": f"The island {i} is far."} for i in range(6)]
+    texts = [{"prompt": f"Say w{i}", "response": f"The island {i} is far. " * 6 * i} for i in range(1, 7)]
     (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
     evaluated = tmp_path / "evaluated.json"
     command = ["evaluate", str(folder), "--generation-rows", "2"]
@@ -701,6 +702,16 @@ def test_what_the_library_saved_answers_and_is_evaluated_by_the_command(
     assert scores["teacher"] is None
     said = learns.evaluate(Dataset.from_list(texts))["perplexity"]
     assert scores["student"]["perplexity"] == pytest.approx(said, rel=1e-4)
+    assert "max_length=96" in capsys.readouterr().out
+
+    config = folder / "distillation_config.json"
+    whole = config.read_bytes()
+    config.write_text("{}", encoding="utf-8")
+    assert main(["generate", str(folder), "--prompt", prompt]) == 2
+    assert f"{config} is damaged" in capsys.readouterr().err
+    config.unlink()  # then a whole model is one of transformers', an adapter still the library's
+    assert main(["generate", str(folder), "--prompt", prompt]) == (0 if keys else 2)
+    config.write_bytes(whole)
 
     capsys.readouterr()
     assert main(command) == 2
