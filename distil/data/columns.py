@@ -147,8 +147,8 @@ def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) ->
 
 
 def template_fields(template: str | None) -> list[str]:
-    """The columns that a prompt template names. Raises InputError where it is not a format string."""
-    return [name for _, name in _pieces(template or "") if name is not None]
+    """The columns that a prompt template names, each once. Raises InputError where it is no format string."""
+    return list(dict.fromkeys(name for _, name in _pieces(template or "") if name is not None))
 
 
 def _pieces(template: str) -> list[tuple[str, str | None]]:

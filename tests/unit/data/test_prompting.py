@@ -21,6 +21,7 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "instruction": ({"instruction": ASKED, "response": "Hello."}, {}),
     "context": ({"instruction": ASKED, "context": "", "output": "Hello."}, {}),
     "template": ({"q": ASKED, "a": "Hello."}, {"prompt_template": "Q: {q}\nA: ", "response_column": "a"}),
+    "twice": ({"q": ASKED, "a": "Hello."}, {"prompt_template": "{q}\nAgain: {q}", "response_column": "a"}),
     "messages": (
         {"messages": [{"role": "user", "content": ASKED}, {"role": "assistant", "content": "Hello."}]},
         {},
@@ -31,6 +32,7 @@ GONE = {
     "instruction": {},
     "context": {},
     "template": {},
+    "twice": {},
     "messages": {"messages_column": "messages"},
 }
 """What a config must name for the shape to be known where its data are gone."""
@@ -111,7 +113,7 @@ def test_rows_of_a_file_are_those_of_a_split(gpt2: PreTrainedTokenizerBase, json
     rows = [{"prompt": f"Say {n}.", "response": f"{n} it is."} for n in range(7)]
     rows.insert(3, {"prompt": "Say nothing.", "response": ""})
     file = jsonl("rows.jsonl", rows)
-    encoded, dropped = encode_rows(JsonlConfig(train_file=file), rows, gpt2, "rows")
+    encoded, notes = encode_rows(JsonlConfig(train_file=file), rows, gpt2, "rows")
     split = load_splits(JsonlConfig(train_file=file, validation_file=file, test_file=file), gpt2).test
     assert encoded.to_list() == split.to_list()
-    assert dropped == {"empty response": 1}
+    assert notes == ["Rows left out: 1 empty response."]
