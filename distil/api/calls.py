@@ -49,10 +49,14 @@ def checked(name: str, elsewhere: Mapping[str, str] | None = None) -> Callable[[
     return decorate
 
 
-def check_path(name: str, value: Any) -> None:
-    """Raise ArgumentError unless ``value`` is a path."""
+def check_path(name: str, value: Any) -> Path:
+    """``value``, its ``~`` written out. Raises ArgumentError unless it is a path."""
     if not isinstance(value, (str, Path)):
         raise ArgumentError(f"{name} is a {type(value).__name__}: give a path.")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise ArgumentError(f"{name}={value}: there is no such home folder. Give the whole path.") from error
 
 
 def bound(

@@ -269,12 +269,12 @@ class DistillationConfig:
         Raises:
             ArgumentError: where it cannot be written.
         """
-        check_path("filepath", filepath)
-        require(bool(Path(filepath).name), f"filepath={filepath} is a folder: name a file in it.")
+        path = check_path("filepath", filepath)
+        require(bool(path.name), f"filepath={filepath} is a folder: name a file in it.")
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
         try:
-            Path(filepath).parent.mkdir(parents=True, exist_ok=True)
-            write_text(Path(filepath), text)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
         except OSError as error:
             raise ArgumentError(f"filepath={filepath} cannot be written: {error.strerror}.") from error
 
@@ -291,9 +291,9 @@ class DistillationConfig:
         Raises:
             ArgumentError: where the file cannot be read, is not JSON, or has a key that is no field.
         """
-        check_path("filepath", filepath)
+        path = check_path("filepath", filepath)
         try:
-            content = json.loads(Path(filepath).read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ArgumentError(f"filepath={filepath} cannot be read: {error.strerror}.") from error
         except ValueError as error:

@@ -94,7 +94,7 @@ class StudentKeeper:
         from distil.api.saved import base_recipe, own_adapter, save
         from distil.cards.library import library_card
 
-        check_path("output_dir", output_dir)
+        folder = check_path("output_dir", output_dir)
         with library_words(self.config.peft_type):
             tokenizer = self.tokenizer or self._local_tokenizer()
             run, base, student = self.experiment("DATA"), None, self.student
@@ -108,12 +108,12 @@ class StudentKeeper:
                     quantisation(student),
                     (self.method, self.config.teacher_model_name),
                 )
-            past = self._past.saved(Path(output_dir), self._base_name)
+            past = self._past.saved(folder, self._base_name)
             config = self._past.config or self.config
             names = config.teacher_model_name, config.student_model_name
             on = base or own_adapter(student)
             card = library_card(type(self).__name__, *names, past, command_of(run), on)
-            save(Path(output_dir), student, tokenizer, config, card, base)
+            save(folder, student, tokenizer, config, card, base)
             self._past = past
 
     @checked("load_student")
@@ -139,8 +139,7 @@ class StudentKeeper:
         from distil.api.saved import load
         from distil.api.students import place
 
-        check_path("model_path", model_path)
-        folder = Path(model_path).expanduser()
+        folder = check_path("model_path", model_path)
         with library_words(self.config.peft_type):
             resumable = adapter_of(self._experiment_of(None, self.config).peft).no_resume is None
             model = load(folder, self._held(), self._base_name, self._base_print, resumable=resumable)

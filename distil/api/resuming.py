@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distil.api.calls import check_path
 from distil.api.errors import ArgumentError, require
 from distil.engine import checkpoints
 from distil.engine.saving import OWN_STATE, TRAINED
@@ -39,7 +40,7 @@ def checkpoint_of(
             raise ArgumentError(f"resume_from_checkpoint=True: {root} holds no whole checkpoint.")
         _check_purpose(newest, purpose, adapted)
         return newest
-    folder = Path(resume)
+    folder = check_path("resume_from_checkpoint", resume)
     problems = checkpoints.verify(folder) if folder.is_dir() else ["there is no such folder"]
     require(not problems, f"resume_from_checkpoint={folder}: {'; '.join(problems)}.")
     _check_purpose(folder, purpose, adapted)

@@ -175,7 +175,12 @@ def test_round_trips_are_exact(keys: dict[str, Any], tmp_path: Path) -> None:
     assert promised <= stored.keys() <= promised | {"left_to_method"}
 
 
-def test_a_config_makes_its_folder_and_names_a_path_that_is_none(tmp_path: Path) -> None:
+def test_a_config_makes_its_folder_and_names_a_path_that_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    DistillationConfig("t", "s").save("~/config.json")
+    assert DistillationConfig.load("~/config.json") == DistillationConfig.load(tmp_path / "config.json")
     config().save(tmp_path / "new" / "folder" / "c.json")
     assert DistillationConfig.load(tmp_path / "new" / "folder" / "c.json") == config()
     nothing: Any = None

@@ -348,11 +348,14 @@ def test_resuming_is_exact_and_an_unfinished_training_is_set_aside(
     make: Make,
     rows: Dataset,
     expected: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = make(save_steps=2)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = make(save_steps=2, output_dir="~/output")
     KnowledgeDistillation(teacher, load("gpt2"), config).train(rows)
-    folder = Path(config.output_dir) / "kd" / "checkpoints"
+    folder = tmp_path / "output" / "kd" / "checkpoints"
     shutil.rmtree(folder / "checkpoint-4")  # as if it had been stopped after step 2
     resumed = KnowledgeDistillation(teacher, load("gpt2"), config)
     resumed.train(rows, resume_from_checkpoint=True)
@@ -364,8 +367,15 @@ def test_resuming_is_exact_and_an_unfinished_training_is_set_aside(
     assert aside.is_dir()
     assert str(aside) in caplog.text
     again = KnowledgeDistillation(teacher, load("gpt2"), config)
-    again.train(rows, resume_from_checkpoint=aside)
+    again.train(rows, resume_from_checkpoint=f"~/{aside.relative_to(tmp_path)}")
     assert same(weights(again.student), expected)
+    again.save_student("~/saved")
+    again.load_student(tmp_path / "saved")
+    assert same(weights(again.student), expected)
+    nobody = "~nobody-of-that-name/saved"
+    for call in (again.save_student, again.load_student):
+        with pytest.raises(ArgumentError, match=f"={nobody}: there is no such home folder"):
+            call(nobody)
 
 
 def test_a_checkpoint_that_holds_code_is_named(
