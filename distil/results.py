@@ -64,6 +64,7 @@ def write_results(
                 "validation_rows": len(splits.validation),
                 "test_rows": len(splits.test),
                 "dropped": splits.dropped,
+                "shape": splits.shape.record(),
             },
             "notes": list(dict.fromkeys([*notes, *said])),
             **({"ruined": True} if ruined else {}),

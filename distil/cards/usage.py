@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
-from distil.data.columns import prompt_of, template_fields
-from distil.data.prompting import shape_written
+from distil.data.columns import Kind, prompt_of, template_fields
+from distil.data.encode import closed
+from distil.data.prompting import ending_of
 from distil.models.quantize import resolved
 from distil.products.loading import load_tokenizer
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from distil.cards.subject import Subject
     from distil.products.finished_run import FinishedRun
 
+OWN = "Once upon a time"
+"""A prompt where none of the run's may be shown."""
 BASE = "base"
 """Folder of the model under an adapter, where that is not a model that others have."""
 
@@ -72,26 +76,33 @@ def _base_line(subject: Subject, architecture: str | None) -> tuple[str, str]:
 def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
     """How a prompt becomes ids as in training: (expression, lines before it)."""
     tokenizer: Any = load_tokenizer(run)
-    samples = run.record.samples[:shown]
-    prompt = samples[0].prompt if samples else _own_prompt(run)
-    asked = json.dumps(prompt, ensure_ascii=False)
-    template = getattr(run.config.data, "chat_template", None)
-    textual = getattr(run.config.data, "text_column", None)
-    if tokenizer.chat_template and template is not False and not textual:
+    kind = run.shape.kind
+    prompt = next((prompt for prompt in run.prompts[:shown] if not _several_turns(prompt, kind)), None)
+    off = getattr(run.config.data, "chat_template", None) is False or kind in (Kind.TEXT, Kind.TOKENS)
+    chat = bool(tokenizer.chat_template) and not off
+    asked = json.dumps(prompt or _own_prompt(run, chat), ensure_ascii=False)
+    if chat:
         lines = [f'messages = [{{"role": "user", "content": {asked}}}]']
         options = 'add_generation_prompt=True, return_dict=True, return_tensors="pt"'
         return f"tokenizer.apply_chat_template(\n    messages, {options}\n)", lines
     # Training puts a BOS where the tokenizer does, and nothing else around a prompt.
-    bare = tokenizer(prompt, add_special_tokens=False).input_ids
-    usual = tokenizer(prompt).input_ids
+    bare = tokenizer(OWN, add_special_tokens=False).input_ids
+    usual = tokenizer(OWN).input_ids
     begun = [tokenizer.bos_token_id, *bare]
     more = "" if usual in (bare, begun) else ", add_special_tokens=False"
     return f'tokenizer(prompt, return_tensors="pt"{more})', [f"prompt = {asked}"]
 
 
-def _own_prompt(run: FinishedRun) -> str:
+def _several_turns(prompt: str, kind: Kind) -> bool:
+    """Whether a prompt is written of several messages, which are no one turn of a user."""
+    return kind is Kind.MESSAGES and re.match(r"\w+: ", prompt) is not None
+
+
+def _own_prompt(run: FinishedRun, chat: bool) -> str:
     """A prompt that is no row's, in the form of those that the run was trained on."""
-    template = getattr(run.config.data, "prompt_template", None)
-    shape = shape_written(template, [sample.prompt for sample in run.record.samples])
+    shape = run.shape
+    if shape.kind is not Kind.PAIR:
+        return OWN
     columns = template_fields(shape.template) or [str(shape.prompt)]
-    return prompt_of(dict.fromkeys(columns, "Once upon a time"), shape, chat=False, where="the card")
+    written = prompt_of(dict.fromkeys(columns, OWN), shape, chat, where="the card")
+    return closed(written, ending_of(run.prompts)) if shape.as_it_is and not chat else written

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
+from typing import Any
 
 from distil.data.base import COLUMNS, ColumnsConfig, MalformedRow, Row
 from distil.data.csv_rows import no_header
@@ -55,6 +56,25 @@ class Shape:
     messages: str | None = None
     text: str | None = None
     template: str | None = None
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether a prompt is written as it stands, where no chat template writes it."""
+        return self.kind is Kind.PAIR and self.prompt == "prompt" and self.template is None
+
+    def record(self) -> dict[str, str]:
+        """As JSON holds it."""
+        return {"kind": self.kind.value} | {
+            key: value for key, value in vars(self).items() if key != "kind" and value is not None
+        }
+
+    @classmethod
+    def read(cls, told: Any) -> Shape | None:
+        """What ``record`` made; None where it is something else."""
+        try:
+            return cls(**{**told, "kind": Kind(told["kind"])})
+        except (TypeError, ValueError, LookupError):
+            return None
 
 
 def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape:

@@ -57,8 +57,7 @@ class Encoder:
         self.lines = lines
         self.codec = Codec(tokenizer, config.split_special_tokens)
         self.chat = chat_of(config, self.codec)
-        as_it_is = self.chat is None and shape.prompt == "prompt" and shape.template is None
-        self.ending = ending if as_it_is else ""
+        self.ending = ending if self.chat is None and shape.as_it_is else ""
 
     def encode(self, rows: Sequence[Row], numbers: Sequence[int]) -> list[Encoded | Dropped]:
         """One entry a row, in order; ``numbers`` are the rows' own, for error messages.

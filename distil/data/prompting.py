@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from distil.data.base import ColumnsConfig, source_of
-from distil.data.columns import ALPACA, Kind, Shape, detect, template_fields
+from distil.data.base import ColumnsConfig
+from distil.data.columns import ALPACA, Kind, Shape, template_fields
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
-from distil.data.raw_rows import columns_of
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -22,27 +21,18 @@ ANSWER = "."
 HEADING = ALPACA.partition("{")[0]
 
 
-def shape_of(config: ColumnsConfig, written: Sequence[str], *, allow_network: bool) -> Shape:
-    """The shape of the run's rows: from its data, or where those are gone from what the run tells.
+def likely_shape(config: ColumnsConfig, written: Sequence[str]) -> Shape:
+    """The shape of rows of which no record is left: by what the config names, or how prompts were written.
 
-    ``written``: prompts as the run's samples show them, headings and all.
+    ``written``: prompts as samples show them, headings and all.
     """
-    source = source_of(config)
-    try:
-        return detect(config, columns_of(source.rows(allow_network).train), source.where("train"))
-    except InputError:
-        pass
     if config.text_column:
         return Shape(Kind.TEXT, text=config.text_column)
     if config.messages_column:
         return Shape(Kind.MESSAGES, messages=config.messages_column)
-    return shape_written(config.prompt_template, written)
-
-
-def shape_written(template: str | None, written: Sequence[str]) -> Shape:
-    """The shape of prompt/response rows by how their prompts were written: template, headings, neither."""
     headed = bool(written) and all(prompt.startswith(HEADING) for prompt in written)
-    return Shape(Kind.PAIR, "instruction" if headed else "prompt", "response", template=template)
+    prompt = "instruction" if headed else "prompt"
+    return Shape(Kind.PAIR, prompt, "response", template=config.prompt_template)
 
 
 def ending_of(written: Sequence[str]) -> str:

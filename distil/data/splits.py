@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, RawSplits, Row, source_of, way_out
-from distil.data.columns import Kind, alpaca_note, detect, template_note
+from distil.data.columns import Kind, Shape, alpaca_note, detect, template_note
 from distil.data.encode import Encoder
 from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
 from distil.data.held_out import set_aside
@@ -38,6 +38,8 @@ class Splits:
     validation: Dataset
     test: Dataset
     dropped: dict[str, int]
+    shape: Shape
+    """Of the training rows."""
     bad_rows: list[BadRow] = field(default_factory=list)
     """Of the dropped ones, those that ``data.on_bad_row=skip`` left out."""
     notes: list[str] = field(default_factory=list)
@@ -83,7 +85,8 @@ def load_splits(
         template_note(config.prompt_template),
     )
     said = [note for note in notes if note is not None]
-    return Splits(**encoded, dropped=dict(sorted(dropped.items())), bad_rows=bad, notes=said)
+    shape = train.encoder.shape
+    return Splits(**encoded, dropped=dict(sorted(dropped.items())), shape=shape, bad_rows=bad, notes=said)
 
 
 @dataclass

@@ -14,6 +14,9 @@ from distil.commands import rerun_command
 from distil.config.saved import saved_config
 from distil.config.schema import ExperimentConfig, ModelConfig, TeacherConfig
 from distil.config.validate import check_packages
+from distil.data.base import ColumnsConfig
+from distil.data.columns import Shape
+from distil.data.prompting import likely_shape
 from distil.models.sources import Source
 from distil.report.run_directory import AFTER_DIVERGENCE, RunRecord, read_run
 from distil.report.seal import USED, since_done
@@ -37,6 +40,19 @@ class FinishedRun:
     def student(self) -> Path:
         """The folder of its product."""
         return self.folder / STUDENT
+
+    @property
+    def prompts(self) -> list[str]:
+        """Held-out prompts as its samples show them."""
+        return [sample.prompt for sample in self.record.samples]
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of the rows that it was trained on."""
+        results, config = self.record.results, self.config.data
+        assert isinstance(config, ColumnsConfig)
+        recorded = None if results is None else Shape.read(results.data.get("shape"))
+        return recorded or likely_shape(config, self.prompts)
 
     @property
     def source(self) -> Source:

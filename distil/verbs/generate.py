@@ -110,18 +110,16 @@ def _answers(
     from rich.console import Console
 
     from distil.data.base import ColumnsConfig
-    from distil.data.prompting import ending_of, prompt_rows, shape_of
+    from distil.data.prompting import ending_of, prompt_rows
     from distil.engine.evaluation import answer_rows
     from distil.products import reevaluation
     from distil.system.progress import Progress
 
     data = run.config.data
     assert isinstance(data, ColumnsConfig)
-    written = [sample.prompt for sample in run.record.samples]
     with Progress(Console(stderr=True)).spinner("loading"):
-        shape = shape_of(data, written, allow_network=run.config.run.allow_network)
         pair = reevaluation.load_pair(run, teacher=teacher)
-    rows = prompt_rows(data, shape, pair.tokenizer, prompts, ending_of(written))
+    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending_of(run.prompts))
     longest, room = (
         max(len(row["prompt_ids"]) for row in rows),
         reevaluation.longest_row(pair.student, pair.teacher),

@@ -209,21 +209,56 @@ def test_a_secret_where_nothing_of_ours_writes_ends_it(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.parametrize("form", ["headings", "template"])
-def test_a_prompt_of_the_card_s_own_has_the_form_of_the_run_s(form: str, runs: Runs, tmp_path: Path) -> None:
+OWN = "Once upon a time"
+FORMS: dict[str, tuple[dict[str, str], str, str]] = {
+    "headings": ({"kind": "pair", "prompt": "instruction", "response": "r"}, "w3", ALPACA.format(prompt=OWN)),
+    "template": ({"kind": "pair", "template": "Q: {q} A:", "response": "r"}, "w3", f"Q: {OWN} A:"),
+    "closed": ({"kind": "pair", "prompt": "prompt", "response": "r"}, "w3\n", f"{OWN}\n"),
+    "text": ({"kind": "text", "text": "text"}, "w3\n", OWN),
+}
+"""Of runs: the shape of their rows, how their prompts end, and a prompt that is no row's."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_prompt_of_the_card_s_own_has_the_form_of_the_run_s(
+    form: str, chat: bool, runs: Runs, tmp_path: Path
+) -> None:
+    """A chat template takes the place of headings and endings, but not of a template; text has none."""
+    shape, written, wanted = FORMS[form]
     run = runs.copy("none", tmp_path)
-    if form == "headings":
-        lines = [sample | {"prompt": ALPACA.format(prompt=sample["prompt"])} for sample in samples_of(run)]
-        (run / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-        wanted = ALPACA.format(prompt="Once upon a time")
-    else:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-        config["data"]["prompt_template"] = "Q: {prompt} A:"
-        (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-        wanted = "Q: Once upon a time A:"
+    lines = [sample | {"prompt": written} for sample in samples_of(run)]
+    (run / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results["data"]["shape"] = shape
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    if chat:
+        template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+        (run / "student" / "chat_template.jinja").write_text(template, encoding="utf-8")
     seal(run)
     assert main(["export", str(run), "--output", str(tmp_path / "out"), "--samples", "0"]) == 0
-    assert f"prompt = {json.dumps(wanted)}\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    if chat and form != "text":
+        own = json.dumps(wanted if form == "template" else OWN)
+        assert f'messages = [{{"role": "user", "content": {own}}}]\n' in card
+    else:
+        assert f"prompt = {json.dumps(wanted)}\n" in card
+        assert "apply_chat_template" not in card
+
+
+def test_several_turns_are_no_one_turn_of_a_user(runs: Runs, tmp_path: Path) -> None:
+    run = runs.copy("none", tmp_path)
+    prompts = ["system: Be kind.\nuser: Who?", "What now?", "Then?"]
+    lines = [sample | {"prompt": prompt} for sample, prompt in zip(samples_of(run), prompts, strict=False)]
+    (run / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results["data"]["shape"] = {"kind": "messages", "messages": "messages"}
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (run / "student" / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    seal(run)
+    assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'messages = [{"role": "user", "content": "What now?"}]\n' in card
 
 
 def test_what_it_may_be_told(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,7 +304,7 @@ class TestRefused:
     def test_what_the_library_saved(self, refuse: Any, runs: Runs, tmp_path: Path) -> None:
         saved = Path(shutil.copytree(runs.bases / "llama", tmp_path / "saved"))
         assert "is a plain model already" in refuse(saved)
-        (saved / "distillation_config.json").write_text("{}", encoding="utf-8")
+        (saved / "distillation_config.json").write_text('{"max_length": 512}', encoding="utf-8")
         said = refuse(saved)
         assert "no run measured it" in said
         assert f"hf upload OWNER/NAME {saved}" in said

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from distil.adapters.none import NoneConfig
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
+from distil.data.columns import Kind, Shape
 from distil.data.jsonl import JsonlConfig
 from distil.data.splits import Splits
 from distil.engine.evaluation import Evaluation
@@ -44,7 +45,16 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
     def of(device: str) -> Parts:
         student = tiny_llama(1).to(torch.device(device))
         tokenizer = load_tokenizer(model)[0]
-        return Parts(tokenizer, Splits(rows, rows, rows, {}), None, student, VOCABULARY, (EOS,), [], base)
+        return Parts(
+            tokenizer,
+            Splits(rows, rows, rows, {}, Shape(Kind.PAIR)),
+            None,
+            student,
+            VOCABULARY,
+            (EOS,),
+            [],
+            base,
+        )
 
     def score(device: str, case: str) -> float:
         def evaluate() -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from distil.data.base import ColumnsConfig
 from distil.data.columns import Kind, Shape
 from distil.data.jsonl import JsonlConfig
-from distil.data.prompting import ending_of, prompt_rows, shape_of
+from distil.data.prompting import ending_of, likely_shape, prompt_rows
 from distil.data.splits import encode_rows, load_splits
 from distil.types import InputError
 from tests.unit.data.conftest import WriteJsonl
@@ -35,28 +36,35 @@ GONE = {
     "twice": {},
     "messages": {"messages_column": "messages"},
 }
-"""What a config must name for the shape to be known where its data are gone."""
+"""What a config must name for the shape to be known where no record of it is left."""
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "stories", "chatml"])
 @pytest.mark.parametrize("kind", ROWS)
-@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("recorded", [True, False])
 def test_the_ids_are_those_of_a_row(
-    kind: str, tokenizer: str, there: bool, jsonl: WriteJsonl, request: pytest.FixtureRequest
+    kind: str, tokenizer: str, recorded: bool, jsonl: WriteJsonl, request: pytest.FixtureRequest
 ) -> None:
     reader: PreTrainedTokenizerBase = request.getfixturevalue(tokenizer)
     if kind == "messages" and tokenizer != "chatml":
         pytest.skip("chat messages need a chat template")
     row, keys = ROWS[kind]
-    config = JsonlConfig(
-        train_file=jsonl("rows.jsonl", [row] * 3), **{**keys, **({} if there else GONE[kind])}
-    )
+    asked = [json.loads(json.dumps(row).replace("Ann", name)) for name in ("Ann", "Bob", "Eve")]
+    file = jsonl("rows.jsonl", asked)
+    config = JsonlConfig(train_file=file, **{**keys, **({} if recorded else GONE[kind])})
     (encoded, _) = encode_rows(config, [row], reader, "rows")
-    if not there:
-        config.train_file = "nowhere.jsonl"
-    shape = shape_of(config, [encoded[0]["prompt"]], allow_network=False)
+    shape = likely_shape(config, [encoded[0]["prompt"]])
+    if recorded:
+        told = json.dumps(load_splits(config, reader).shape.record())
+        shape = Shape.read(json.loads(told)) or shape
+        assert json.dumps(shape.record()) == told
     (mine,) = prompt_rows(config, shape, reader, [ASKED])
     assert mine["prompt_ids"] == encoded[0]["prompt_ids"]
+
+
+@pytest.mark.parametrize("told", [None, {}, "text", {"kind": "none"}, {"kind": "text", "colour": "red"}])
+def test_what_is_no_record_of_a_shape_is_none(told: Any) -> None:
+    assert Shape.read(told) is None
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "stories", "chatml"])
@@ -66,7 +74,7 @@ def test_text_is_gone_on_from_as_it_stands(
     reader: PreTrainedTokenizerBase = request.getfixturevalue(tokenizer)
     text = "Once upon a time there was a small dog who liked to run."
     config = JsonlConfig(train_file=jsonl("rows.jsonl", [{"text": text}] * 3))
-    (mine,) = prompt_rows(config, shape_of(config, [], allow_network=False), reader, [text])
+    (mine,) = prompt_rows(config, Shape(Kind.TEXT, text="text"), reader, [text])
     encoded, _ = encode_rows(config, [{"text": text}], reader, "rows")
     assert [*mine["prompt_ids"], reader.eos_token_id] == encoded[0]["input_ids"]
 
@@ -76,7 +84,7 @@ def test_a_closing_line_break_is_added_where_all_rows_have_one(gpt2: PreTrainedT
     assert ending_of(["a\n\n", "b\n\n"]) == "\n\n"
     assert ending_of(["a\n", "b"]) == ending_of([]) == ending_of(["a.", "b."]) == ""
     config = JsonlConfig(train_file="nowhere.jsonl")
-    shape = shape_of(config, ["a\n"], allow_network=False)
+    shape = likely_shape(config, ["a\n"])
     with_it, without = prompt_rows(config, shape, gpt2, ["Say a.\n", "Say a."], "\n")
     assert with_it["prompt_ids"] == without["prompt_ids"] == gpt2("Say a.\n")["input_ids"]
 
@@ -99,11 +107,11 @@ def test_rows_of_a_file_are_closed_as_typed_prompts_are(gpt2: PreTrainedTokenize
 
 def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:
     config = JsonlConfig(train_file="nowhere.jsonl", prompt_template="{q} {more}", response_column="a")
-    shape = shape_of(config, [], allow_network=False)
+    shape = likely_shape(config, [])
     with pytest.raises(InputError, match=r"several columns \(q, more\)"):
         prompt_rows(config, shape, gpt2, ["What?"])
     plain = ColumnsConfig(name="test")
-    shape = shape_of(JsonlConfig(train_file="nowhere.jsonl"), [], allow_network=False)
+    shape = likely_shape(JsonlConfig(train_file="nowhere.jsonl"), [])
     with pytest.raises(InputError, match="empty prompt"):
         prompt_rows(plain, shape, gpt2, ["ok", "  "])
 
