@@ -261,4 +261,5 @@ def _limit(dataset: Any, arguments: TrainingArguments | None) -> int | None:
     """How many rows of a stream ``max_steps`` see; None: a set of known size, or no such limit."""
     if arguments is None or arguments.max_steps <= 0 or hasattr(dataset, "__len__"):
         return None
-    return int(arguments.max_steps * arguments.train_batch_size * arguments.gradient_accumulation_steps)
+    step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    return int(arguments.max_steps * step)

@@ -20,6 +20,7 @@ from datasets import Dataset, DatasetDict, load_from_disk
 from safetensors.torch import load_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+from distil.api.base import _limit
 from distil.engine.checkpoints import MANIFEST, _describe, _files
 from llm_distil import (
     ArgumentError,
@@ -316,13 +317,22 @@ def test_own_training_arguments_are_used_and_left_as_they_are(
 
 
 def test_a_stream_without_an_end_is_read_as_far_as_max_steps_say(
-    teacher: PreTrainedModel, student: PreTrainedModel, make: Make, rows: Dataset, tmp_path: Path
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """As all processes together see."""
     own = TrainingArguments(
         output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=3, report_to=[], disable_tqdm=True
     )
     endless = itertools.cycle(rows.to_list())
     assert KnowledgeDistillation(teacher, student, make()).train(endless, None, own).global_step == 2
+    assert _limit(endless, own) == 6
+    monkeypatch.setattr(TrainingArguments, "world_size", 2)
+    assert _limit(endless, own) == 12
 
 
 # ---- checkpoints
