@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.columns import detect
-from distil.data.local import FORMATS, check_file, load_file, split_files
+from distil.data.local import FORMATS, SPLIT_STEMS, check_file, load_file, split_files
 from distil.registry import did_you_mean
 from distil.system.hub import ask, in_cache, offline_asked
 from distil.system.quiet import quiet_datasets
@@ -33,9 +33,11 @@ class HfConfig(ColumnsConfig):
     revision: str | None = None
     train_split: str = "train"
     validation_split: str | None = None
-    """null: the split called validation where there is one, else set aside from the training rows by seed."""
+    """null: the split called validation where there is one that no other key names, else set aside from the
+    training rows by seed."""
     test_split: str | None = None
-    """null: the split called test where there is one, else set aside from the training rows by seed."""
+    """null: the split called test where there is one that no other key names, else set aside from the
+    training rows by seed."""
 
 
 class HubOrDisk(DataSource[C]):
@@ -53,16 +55,15 @@ class HubOrDisk(DataSource[C]):
                 f"data.path is not set: data={self.config.name} reads it. Give a hub name or a path."
             )
         path = Path(self.config.path).expanduser()
-        if is_saved(path):
+        if not path.exists():
+            check_hub_name("data.path", self.config.path, allow_network)
             return
-        if path.exists():
-            for split, file in self._files(path).items():
-                named = f"{where}: {file.name}" if path.is_dir() else where
-                columns = check_file(named, file, skip=self._skip)
-                if columns is not None:
-                    detect(self.config, columns, self.where(split))
-            return
-        check_hub_name("data.path", self.config.path, allow_network)
+        self._check_keys(path)
+        for split, file in ({} if is_saved(path) else self._files(path)).items():
+            named = f"{where}: {file.name}" if path.is_dir() else where
+            columns = check_file(named, file, skip=self._skip)
+            if columns is not None:
+                detect(self.config, columns, self.where(split))
 
     def rows(self, allow_network: bool = True) -> RawSplits:
         """All splits, by the names that the config gives."""
@@ -84,6 +85,23 @@ class HubOrDisk(DataSource[C]):
 
     def _files(self, path: Path) -> dict[str, Path]:
         return split_files(f"data.path={path}", path) if path.is_dir() else {"train": path}
+
+    def _check_keys(self, path: Path) -> None:
+        """Raise InputError for a key that a path on this disk does not read."""
+        files = {} if is_saved(path) else self._files(path)
+        read = {"subset": "", "revision": ""}
+        read |= {f"{split}_split": split for split in SPLIT_STEMS} if files else {}
+        for key, split in read.items():
+            given = getattr(self.config, key)
+            if given is None or (given == split and split in files):
+                continue
+            why = f"data.path={path} is no set of the hub. Leave it out."
+            if split:
+                why = (
+                    f"files are told apart by their names, and data.path={path} has {', '.join(files)}. "
+                    "Leave it out, or name the files: data=jsonl data.train_file=… data.test_file=…."
+                )
+            raise InputError(f"data.{key}={given} is not read: {why}")
 
     def _load_saved(self, path: Path) -> dict[str, Dataset]:
         from datasets import Dataset, load_from_disk
@@ -126,9 +144,11 @@ class HubOrDisk(DataSource[C]):
                     f"data.{key}={name} is not a split of {c.path}.{did_you_mean(name, splits)} "
                     f"Its splits: {_listed(splits)}."
                 )
-        validation = c.validation_split or ("validation" if c.train_split != "validation" else None)
-        test = c.test_split or ("test" if c.train_split != "test" else None)
-        return RawSplits(splits[c.train_split], splits.get(validation or ""), splits.get(test or ""))
+        named = (c.train_split, c.validation_split, c.test_split)
+        free = {name: rows for name, rows in splits.items() if name not in named}
+        validation = splits[c.validation_split] if c.validation_split else free.get("validation")
+        test = splits[c.test_split] if c.test_split else free.get("test")
+        return RawSplits(splits[c.train_split], validation, test)
 
 
 @register_data("hf", HfConfig)

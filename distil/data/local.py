@@ -142,12 +142,19 @@ def _load_parquet(where: str, path: Path) -> Dataset:
 def split_files(where: str, folder: Path) -> dict[str, Path]:
     """The data files of a folder by split: ``train.*``, ``validation.*`` (valid, val, dev), ``test.*``.
 
-    A single file of another name is the training split. Raises InputError where no training file can be told.
+    A single file of another name is the training split. Raises InputError where no training file can be told,
+    and for two files of one split.
     """
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in FORMATS)
     found: dict[str, Path] = {}
     for split, stems in SPLIT_STEMS.items():
-        matches = [file for stem in stems for file in files if file.stem.lower() == stem]
+        matches = [file for file in files if file.stem.lower() in stems]
+        if len(matches) > 1:
+            names = ", ".join(file.name for file in matches)
+            raise InputError(
+                f"{where} has several {split} files: {names}. Leave one, or name it: data=jsonl "
+                f"data.{split}_file=…."
+            )
         if matches:
             found[split] = matches[0]
     if not found and len(files) == 1:

@@ -49,6 +49,14 @@ def shared_note(train: Dataset, held_out: Mapping[str, Dataset]) -> str | None:
     return f"{_listed(shared)} {are} not of held-out rows."
 
 
+def same_note(held_out: Mapping[str, Dataset]) -> str | None:
+    """On a test split that is the validation split, token for token."""
+    splits = [list(_ids(rows)) for rows in held_out.values()]
+    if len(splits) < 2 or splits[0] != splits[1]:
+        return None
+    return "The test rows are the validation rows: what validation chooses is not tested on rows of its own."
+
+
 def _ids(rows: Dataset) -> Iterator[bytes]:
     """The token ids of each row, as bytes."""
     for chunk in rows.data.table.column("input_ids").chunks:

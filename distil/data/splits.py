@@ -16,7 +16,7 @@ from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
 from distil.data.held_out import set_aside
 from distil.data.malformed import MALFORMED, BadRow, bad_rows, extras
 from distil.data.raw_rows import BATCH, RawRows, columns_of, iterate
-from distil.data.row_notes import cut_note, shared_note, spelt_note
+from distil.data.row_notes import cut_note, same_note, shared_note, spelt_note
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -77,10 +77,12 @@ def load_splits(
         bad = [bad for one in read for bad in one.bad]
         dropped: Counter[str] = Counter({MALFORMED: len(bad)} if bad else {})
         encoded = {part.split: part.encode(dropped) for part in parts}
+    held_out = {split: encoded[split] for split in own if split != "train"}
     notes = (
         spelt_note([each for part in parts for each in part.spelt]),
         cut_note(config, {part.split: (part.cut, len(encoded[part.split])) for part in parts}),
-        shared_note(encoded["train"], {split: encoded[split] for split in own if split != "train"}),
+        shared_note(encoded["train"], held_out),
+        same_note(held_out),
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
         template_note(config.prompt_template),
     )

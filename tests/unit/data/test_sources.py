@@ -113,8 +113,21 @@ def test_data_saved_to_disk(tmp_path: Path, jsonl: WriteJsonl, gpt2: PreTrainedT
     assert (len(many.train), len(many.validation), len(many.test)) == (57, 3, 5)
     swapped = HfConfig(path=str(tmp_path / "many"), train_split="test", test_split="train")
     assert len(load_splits(swapped, gpt2).test) == 60
+    for named, other in (("validation", "test"), ("test", "validation")):
+        (tmp_path / "pair").mkdir(exist_ok=True)
+        path = str(tmp_path / "pair" / other)
+        DatasetDict({"train": Dataset.from_list(ROWS), other: Dataset.from_list(ROWS[:5])}).save_to_disk(path)
+        lent = load_splits(HfConfig(path=path, **{f"{named}_split": other}), gpt2)
+        assert (len(getattr(lent, named)), len(getattr(lent, other)), len(lent.train)) == (5, 3, 57)
+        assert not any("are the validation rows" in note for note in lent.notes)
+        both = load_splits(HfConfig(path=path, validation_split=other, test_split=other), gpt2)
+        assert (len(both.train), both.test.to_list()) == (60, both.validation.to_list())
+        assert any(note.startswith("The test rows are the validation rows") for note in both.notes)
     with pytest.raises(InputError, match=r"data.train_split=nope is not a split .* Its splits: test, train"):
         load_splits(HfConfig(path=str(tmp_path / "many"), train_split="nope"), gpt2)
+    for key in ("subset", "revision"):
+        with pytest.raises(InputError, match=rf"data.{key}=a is not read: .* is no set of the hub"):
+            check_data(HfConfig(path=str(tmp_path / "one"), **{key: "a"}))
     assert listing(tmp_path / "one") == before
 
 
@@ -123,6 +136,18 @@ def test_a_folder_of_files(tmp_path: Path, gpt2: PreTrainedTokenizerBase) -> Non
         write(tmp_path / f"{name}.jsonl", ROWS[:count])
     splits = load_splits(HfConfig(path=str(tmp_path)), gpt2)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (50, 4, 3)
+    keys = {"train_split": "train", "validation_split": "validation", "test_split": "test"}
+    check_data(HfConfig(path=str(tmp_path), **keys))
+    unread = {"train_split": "extra", "validation_split": "test", "revision": "v1", "subset": "a"}
+    for key, value in unread.items():
+        for path in (tmp_path, tmp_path / "train.jsonl"):
+            with pytest.raises(InputError, match=rf"^data.{key}={value} is not read: "):
+                check_data(HfConfig(path=str(path), **{key: value}))
+    for name, split in (("train.csv", "train"), ("valid.jsonl", "validation")):
+        write(tmp_path / name, ROWS[:2])
+        with pytest.raises(InputError, match=rf"several {split} files: .*{name}"):
+            check_data(HfConfig(path=str(tmp_path)))
+        (tmp_path / name).unlink()
     (tmp_path / "train.jsonl").unlink()
     with pytest.raises(InputError, match=r"no training file.*Its data files: dev.jsonl, test.jsonl"):
         check_data(HfConfig(path=str(tmp_path)))
