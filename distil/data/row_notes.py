@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from distil.data.base import ColumnsConfig
+from distil.data.columns import Kind, Shape
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,6 +56,30 @@ def same_note(held_out: Mapping[str, Dataset]) -> str | None:
     if len(splits) < 2 or splits[0] != splits[1]:
         return None
     return "The test rows are the validation rows: what validation chooses is not tested on rows of its own."
+
+
+def form_of(shape: Shape, chat: bool) -> str:
+    """How rows of this shape are written for the model."""
+    if shape.kind is Kind.TOKENS:
+        return "as token ids"
+    if shape.kind is Kind.TEXT:
+        return "as raw text"
+    if chat or shape.kind is Kind.MESSAGES:
+        return "by the chat template"
+    if shape.template is not None:
+        return "by data.prompt_template"
+    return "as they are" if shape.prompt == "prompt" else "in the Alpaca form"
+
+
+def form_note(forms: Mapping[str, str]) -> str | None:
+    """On splits that are written in another form (`form_of`) than the training rows."""
+    other = [f"{split} rows are written {form}" for split, form in forms.items() if form != forms["train"]]
+    if not other:
+        return None
+    return (
+        f"{' and '.join(other)}, training rows {forms['train']}: one form is learnt, another scored. "
+        "Give all files the same columns."
+    )
 
 
 def _ids(rows: Dataset) -> Iterator[bytes]:

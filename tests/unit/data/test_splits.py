@@ -288,6 +288,36 @@ def test_held_out_rows_that_are_trained_on_are_told(jsonl: WriteJsonl, gpt2: Pre
     assert told(test_file=apart) == told(test_file=None) == []
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "told"),
+    [
+        ({"prompt": "a"}, {"instruction": "a"}, ("in the Alpaca form", "as they are")),
+        ({"instruction": "a"}, {"prompt": "a"}, ("as they are", "in the Alpaca form")),
+        ({"instruction": "a"}, {"question": "a", "context": "b"}, None),
+        ({"prompt": "a"}, {"text": "a"}, ("as raw text", "as they are")),
+        ({"text": "a"}, {"input_ids": [1, 2]}, ("as token ids", "as raw text")),
+    ],
+)
+def test_splits_that_are_written_in_different_forms_are_told(
+    train: dict[str, Any],
+    test: dict[str, Any],
+    told: tuple[str, str] | None,
+    jsonl: WriteJsonl,
+    gpt2: PreTrainedTokenizerBase,
+    chatml: PreTrainedTokenizerBase,
+) -> None:
+    files = []
+    for name, row in (("a.jsonl", train), ("b.jsonl", test)):
+        column = "text" if "text" in row else "response"
+        files.append(jsonl(name, [row | {column: f"{name} {i}"} for i in range(9)]))
+    config = JsonlConfig(train_file=files[0], test_file=files[1])
+    found = [note for note in load_splits(config, gpt2).notes if "are written" in note]
+    start = [] if told is None else [f"test rows are written {told[0]}, training rows {told[1]}: "]
+    assert [note[: len(start[0])] if start else note for note in found] == start
+    if "text" not in train | test:  # a chat template is one form
+        assert not any("are written" in note for note in load_splits(config, chatml).notes)
+
+
 def test_max_length_that_fits_no_prompt(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     data = [{"prompt": "word " * (10 + i), "response": "yes"} for i in range(30)]
     shortest = min(len(gpt2(row["prompt"])["input_ids"]) for row in data)
