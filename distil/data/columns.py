@@ -45,6 +45,16 @@ class Kind(Enum):
     TEXT = "text"
 
 
+SHAPE_KEYS = {
+    "prompt_column": Kind.PAIR,
+    "response_column": Kind.PAIR,
+    "prompt_template": Kind.PAIR,
+    "messages_column": Kind.MESSAGES,
+    "text_column": Kind.TEXT,
+}
+"""Keys that say which shape rows have."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """A row shape and the columns that make it; the columns that its kind does not use are None."""
@@ -83,20 +93,16 @@ def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape
     Raises InputError naming the columns there are where a named one is missing or none is known.
     """
     _check_named(config, columns, where)
-    pair = config.prompt_column or config.response_column or config.prompt_template
-    chosen = [key for key, value in (("prompt", pair), ("messages", config.messages_column),
-                                     ("text", config.text_column)) if value]  # fmt: skip
+    chosen = {kind: key for key, kind in reversed(SHAPE_KEYS.items()) if getattr(config, key)}
     if len(chosen) > 1:
-        raise InputError(
-            f"data.{chosen[0]}_column and data.{chosen[1]}_column are both set: a row has one shape. "
-            "Set one to null."
-        )
+        *_, other, one = chosen.values()
+        raise InputError(f"data.{one} and data.{other} are both set: a row has one shape. Set one to null.")
     if not chosen and "input_ids" in columns:
         return Shape(Kind.TOKENS)
     messages = config.messages_column or (None if chosen else _first(MESSAGES_NAMES, columns))
     if messages:
         return Shape(Kind.MESSAGES, messages=messages)
-    if chosen != ["text"]:
+    if list(chosen) != [Kind.TEXT]:
         shape = _pair(config, columns)
         if shape is not None:
             return shape

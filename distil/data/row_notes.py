@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from distil.data.base import ColumnsConfig
-from distil.data.columns import Kind, Shape
+from distil.data.columns import Kind, Shape, template_fields
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -56,6 +56,19 @@ def same_note(held_out: Mapping[str, Dataset]) -> str | None:
     if len(splits) < 2 or splits[0] != splits[1]:
         return None
     return "The test rows are the validation rows: what validation chooses is not tested on rows of its own."
+
+
+def unread_notes(config: ColumnsConfig, shape: Shape) -> list[str]:
+    """On each column that is named as a part of the prompt, of which rows of this shape have nothing."""
+    read = template_fields(shape.template)
+    if shape.kind is Kind.PAIR and shape.template is None:
+        return []
+    why = "data.prompt_template does not name it" if shape.template else f"rows are {shape.kind.value}"
+    return [
+        f"data.{key}={name} is not read: {why}."
+        for key in ("prompt_column", "context_column")
+        if (name := getattr(config, key)) is not None and name not in read
+    ]
 
 
 def form_of(shape: Shape, chat: bool) -> str:

@@ -16,7 +16,15 @@ from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
 from distil.data.held_out import set_aside
 from distil.data.malformed import MALFORMED, BadRow, bad_rows, extras
 from distil.data.raw_rows import BATCH, RawRows, columns_of, iterate
-from distil.data.row_notes import cut_note, form_note, form_of, same_note, shared_note, spelt_note
+from distil.data.row_notes import (
+    cut_note,
+    form_note,
+    form_of,
+    same_note,
+    shared_note,
+    spelt_note,
+    unread_notes,
+)
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -86,6 +94,7 @@ def load_splits(
         form_note({one.split: form_of(one.encoder.shape, one.encoder.chat is not None) for one in read}),
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
         template_note(config.prompt_template),
+        *unread_notes(config, train.encoder.shape),
     )
     said = [note for note in notes if note is not None]
     shape = train.encoder.shape

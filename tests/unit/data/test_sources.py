@@ -386,6 +386,52 @@ def test_named_columns_win_over_well_known_ones() -> None:
     assert (shape.prompt, shape.response, shape.context) == ("input", "output", None)
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"prompt_column": "b"}, "data.prompt_column and data.text_column"),
+        ({"response_column": "b"}, "data.response_column and data.text_column"),
+        ({"prompt_template": "{b}"}, "data.prompt_template and data.text_column"),
+        ({"messages_column": "b"}, "data.messages_column and data.text_column"),
+        ({"prompt_column": "b", "response_column": "b"}, "data.prompt_column and data.text_column"),
+    ],
+)
+def test_keys_of_two_shapes_are_named(keys: dict[str, str], told: str) -> None:
+    with pytest.raises(InputError, match=rf"^{told} are both set: .* Set one to null"):
+        detect(ColumnsConfig(name="t", text_column="a", **keys), ["a", "b"], "rows")
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"prompt_column": "q", "response_column": "a", "context_column": "c"}, []),
+        (
+            {
+                "prompt_column": "q",
+                "response_column": "a",
+                "context_column": "c",
+                "prompt_template": "{q} {c}",
+            },
+            [],
+        ),
+        ({"response_column": "a", "context_column": "c", "prompt_template": "{q}"}, ["context"]),
+        (
+            {"prompt_column": "p", "response_column": "a", "context_column": "c", "prompt_template": "{q}"},
+            ["prompt", "context"],
+        ),
+        ({"text_column": "q", "context_column": "c"}, ["context"]),
+        ({"context_column": "c"}, ["context"]),
+    ],
+)
+def test_columns_that_are_named_and_not_read_are_told(
+    keys: dict[str, str], told: list[str], jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
+) -> None:
+    rows = [{name: f"{name} {i}" for name in "qapc"} | {"input_ids": [i, 1, 2]} for i in range(9)]
+    notes = load_splits(JsonlConfig(train_file=jsonl("a.jsonl", rows), **keys), gpt2).notes
+    unread = [note for note in notes if "not read" in note]
+    assert [note.partition("=")[0] for note in unread] == [f"data.{name}_column" for name in told]
+
+
 class Hub(BaseHTTPRequestHandler):
     """A hub that knows one data set."""
 
