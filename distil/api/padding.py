@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import compress
 from typing import TYPE_CHECKING, Any, Literal
 
-from distil.api.rows import RawRows
+from distil.api.rows import RawRows, cells
 from distil.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> 
     bare_prompts = "prompt_input_ids" in raw.columns and "prompt_attention_mask" not in raw.columns
 
     def masked(row: Mapping[str, Any]) -> dict[str, Any]:
-        ids = _plain(row, "input_ids")
+        ids = cells(row, "input_ids")
         masks = {"attention_mask": _mask(ids, tokenizer)}
         if bare_prompts:
             real = list(compress(ids, masks["attention_mask"]))
-            masks["prompt_attention_mask"] = _prompt_mask(_plain(row, "prompt_input_ids"), real, tokenizer)
+            masks["prompt_attention_mask"] = _prompt_mask(cells(row, "prompt_input_ids"), real, tokenizer)
         if not all(all(mask) for mask in masks.values()):
             raw.untold.add(PADDED)
         return {**row, **masks}
@@ -54,11 +54,6 @@ def without_padding(raw: RawRows, tokenizer: PreTrainedTokenizerBase | None) -> 
     rest = None if raw.rest is None else map(masked, raw.rest)
     masks = ["attention_mask", *["prompt_attention_mask"] * bare_prompts]
     return replace(raw, rows=rows, rest=rest, columns=[*raw.columns, *masks])
-
-
-def _plain(row: Mapping[str, Any], column: str) -> Sequence[Any]:
-    ids = row.get(column)
-    return [] if ids is None else ids.tolist() if hasattr(ids, "tolist") else ids
 
 
 def _pads_alone(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -100,15 +95,16 @@ def _warn(raw: RawRows, where: Literal["begin", "end"], way_out: str, pad: int |
     ``pad``: the id; None: whichever most have.
     """
     first, second, scored = (0, 1, 1) if where == "begin" else (-1, -2, -1)  # a first token is never scored
-    rows = [_plain(row, "input_ids") for row in raw.rows]
-    targets = [_plain(row, "labels") for row in raw.rows]
+    rows = [cells(row, "input_ids") for row in raw.rows]
+    targets = [cells(row, "labels") for row in raw.rows]
     runs = Counter(
         ids[first]
         for ids, labels in zip(rows, targets, strict=True)
         if len(ids) > 1
         and ids[first] == ids[second]
+        and isinstance(ids[first], int)
         and pad in (None, ids[first])
-        and (not labels or labels[scored] != IGNORE_INDEX)
+        and (len(labels) != len(ids) or labels[scored] != IGNORE_INDEX)
     )
     ((run, count),) = runs.most_common(1) or [(None, 0)]
     if len({len(ids) for ids in rows}) == 1 and count > 1 and 2 * count >= len(rows):

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from distil.api.errors import ArgumentError, require
@@ -184,20 +184,35 @@ def _way_out(config: DataConfig) -> str:
     return f"Rows need two tokens at least, one of them scored within max_length={config.max_length}."
 
 
+def cells(row: Mapping[str, Any], column: str) -> Sequence[Any]:
+    """The list in ``column``; empty where there is none: what is there instead is refused when it is read."""
+    found = row.get(column)
+    found = found.tolist() if hasattr(found, "tolist") else found
+    return found if isinstance(found, (list, tuple)) else []
+
+
 def _check_prompts(rows: Sequence[Mapping[str, Any]], start: int, raw: RawRows) -> None:
     """Raise ArgumentError unless each of these rows, the first of number ``start``, says its prompt."""
     if "prompt_input_ids" in raw.columns:
         for number, row in enumerate(rows, start):
-            mask = row.get("prompt_attention_mask")
-            ids = row.get("prompt_input_ids")
-            if ids is None or len(ids) == 0 or (mask is not None and not any(mask)):
+            mask = cells(row, "prompt_attention_mask")
+            if not cells(row, "prompt_input_ids") or (mask and not any(mask)):
                 raise ArgumentError(
                     f"{raw.name}, row {number}: prompt_input_ids holds no real token, so there is nothing to "
                     "go on from. Rows padded on the left start with padding: take the prompt after it."
                 )
         return
-    if "labels" in raw.columns and all(
-        int(row["labels"][0]) == IGNORE_INDEX for row in rows if len(row["labels"])
-    ):
-        return
-    raise ArgumentError(f"{raw.name} has no column prompt_input_ids. {ADD_PROMPTS}")
+    if not all(map(_labels_tell_prompt, rows)):
+        raise ArgumentError(f"{raw.name} has no column prompt_input_ids. {ADD_PROMPTS}")
+
+
+def _labels_tell_prompt(row: Mapping[str, Any]) -> bool:
+    """Whether ``labels`` leave the beginning of a row unscored, of its real tokens. A row that has none, or
+    whose lists do not fit each other, is not judged here."""
+    ids = cells(row, "input_ids")
+    labels = ids if row.get("labels") is None else cells(row, "labels")
+    mask = [1] * len(ids) if row.get("attention_mask") is None else cells(row, "attention_mask")
+    if len({len(ids), len(labels), len(mask)}) > 1:
+        return True
+    real = list(compress(labels, mask))
+    return not real or real[0] == IGNORE_INDEX

@@ -15,6 +15,7 @@ from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTok
 
 from distil.api.padding import without_padding
 from distil.api.rows import TokenIds, raw_rows, read_rows
+from distil.types import InputError
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation, compute_perplexity
 
 Make = Callable[..., DistillationConfig]
@@ -132,6 +133,40 @@ def test_prompts_are_padded_as_their_rows_are(
     raw = without_padding(raw_rows([{"input_ids": ids, "prompt_input_ids": prompt}, turns], "rows"), own)
     read = read_rows(raw, max_length=96, tokenizer=own, ids=TokenIds(1024), wants_prompts=True)
     assert [row["prompt_ids"] for row in read] == [real, [10, E]]
+
+
+def test_rows_that_differ_or_do_not_fit_are_read_or_named(
+    teacher: PreTrainedModel, student: PreTrainedModel, make: Make
+) -> None:
+    """A row without labels is scored whole; what labels leave unscored is a prompt, and no padding is."""
+    learns = KnowledgeDistillation(teacher, student, make())
+    labelled = {"input_ids": [5, 7, 6], "labels": [-100, 7, 6]}
+    mixed = [labelled, {"input_ids": [5, 8, 6]}, {"input_ids": [5, 9, 6], "labels": None}]
+    assert learns.evaluate(mixed)["eval_tokens"] == 2 + 2 + 2
+    for labels in ([1], [], 3, [[5], [5], [6]], [None, 5, 6]):
+        for beside in ({"input_ids": [5, 5, 6]}, {"input_ids": [5, 5, 6], "labels": [5, 5, 6]}):
+            with pytest.raises(ArgumentError, match=r"^eval_dataset, row 1: (column )?labels "):
+                learns.evaluate([beside, {"input_ids": [5, 5, 6], "labels": labels}])
+    with pytest.raises(ArgumentError, match="row 0: column input_ids is not a list of whole numbers"):
+        learns.evaluate([{"input_ids": [[5, 6], [5, 6]]}] * 2)
+
+    def read(*rows: dict[str, Any]) -> list[list[int]]:
+        raw = without_padding(raw_rows(list(rows), "rows"), None)
+        told = read_rows(raw, max_length=96, tokenizer=None, ids=TokenIds(1024), wants_prompts=True)
+        return [row["prompt_ids"] for row in told]
+
+    left = {"input_ids": [0, 0, 5, 6, 7], "attention_mask": [0, 0, 1, 1, 1]}
+    empty = {"input_ids": [0, 0], "attention_mask": [0, 0]}
+    assert read(labelled, empty) == [[5]]
+    assert read(left | {"labels": [-100, -100, -100, 6, 7]}, labelled) == [[5], [5]]
+    for unsaid in (*mixed[1:], left | {"labels": [-100, -100, 5, 6, 7]}, left):
+        with pytest.raises(ArgumentError, match=r"^rows has no column prompt_input_ids"):
+            read(labelled, unsaid)
+    for odd in ({"labels": [-100]}, {"labels": 3}, {"labels": [-100, 7, 6], "attention_mask": [1]}):
+        with pytest.raises(InputError, match=r"^rows, row 1: (column )?(labels|attention_mask) "):
+            read(labelled, {"input_ids": [5, 7, 6]} | odd)
+    with pytest.raises(ArgumentError, match=r"^rows, row 0: prompt_input_ids holds no real token"):
+        read({"input_ids": [5, 7, 6], "prompt_input_ids": 5})
 
 
 def test_batches_that_a_loader_took_apart_are_refused_with_the_way_out(
