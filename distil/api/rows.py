@@ -186,7 +186,7 @@ def _way_out(config: DataConfig) -> str:
 
 def cells(row: Mapping[str, Any], column: str) -> Sequence[Any]:
     """The list in ``column``; empty where there is none: what is there instead is refused when it is read."""
-    found = row.get(column)
+    found: Any = row.get(column)
     found = found.tolist() if hasattr(found, "tolist") else found
     return found if isinstance(found, (list, tuple)) else []
 
