@@ -113,6 +113,9 @@ class Encoder:
                 prompt_text=self.codec.text(fitted.ids[:prompt]),
                 response_text=self.codec.text(fitted.ids[prompt:]),
             )
+        elif fitted.prompt < row.prompt:
+            seen = [i for i in fitted.ids[: fitted.prompt] if i not in self.codec.guarded]
+            fitted = replace(fitted, prompt_text=self.codec.text(seen))
         return fitted
 
     def _join(self, prompt_ids: list[int], response_ids: list[int], prompt: str, response: str) -> Encoded:

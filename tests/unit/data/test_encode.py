@@ -169,6 +169,23 @@ def test_chat_template_asked_for_and_missing(gpt2: PreTrainedTokenizerBase) -> N
         encode([PAIR], gpt2, chat_template=True)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "stories", "chatml"])
+def test_a_prompt_that_loses_its_left_is_shown_as_it_is_read(
+    name: str, request: pytest.FixtureRequest
+) -> None:
+    tokenizer: PreTrainedTokenizerBase = request.getfixturevalue(name)
+    row = {"instruction": f"Say {' '.join(map(str, range(40)))}.", "response": "Hello."}
+    whole = one(row, tokenizer, truncation="prompt_left")
+    cut = one(row, tokenizer, truncation="prompt_left", max_length=len(whole.ids) // 2)
+    assert whole.prompt_text.removeprefix("### Instruction:\n").startswith("Say 0 1 2")
+    assert cut.prompt_text == tokenizer.decode(cut.ids[: cut.prompt], skip_special_tokens=True)
+    assert "Say 0" not in cut.prompt_text
+    assert cut.prompt_text.strip().endswith("### Response:" if name != "chatml" else "39.\nassistant")
+    assert cut.response_text == whole.response_text
+    end = one(row, tokenizer, max_length=len(whole.ids) - 2)
+    assert (end.cut, end.prompt_text) == (2, whole.prompt_text)
+
+
 LENGTHS = st.integers(1, 12)
 
 
