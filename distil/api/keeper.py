@@ -121,9 +121,10 @@ class StudentKeeper:
         """Take the student of a folder, in place of the one that is here.
 
         An adapter goes onto the base that is here, which must be the one it was trained on. A whole model,
-        where the config asks for an adapter, becomes the base of a new one. P-tuning and a projected prefix
-        save no network: what comes back speaks, and is not trained further. ``command`` begins from this
-        folder once the student was trained on.
+        where the config asks for an adapter, becomes the base of a new one; it comes in the precision of the
+        student that is here, or as saved where that was freed. P-tuning and a projected prefix save no
+        network: what comes back speaks, and is not trained further. ``command`` begins from this folder once
+        the student was trained on.
 
         Args:
             model_path: what ``save_student`` wrote, ``student/`` of a run, or any folder of ``transformers``.

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 CARD = "distillation_card.md"
 """The card of a student, where the folder has a README.md of its own."""
+PRECISIONS = ("float32", "bfloat16", "float16")
+"""Those that a model is loaded in."""
 KEPT = ".kept.json"
 """Beside a saved student: the files of a tokenizer that was there before, and is not ours."""
 
@@ -234,12 +236,13 @@ def _finished(folder: Path, where: str, student: PreTrainedModel, base_print: st
 
 
 def _whole(folder: Path, where: str, student: PreTrainedModel | None) -> PreTrainedModel:
-    """The whole model in ``folder``, in the precision and on the device of the student that was here."""
+    """The whole model in ``folder``, in the precision and on the device of the student that was here; as it
+    was saved where there was none."""
     from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
     from distil.models import load_student
 
     dtype = "auto" if student is None else str(student.dtype).removeprefix("torch.")
-    wanted = StudentConfig(path=str(folder), dtype=dtype if dtype in ("bfloat16", "float16") else "auto")
+    wanted = StudentConfig(path=str(folder), dtype=dtype if dtype in PRECISIONS else "auto")
     config = ModelConfig("custom", TeacherConfig(), wanted)
     try:
         model = load_student(config, seed=0, allow_network=False).model

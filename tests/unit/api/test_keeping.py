@@ -343,11 +343,27 @@ def test_a_model_of_another_revision_was_not_changed_in_memory(
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_the_same_numbers_in_another_precision_are_the_same_model(
-    dtype: str, teacher: PreTrainedModel, load: Load, make: Make, caplog: pytest.LogCaptureFixture
+    dtype: str,
+    teacher: PreTrainedModel,
+    load: Load,
+    make: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    student = load("gpt2", dtype=getattr(torch, dtype))
-    said = KnowledgeDistillation(teacher, student, make()).command("rows")
-    assert f"model.student.dtype={dtype}" in said
+    """Loaded, they come in the precision of the student that was here."""
+    half = KnowledgeDistillation(teacher, load("gpt2", dtype=getattr(torch, dtype)), make())
+    assert f"model.student.dtype={dtype}" in half.command("rows")
+    half.save_student(tmp_path / "half")
+    whole = KnowledgeDistillation(teacher, load("gpt2"), make())
+    assert whole.load_student(tmp_path / "half").dtype == torch.float32
+    assert "dtype" not in whole.command("rows")
+    pairs = zip(whole.student.parameters(), half.student.parameters(), strict=True)
+    assert all(torch.equal(p, q.float()) for p, q in pairs)
+    whole.save_student(tmp_path / "whole")
+    assert half.load_student(tmp_path / "whole").dtype == getattr(torch, dtype)
+    assert f"model.student.dtype={dtype}" in half.command("rows")
+    half.free_student()
+    assert half.load_student(tmp_path / "whole").dtype == torch.float32, "as it was saved"
     assert "does not say all" not in caplog.text
 
 
