@@ -66,13 +66,15 @@ class Shape:
     messages: str | None = None
     text: str | None = None
     template: str | None = None
+    headings: bool = False
+    """Whether a prompt gets those of Alpaca, where no chat template writes it."""
 
     @property
     def as_it_is(self) -> bool:
         """Whether a prompt is written as it stands, where no chat template writes it."""
-        return self.kind is Kind.PAIR and self.prompt == "prompt" and self.template is None
+        return self.kind is Kind.PAIR and self.template is None and not self.headings
 
-    def record(self) -> dict[str, str]:
+    def record(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {"kind": self.kind.value} | {
             key: value for key, value in vars(self).items() if key != "kind" and value is not None
@@ -121,7 +123,9 @@ def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
     )
     if response is None or (prompt is None and config.prompt_template is None):
         return None
-    return Shape(Kind.PAIR, prompt, response, context, template=config.prompt_template)
+    template = config.prompt_template
+    headings = template is None and prompt != "prompt"
+    return Shape(Kind.PAIR, prompt, response, context, template=template, headings=headings)
 
 
 def _to_name(config: ColumnsConfig, columns: Collection[str]) -> str:
@@ -206,7 +210,7 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
     context = as_text(row.get(shape.context), shape.context, where) if shape.context else ""
     if not prompt.strip():
         return ""
-    if chat or shape.prompt == "prompt":
+    if chat or not shape.headings:
         return f"{prompt}\n\n{context}" if context.strip() else prompt
     return (ALPACA_CONTEXT if context.strip() else ALPACA).format(prompt=prompt, context=context)
 

@@ -30,9 +30,9 @@ def likely_shape(config: ColumnsConfig, written: Sequence[str]) -> Shape:
         return Shape(Kind.TEXT, text=config.text_column)
     if config.messages_column:
         return Shape(Kind.MESSAGES, messages=config.messages_column)
-    headed = bool(written) and all(prompt.startswith(HEADING) for prompt in written)
-    prompt = "instruction" if headed else "prompt"
-    return Shape(Kind.PAIR, prompt, "response", template=config.prompt_template)
+    template = config.prompt_template
+    headed = template is None and bool(written) and all(prompt.startswith(HEADING) for prompt in written)
+    return Shape(Kind.PAIR, "prompt", "response", template=template, headings=headed)
 
 
 def ending_of(written: Sequence[str]) -> str:

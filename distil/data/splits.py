@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import DataConfig
@@ -123,14 +123,13 @@ def _read(
     rows: RawRows,
     tokenizer: PreTrainedTokenizerBase,
     where: str,
-    ending: str = "",
 ) -> _Source:
     """Finds the columns and, where they are to be skipped, the malformed rows."""
     columns = columns_of(rows)
     found: dict[int, BadRow] = {}
     while True:
         shape = detect(config, columns, where)
-        encoder = Encoder(config, shape, tokenizer, where, ending, getattr(rows, "lines", ()))
+        encoder = Encoder(config, shape, tokenizer, where, lines=getattr(rows, "lines", ()))
         if config.on_bad_row != "skip":
             return _Source(split, rows, encoder, range(len(rows)), [])
         found = {one.row: one for one in bad_rows(encoder, rows, iterate(rows, range(len(rows))))} | found
@@ -145,15 +144,30 @@ def _read(
 
 
 def encode_rows(
-    config: ColumnsConfig, rows: RawRows, tokenizer: PreTrainedTokenizerBase, where: str, ending: str = ""
+    config: ColumnsConfig,
+    rows: RawRows,
+    tokenizer: PreTrainedTokenizerBase,
+    where: str,
+    ending: str = "",
+    headings: bool | None = None,
 ) -> tuple[Dataset, list[str]]:
     """All of ``rows`` that can be used, and a note on those that cannot, or not as they are.
 
-    ``ending`` closes prompts that are written as they are, where they lack it.
+    Args:
+        config: which columns are what, and how rows become tokens.
+        rows: of any source.
+        tokenizer: of the run.
+        where: how messages name the source.
+        ending: closes prompts that are written as they are, where they lack it.
+        headings: whether prompts get those of Alpaca; None: by the name of their column.
     """
-    one = _read(config, "test", rows, tokenizer, where, ending)
+    one = _read(config, "test", rows, tokenizer, where)
+    shape = one.encoder.shape
+    if headings is not None and shape.kind is Kind.PAIR and shape.template is None:
+        shape = replace(shape, headings=headings)
+    encoder = Encoder(config, shape, tokenizer, where, ending, one.encoder.lines)
     dropped: Counter[str] = Counter({MALFORMED: len(one.bad)} if one.bad else {})
-    part = _Part("test", rows, one.usable, one.encoder, None)
+    part = _Part("test", rows, one.usable, encoder, None)
     encoded = part.encode(dropped)
     told = ", ".join(f"{count:,} {reason}" for reason, count in sorted(dropped.items()))
     notes = (

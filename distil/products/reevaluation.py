@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distil.config.schema import EvalConfig
 from distil.data.base import COLUMNS, ColumnsConfig
+from distil.data.columns import Kind, template_fields
 from distil.data.encode import stop_ids
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
 from distil.data.prompting import ending_of
+from distil.data.raw_rows import RawRows, columns_of
+from distil.data.row_notes import shared_note
 from distil.data.splits import encode_rows, load_splits
 from distil.engine.anatomy import position_limit
 from distil.identity import rows_digest
@@ -81,7 +85,8 @@ def rows_of_file(
     longest: int,
 ) -> tuple[Dataset, list[str]]:
     """All rows of ``file`` that can be scored, encoded as the run's are (prompts that are written as they are
-    end with the line break that those of the run have), and a note on those that cannot, or are cut.
+    end with the line break that those of the run have), and notes: on rows that cannot, or are cut, or were
+    trained on.
 
     ``named``: columns by config key. Where none is named, the run's own names count if the file has them all.
     """
@@ -89,28 +94,70 @@ def rows_of_file(
     assert isinstance(own, ColumnsConfig)
     where = f"--data {file}"
     raw = load_file(where, file.expanduser(), skip=own.on_bad_row == "skip")
-    theirs = {key: getattr(own, key) for key in COLUMNS if getattr(own, key) is not None}
-    keys: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    if not keys and set(theirs.values()) <= set(raw.column_names):
-        keys = {**theirs, "prompt_template": own.prompt_template}
-    config = JsonlConfig(
-        train_file=str(file),
-        max_length=min(own.max_length, longest),
-        score=own.score,
-        truncation=own.truncation,
-        on_bad_row=own.on_bad_row,
-        chat_template=own.chat_template,
-        text_prompt_tokens=own.text_prompt_tokens,
-        **keys,
-    )
+    given = {key: value for key, value in named.items() if value is not None}
+    limit = min(own.max_length, longest)
+    as_own = {key.name: getattr(own, key.name) for key in fields(ColumnsConfig) if key.name != "name"}
+    keys = as_own | dict.fromkeys(COLUMNS) | {"prompt_template": None, "max_length": limit}
+    config = JsonlConfig(train_file=str(file), **keys | _columns(own, given, raw, where))
     try:
-        ending = ending_of([sample.prompt for sample in run.record.samples])
-        return encode_rows(config, raw, tokenizer, where, ending)
+        rows, notes = encode_rows(config, raw, tokenizer, where, ending_of(run.prompts), _headings(run))
     except InputError as error:
         text = str(error).replace(" (or data.prompt_template)", "")
         for key in COLUMNS:
             text = text.replace(f"data.{key}", f"--{key.replace('_', '-')}")
         raise InputError(text) from error
+    if limit < own.max_length:
+        takes = f"the {limit} tokens that the models take"
+        notes = [note.replace(f"data.max_length={limit}", takes) for note in notes]
+    return rows, notes + _trained_on(run, rows, tokenizer)
+
+
+def _headings(run: FinishedRun) -> bool | None:
+    """Whether the run's prompts had headings; None where it is not for them to say."""
+    known = run.record.results is not None and run.shape.kind is Kind.PAIR and run.shape.template is None
+    return run.shape.headings if known else None
+
+
+def _columns(own: ColumnsConfig, given: Mapping[str, str], raw: RawRows, where: str) -> dict[str, str | None]:
+    """Which columns of a file are what, and the template of its prompts: that of the run, in any case.
+
+    Raises InputError where the file lacks what the template names.
+    """
+    there = set(columns_of(raw))
+    theirs = {key: getattr(own, key) for key in COLUMNS if getattr(own, key) is not None}
+    keys: dict[str, str | None] = dict(given)
+    if not given and set(theirs.values()) <= there:
+        keys = theirs
+    template, parts = own.prompt_template, template_fields(own.prompt_template)
+    if template is None or "text_column" in given or "messages_column" in given:
+        return keys
+    if "prompt_column" in given and len(parts) == 1:
+        return keys | {
+            "prompt_column": None,
+            "prompt_template": template.replace(f"{{{parts[0]}}}", f"{{{given['prompt_column']}}}"),
+        }
+    if missing := [name for name in parts if name not in there]:
+        way_out = "--prompt-column NAME says which it is" if len(parts) == 1 else "call its columns so"
+        raise InputError(
+            f"{where} has no column {', '.join(missing)}, of which the prompts of this run are written "
+            f"(data.prompt_template={template!r}): {way_out}."
+        )
+    if "prompt_column" in given:
+        raise InputError(
+            f"--prompt-column {given['prompt_column']}: the prompts of this run are written of "
+            f"{', '.join(parts)} (data.prompt_template={template!r}), and {where} has them. Leave it out."
+        )
+    return keys | {"prompt_template": template}
+
+
+def _trained_on(run: FinishedRun, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A note on those of ``rows`` that the run was trained on; none where its data are gone."""
+    try:
+        train = load_splits(run.config.data, tokenizer, allow_network=run.config.run.allow_network).train
+    except InputError:
+        return []
+    note = shared_note(train, {"given": rows})
+    return [] if note is None else [note]
 
 
 def longest_row(*models: PreTrainedModel | None) -> int:

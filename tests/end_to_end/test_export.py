@@ -210,10 +210,10 @@ def test_a_secret_where_nothing_of_ours_writes_ends_it(
 
 
 OWN = "Once upon a time"
-FORMS: dict[str, tuple[dict[str, str], str, str]] = {
-    "headings": ({"kind": "pair", "prompt": "instruction", "response": "r"}, "w3", ALPACA.format(prompt=OWN)),
+FORMS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "headings": ({"kind": "pair", "prompt": "prompt", "headings": True}, "w3", ALPACA.format(prompt=OWN)),
     "template": ({"kind": "pair", "template": "Q: {q} A:", "response": "r"}, "w3", f"Q: {OWN} A:"),
-    "closed": ({"kind": "pair", "prompt": "prompt", "response": "r"}, "w3\n", f"{OWN}\n"),
+    "closed": ({"kind": "pair", "prompt": "ask", "response": "r"}, "w3\n", f"{OWN}\n"),
     "text": ({"kind": "text", "text": "text"}, "w3\n", OWN),
 }
 """Of runs: the shape of their rows, how their prompts end, and a prompt that is no row's."""

@@ -185,35 +185,63 @@ def test_evaluate_some_rows_and_the_student_alone(
     assert "teacher" not in shown.splitlines()[0]
 
 
-def test_evaluate_a_file_with_columns_of_its_own(runs: Runs, tmp_path: Path) -> None:
-    """Named columns give the numbers of well-known ones; a row without a response is left out."""
-    rows = [
-        json.loads(line) for line in (runs.folder / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    told, run = tmp_path / "told.json", str(runs.run("lora"))
+def rows_in(file: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
-    def evaluated(prompt: str, response: str, *named: str) -> dict[str, Any]:
-        file = tmp_path / f"{prompt}.jsonl"
-        mine = [{prompt: row["prompt"], response: row["response"]} for row in rows] + [
-            {prompt: "w3", response: ""}
-        ]
-        file.write_text("\n".join(map(json.dumps, mine)), encoding="utf-8")
-        assert main(["evaluate", run, "--data", str(file), "--json", str(told), *named]) == 0
-        result: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
-        return result
 
-    known = evaluated("instruction", "output")
-    named = evaluated("ask", "say", "--prompt-column", "ask", "--response-column", "say")
-    assert named["student"] == known["student"]
-    assert named["teacher"] == known["teacher"]
-    assert named["evaluation"]["rows"] == len(rows)
-    assert named["notes"] == ["Rows left out: 1 empty response."]
-    rows.append({"prompt": "w3", "response": "w5 " * 2000})
-    _, cut = evaluated("ask", "say", "--prompt-column", "ask", "--response-column", "say")["notes"]
+def evaluated(run: Path, file: Path, rows: list[dict[str, str]], *named: str) -> dict[str, Any]:
+    """What ``distil evaluate --data`` says of these rows."""
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    told = file.with_suffix(".told")
+    assert main(["evaluate", str(run), "--data", str(file), "--json", str(told), *named]) == 0
+    result: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
+    return result
+
+
+def test_evaluate_a_file_with_columns_of_its_own(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its columns are called, the numbers of the run: prompts have the form of its training."""
+    rows, run = rows_in(runs.folder / "test.jsonl"), runs.run("lora")
+
+    def called(prompt: str, response: str, *named: str) -> dict[str, Any]:
+        mine = [{prompt: row["prompt"], response: row["response"]} for row in rows]
+        return evaluated(run, tmp_path / "rows.jsonl", [*mine, {prompt: "w3", response: ""}], *named)
+
+    names = ("--prompt-column", "ask", "--response-column", "say")
+    for result in (called("instruction", "output"), called("ask", "say", *names)):
+        assert result["student"] == results_of(run)["student_after"]
+        assert result["teacher"] == results_of(run)["teacher"]
+        assert result["evaluation"]["rows"] == len(rows)
+        assert result["notes"] == ["Rows left out: 1 empty response."]
+    rows += [{"prompt": "w3", "response": "w5 " * 2000}, *rows_in(runs.folder / "rows.jsonl")]
+    trained = results_of(run)["data"]["train_rows"]
+    _, cut, shared = called("ask", "say", *names)["notes"]
     assert cut.startswith(f"1 of {len(rows)} given rows is longer than data.max_length=")
-    assert main(["evaluate", run, "--data", str(tmp_path / "ask.jsonl")]) == 2, (
-        "unnamed, nobody can know them"
-    )
+    assert shared.startswith(f"{trained} of {len(rows)} given rows are training rows, too: ")
+    assert main(["evaluate", str(run), "--data", str(tmp_path / "rows.jsonl")]) == 2
+    assert "--prompt-column" in capsys.readouterr().err, "unnamed, nobody can know them"
+
+
+def test_evaluate_writes_rows_of_a_file_as_the_run_wrote_its_own(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its template, under the names of the file; its special tokens."""
+    keys = ['data.prompt_template="w9 {prompt} w8"', "data.split_special_tokens=false"]
+    assert main(["run", *runs.arguments(tmp_path / "out"), *keys]) == 0
+    (run,) = (tmp_path / "out" / "default").iterdir()
+    rows = rows_in(runs.folder / "test.jsonl")
+    scores = results_of(run)["student_after"]
+    file = tmp_path / "rows.jsonl"
+    assert evaluated(run, file, rows)["student"] == scores
+    mine = [{"ask": row["prompt"], "response": row["response"]} for row in rows]
+    assert evaluated(run, file, mine, "--prompt-column", "ask")["student"] == scores
+    better = [{"prompt": row["prompt"], "better": row["response"]} for row in rows]
+    assert evaluated(run, file, better, "--response-column", "better")["student"] == scores
+    file.write_text("\n".join(map(json.dumps, mine)), encoding="utf-8")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", str(file)]) == 2
+    assert "has no column prompt, of which the prompts of this run are written" in capsys.readouterr().err
 
 
 def test_evaluate_says_where_the_rows_are_others(runs: Runs, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_rows_of_a_file_are_closed_as_typed_prompts_are(gpt2: PreTrainedTokenize
         rows = [{name: prompt, "response": "a"} for prompt in prompts]
         config = JsonlConfig(train_file="nowhere.jsonl", score="response")
         encoded, _ = encode_rows(config, rows, gpt2, "rows", "\n\n")
-        shape = Shape(Kind.PAIR, name, "response")
+        shape = Shape(Kind.PAIR, name, "response", headings=name != "prompt")
         typed = prompt_rows(config, shape, gpt2, prompts, "\n\n")
         assert [row["prompt_ids"] for row in encoded] == [row["prompt_ids"] for row in typed]
         assert (typed[0] == typed[1] | {"prompt": typed[0]["prompt"]}) == (name == "prompt")
