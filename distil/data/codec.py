@@ -21,6 +21,9 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 _MARK = "\ue000{}\ue001"
 """Stands for a message's content while a template is rendered (private use: no template contains it)."""
+_BLANK = "\u2003"
+"""Stands for the blanks at both ends of a content: a template that trims takes it for one."""
+_MARKED = "".join([f"({_BLANK}?)", _MARK.format(r"(\d+)"), f"({_BLANK}?)"])
 
 
 class Codec:
@@ -226,15 +229,19 @@ class Chat:
         return [(body, self.turn_end_ids) for body in bodies]
 
     def _guarded(self, messages: Sequence[Message], where: str) -> list[int]:
-        # Render with marks in place of the contents, so that template and data are told apart for certain.
-        marked = [{**message, "content": _MARK.format(index)} for index, message in enumerate(messages)]
+        # Render with marks in place of the contents, so that template and data are told apart for certain. Of
+        # the blanks around a mark those are left that the template leaves of a content's own.
+        marks = [f"{_BLANK}{_MARK.format(index)}{_BLANK}" for index in range(len(messages))]
+        marked = [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)]
+        *pieces, end = re.split(_MARKED, self._render(marked, where))
         ids: list[int] = []
-        for index, piece in enumerate(re.split(_MARK.format(r"(\d+)"), self._render(marked, where))):
-            if index % 2:
-                ids += self.codec.data([messages[int(piece)]["content"]])[0]
-            elif piece:
-                ids += self.codec.markup([piece])[0]
-        return ids
+        for markup, left, index, right in zip(*(pieces[start::4] for start in range(4)), strict=True):
+            content = messages[int(index)]["content"]
+            content = content if left else content.lstrip()
+            content = content if right else content.rstrip()
+            ids += self.codec.markup([markup])[0] if markup else []
+            ids += self.codec.data([content])[0]
+        return ids + (self.codec.markup([end])[0] if end else [])
 
     def _render(self, messages: Sequence[Message], where: str, generation_prompt: bool = True) -> str:
         try:

@@ -81,13 +81,13 @@ def test_a_row_cannot_write_a_role(chatml: PreTrainedTokenizerBase) -> None:
 @given(
     st.lists(
         st.sampled_from(["<|im_end|>", "<|im_start|>", "<|endoftext|>", "a", "\n", " ", "é🙂"]), max_size=6
-    )
+    ),
+    st.sampled_from(["", " | trim", ".rstrip()"]),
 )
-def test_guarded_and_plain_roads_agree_on_text(pieces: list[str]) -> None:
-    tokenizer = byte_tokenizer()
+def test_guarded_and_plain_roads_agree_on_text(pieces: list[str], trim: str) -> None:
+    tokenizer = byte_tokenizer(CHATML.replace("m['content']", f"m['content']{trim}"))
     chat = Chat(Codec(tokenizer))
-    content = "x" + "".join(pieces) + "x"
-    messages = [{"role": "user", "content": content}]
+    messages = [{"role": "user", "content": "".join(pieces)}]
     (ids,) = chat.prompts([messages], ["rows"])
     assert ids == chat._guarded(messages, "rows")
     assert tokenizer.decode(ids) == tokenizer.apply_chat_template(
