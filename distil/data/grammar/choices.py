@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
-from itertools import pairwise, product
+from itertools import pairwise
 from random import Random
 
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -52,11 +51,6 @@ def log_probability(template: str, text: str) -> float:
         else:
             return -math.inf
     return total if position == len(text) else -math.inf
-
-
-def enumerate_texts(template: str) -> Iterator[str]:
-    """Every derivation's text: the product of all choices, so mind the size."""
-    return ("".join(pieces) for pieces in product(*parts(template)))
 
 
 def entropy(template: str) -> float:

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from itertools import product
 from random import Random
 
 import pytest
@@ -12,7 +14,6 @@ import pytest
 from distil.data.embedded import SPLITS, generate_rows, split_of, true_entropy
 from distil.data.grammar.choices import (
     entropy,
-    enumerate_texts,
     is_prefix_free,
     log_probability,
     parts,
@@ -86,6 +87,11 @@ def test_no_alternative_begins_another(name):
         assert not set("[]{}") & set(re.sub(r"\[[^\[\]]*\]", "", template)), "choices do not nest"
         for alternatives in parts(template):
             assert is_prefix_free(alternatives), alternatives
+
+
+def enumerate_texts(template: str) -> Iterator[str]:
+    """Every derivation's text: the product of all choices, so mind the size."""
+    return ("".join(pieces) for pieces in product(*parts(template)))
 
 
 @pytest.mark.parametrize("name", ["thanks", "sorry"])
