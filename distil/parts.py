@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from operator import itemgetter
@@ -16,8 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import load_existing
-from distil.config.schema import EvalConfig, ExperimentConfig
+from distil.config.schema import DataConfig, EvalConfig, ExperimentConfig
 from distil.data.encode import stop_ids
+from distil.data.malformed import MALFORMED
+from distil.data.row_notes import few_note, left_out_note
 from distil.data.splits import Splits, load_splits
 from distil.engine.anatomy import eos_ids, position_limit, trained_length
 from distil.engine.evaluation import plan
@@ -69,7 +71,7 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     tokenizer, notes = load_tokenizer(config.model, allow_network=network)
     notes += trusted(config.model)
     splits = load_splits(config.data, tokenizer, allow_network=network)
-    notes += _told(splits.notes)
+    notes += _told([*splits.notes, *_of_sizes(config.data, splits)])
     wants_teacher = wants_teacher and config.model.teacher.path is not None
     # Refused here, before a model loads.
     plan(config.eval, splits.test, has_teacher=wants_teacher and config.eval.teacher)
@@ -92,6 +94,17 @@ def load_parts(config: ExperimentConfig, *, wants_teacher: bool, teacher_stays: 
     shared = shared_vocabulary(facts, student, tokenizer)
     stops = ending_ids(stop_ids(config.data, tokenizer), facts, student)
     return Parts(tokenizer, splits, teacher, student, shared, stops, notes, loaded, facts)
+
+
+def _of_sizes(config: DataConfig, splits: Splits) -> Iterator[str]:
+    """Notes on what there is of rows. What is left out is said now; the results count it by themselves."""
+    lost = {reason: count for reason, count in splits.dropped.items() if reason != MALFORMED}
+    kept = len(splits.train) + len(splits.validation) + len(splits.test)
+    if lost:
+        logger.warning(left_out_note(config, lost, kept), extra={"said_once": True})
+    few = few_note(config, len(splits.test)) if "test" in splits.aside else None
+    if few is not None:
+        yield few
 
 
 def _told(notes: Iterable[str]) -> list[str]:

@@ -6,14 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig
 from distil.data.columns import Kind, Shape, template_fields
+from distil.data.encoded import PROMPT_TOO_LONG, TOO_LONG
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Counts = Mapping[str, tuple[int, int]]
 """Of each split, how many of its rows something holds for, and how many it has."""
+
+
+FEW = 10
+"""Rows of a test split that was set aside from which on nobody is told of more."""
 
 
 def spelt_note(found: Sequence[tuple[str, str]]) -> str | None:
@@ -35,6 +41,32 @@ def cut_note(config: ColumnsConfig, cut: Counts) -> str | None:
     are = "is longer than {} and was cut" if _total(cut) == 1 else "are longer than {} and were cut"
     limit = f"data.max_length={config.max_length}"
     return f"{_listed(cut)} {are.format(limit)} (data.truncation={config.truncation})."
+
+
+def left_out_note(config: DataConfig, dropped: Mapping[str, int], kept: int) -> str:
+    """On rows that nothing is learnt from, and what keeps those that are too long."""
+    total = sum(dropped.values())
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in dropped.items())
+    are = "is" if total == 1 else "are"
+    said = f"{total:,} of {total + kept:,} rows that were read {are} left out: {reasons}."
+    if dropped.get(PROMPT_TOO_LONG):
+        said += f" A larger data.max_length={config.max_length} or data.truncation=prompt_left keeps them."
+    if dropped.get(TOO_LONG):
+        said += f" A larger data.max_length={config.max_length} or data.truncation=response keeps them."
+    return said
+
+
+def few_note(config: DataConfig, rows: int) -> str | None:
+    """On a test split that was set aside and has so few ``rows`` that scores on them say little."""
+    more = min(0.4, 4 * config.validation_fraction)
+    if rows >= FEW or more <= config.validation_fraction:
+        return None
+    count = "1 row" if rows == 1 else f"{rows} rows"
+    return (
+        f"data.validation_fraction={config.validation_fraction:g} sets aside {count} for the "
+        f"test: scores on so few say little. data.validation_fraction={more:g} sets more aside, "
+        "data.test_file=FILE brings your own."
+    )
 
 
 def shared_note(train: Dataset, held_out: Mapping[str, Dataset]) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ class Splits:
     dropped: dict[str, int]
     shape: Shape
     """Of the training rows."""
+    aside: Collection[str] = ()
+    """Splits that the source lacks, set aside from its training rows."""
     bad_rows: list[BadRow] = field(default_factory=list)
     """Of the dropped ones, those that ``data.on_bad_row=skip`` left out."""
     notes: list[str] = field(default_factory=list)
@@ -98,7 +100,8 @@ def load_splits(
     )
     said = [note for note in notes if note is not None]
     shape = train.encoder.shape
-    return Splits(**encoded, dropped=dict(sorted(dropped.items())), shape=shape, bad_rows=bad, notes=said)
+    counts = dict(sorted(dropped.items()))
+    return Splits(**encoded, dropped=counts, shape=shape, aside=missing, bad_rows=bad, notes=said)
 
 
 @dataclass

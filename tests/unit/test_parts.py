@@ -29,10 +29,11 @@ def test_rows_longer_than_a_model_was_made_for(tmp_path: Path, caplog: pytest.Lo
 
     def notes(family: str, max_length: int, **keys: Any) -> list[str]:
         config = experiment(bases / family, peft_config("none"))
-        config = replace(config, data=JsonlConfig(train_file=str(file), max_length=max_length, **keys))
+        keys |= {"max_length": max_length, "validation_fraction": 0.49}
+        config = replace(config, data=JsonlConfig(train_file=str(file), **keys))
         caplog.clear()
         found = load_parts(config, wants_teacher=False).notes
-        assert caplog.messages == found
+        assert [said for said in caplog.messages if "left out" not in said] == found
         return found
 
     long = (
@@ -46,3 +47,42 @@ def test_rows_longer_than_a_model_was_made_for(tmp_path: Path, caplog: pytest.Lo
     assert not any("made for" in note for note in notes("llama", MADE_FOR))
     with pytest.raises(InputError, match=f"rows of 153 tokens, but model.student has {MADE_FOR} positions"):
         notes("gpt2", 512)
+
+
+FEW = "=0.05 sets aside 2 rows for the test: scores on so few say little. data.validation_fraction=0.2 "
+FULL = (
+    "3 of 40 rows that were read are left out: prompt fills data.max_length (3). A larger "
+    "data.max_length=12 or data.truncation=prompt_left keeps them."
+)
+LONG = (
+    "3 of 40 rows that were read are left out: longer than data.max_length (3). A larger "
+    "data.max_length=12 or data.truncation=response keeps them."
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "left_out", "few"),
+    [
+        ({}, "", FEW),
+        ({"validation_fraction": 0.3}, "", ""),
+        ({"test_file": "test.jsonl"}, "", ""),
+        ({"max_length": 12, "validation_fraction": 0.3}, FULL, ""),
+        ({"max_length": 12, "validation_fraction": 0.3, "truncation": "drop"}, LONG, ""),
+    ],
+)
+def test_how_many_rows_there_are_is_told_before_training(
+    keys: dict[str, Any], left_out: str, few: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bases = save_bases(tmp_path / "bases", width=16)
+    rows = [{"prompt": f"w{2 + i}" + " w3" * 20 * (i < 3), "response": "w5"} for i in range(40)]
+    for name, kept in (("rows", rows), ("test", [{"prompt": "w60", "response": "w5"}])):
+        text = "".join(f"{json.dumps(row)}\n" for row in kept)
+        (tmp_path / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    if "test_file" in keys:
+        keys = {"test_file": str(tmp_path / "test.jsonl")}
+    config = experiment(bases / "llama", peft_config("none"))
+    config = replace(config, data=JsonlConfig(train_file=str(tmp_path / "rows.jsonl"), **keys))
+    notes = load_parts(config, wants_teacher=False).notes
+    assert [note for note in notes if few and few in note] == notes
+    assert len(notes) == bool(few)
+    assert caplog.messages == ([left_out] if left_out else notes)

@@ -99,6 +99,8 @@ def compare(
     columns = _columns(groups, held_to, not unranked)
     references = _references(kept)
     before = references.get("student before", {})
+    steps = dict(read).get("steps")
+    validation = () if steps is None or steps.early else steps.columns
     return Comparison(
         groups=groups,
         swept=keys.swept,
@@ -106,7 +108,7 @@ def compare(
         unranked=tuple(unranked),
         differences=tuple(differences(runs, configs, labels, keys)),
         left_out=(*missing, *older),
-        notes=tuple(notes(groups, held_to, columns, before, len(missing), not unranked)),
+        notes=tuple(notes(groups, held_to, columns, validation, before, len(missing), not unranked)),
         columns=columns,
         references=references,
         costs=tuple(_costs(groups, held_to, not unranked)),

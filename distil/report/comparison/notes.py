@@ -28,6 +28,7 @@ def notes(
     groups: Sequence[Group],
     baselines: Mapping[str, str | None],
     columns: Sequence[Column],
+    validation: Sequence[Column],
     before: Scores,
     left_out: int,
     ranked: bool,
@@ -36,6 +37,7 @@ def notes(
 
     Args:
         groups: that are compared, of ``baselines`` and ``columns``.
+        validation: the columns of the validation rows at the end of the runs; none where they are not known.
         before: scores of the untouched student, where all runs began from the same.
         left_out: how many runs are not compared for what is wrong with them.
         ranked: whether anything is.
@@ -46,6 +48,7 @@ def notes(
         said += _seeds(groups)
     said += _setbacks(groups, columns, before)
     said += _without_spread(groups, baselines, columns)
+    said += _otherwise(columns, validation)
     if left_out:
         which = "1 run is" if left_out == 1 else f"{left_out} runs are"
         said.append(f"{which} left out: a mean of those that ended may flatter.")
@@ -114,6 +117,19 @@ def _without_spread(
                 f"{group.label} against {base}: the difference in {_some(alike)} is the same in all seeds. "
                 "Without a spread there is no interval, so it is not separable, however large; on few rows "
                 "scores have few values."
+            )
+
+
+def _otherwise(columns: Sequence[Column], validation: Sequence[Column]) -> Iterator[str]:
+    """A note on each metric in which other rows call another group best."""
+    elsewhere = {column.metric.name: column.best for column in validation}
+    for column in columns:
+        other = elsewhere.get(column.metric.name)
+        if column.best is not None and other is not None and other != column.best:
+            yield (
+                f"{column.best} is best in {column.metric.name} on the test rows, {other} on the validation "
+                "rows: which is better may hang on the rows. More of them tell: data.test_file, or a larger "
+                "data.validation_fraction."
             )
 
 

@@ -221,6 +221,29 @@ def test_budgets_are_the_most_that_every_run_reached(tmp_path: Path) -> None:
         assert not budgets[kind].unread
 
 
+@pytest.mark.parametrize(
+    ("on_test", "on_validation", "last", "said"),
+    [
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 400, True),
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.6}, 400, False),  # they agree
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 500, False),  # sft went on: no curve at the ends
+    ],
+)
+def test_rows_that_call_another_best_are_told(
+    on_test: dict[str, float], on_validation: dict[str, float], last: int, said: bool, tmp_path: Path
+) -> None:
+    for seed in (0, 1, 2):
+        for method, nll in on_validation.items():
+            until = last if method == "sft" else 400
+            noise = seed / (1000 if method == "sft" else 500)
+            curve = [line(step, 1.0, 100, nll + noise) for step in (100, until)]
+            write_job(tmp_path, method, seed, {"nll": on_test[method] + noise}, curve=curve)
+    told = [note for note in compare([tmp_path]).notes if "on the validation rows" in note]
+    assert len(told) == said
+    if said:
+        assert told[0].startswith("sft is best in nll on the test rows, kd on the validation rows: ")
+
+
 @pytest.mark.parametrize(("most", "told"), [(64, "On 64 "), (8, "On 8 "), (None, "On the ")])
 def test_how_many_rows_a_budget_is_read_on(tmp_path: Path, most: int | None, told: str) -> None:
     """So many of the split's (100) as the config lets be evaluated on the way."""
