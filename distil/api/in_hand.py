@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.api.names import alone
+from distil.config.schema import StudentConfig
 from distil.system.files import read_json
 from distil.types import InputError
 
@@ -52,8 +53,7 @@ def _against(model: PreTrainedModel, name: str, revision: str | None = None) -> 
     from distil.models.sources import student_source
 
     try:
-        student = StudentConfig(path=name, revision=revision)
-        files = _files(student_source(ModelConfig("custom", TeacherConfig(), student)))
+        files = _files(student_source(alone(StudentConfig(path=name, revision=revision))))
         return _difference(model, files) if files else None
     # RuntimeError: of weights that lie on no device
     except (

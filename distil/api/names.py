@@ -61,8 +61,13 @@ def get_vocab_size(model_name: str | Path, *, allow_network: bool = True) -> int
     return int(config.get_text_config().vocab_size)
 
 
+def alone(student: StudentConfig) -> ModelConfig:
+    """A model without a teacher, as what loads models by their names takes it."""
+    return ModelConfig("custom", TeacherConfig(), student)
+
+
 def _config(name: str | Path) -> ModelConfig:
-    return ModelConfig("custom", TeacherConfig(), StudentConfig(path=str(name)))
+    return alone(StudentConfig(path=str(name)))
 
 
 @contextmanager

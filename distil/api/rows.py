@@ -16,15 +16,13 @@ from distil.data.columns import Kind, detect
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
 from distil.data.hf import HfConfig
+from distil.data.raw_rows import BATCH
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-BATCH = 1000
-"""Rows encoded at once."""
 
 BATCHED = "its rows came in batches"
 

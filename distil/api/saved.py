@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder, load_existing, same_base
 from distil.api.errors import ArgumentError, require
+from distil.api.names import alone
 from distil.api.tokenizers import SETTINGS
 from distil.cards.library import CONFIG
 from distil.models.tokenizers import TOKENIZER_FILES
@@ -238,14 +239,13 @@ def _finished(folder: Path, where: str, student: PreTrainedModel, base_print: st
 def _whole(folder: Path, where: str, student: PreTrainedModel | None) -> PreTrainedModel:
     """The whole model in ``folder``, in the precision and on the device of the student that was here; as it
     was saved where there was none."""
-    from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+    from distil.config.schema import StudentConfig
     from distil.models import load_student
 
     dtype = "auto" if student is None else str(student.dtype).removeprefix("torch.")
     wanted = StudentConfig(path=str(folder), dtype=dtype if dtype in PRECISIONS else "auto")
-    config = ModelConfig("custom", TeacherConfig(), wanted)
     try:
-        model = load_student(config, seed=0, allow_network=False).model
+        model = load_student(alone(wanted), seed=0, allow_network=False).model
     except InputError as error:
         said = str(error).replace(f"model.student.path={folder}", where)
         raise ArgumentError(f"{said.rstrip('.')}. Give a folder that save_student wrote.") from error

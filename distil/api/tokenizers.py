@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.api.errors import require
+from distil.api.names import alone
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.types import InputError
 
@@ -24,9 +25,8 @@ def local_tokenizer(*names: str | None) -> PreTrainedTokenizerBase | None:
 
     for name in names:
         if name:
-            config = ModelConfig("custom", TeacherConfig(), StudentConfig(path=name))
             try:
-                return load_tokenizer(config, allow_network=False)[0]
+                return load_tokenizer(alone(StudentConfig(path=name)), allow_network=False)[0]
             except InputError:
                 continue
     return None

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from distil.api.in_hand import changed
 from distil.api.inputs import quantised_bits
-from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
+from distil.api.names import alone
+from distil.config.schema import StudentConfig
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +73,6 @@ def _folder(name: str) -> str:
     if not name:
         return name
     try:
-        return student_source(ModelConfig("custom", TeacherConfig(), StudentConfig(path=name))).location
+        return student_source(alone(StudentConfig(path=name))).location
     except InputError:  # gone by now
         return name
