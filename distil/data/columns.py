@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import string
 from collections.abc import Collection
@@ -213,30 +212,6 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
     if chat or not shape.headings:
         return f"{prompt}\n\n{context}" if context.strip() else prompt
     return (ALPACA_CONTEXT if context.strip() else ALPACA).format(prompt=prompt, context=context)
-
-
-def template_note(template: str | None) -> str | None:
-    """A line where a prompt template holds a backslash and an n: in a shell's plain quotes that is no line
-    break. It may be meant (LaTeX's ``\\neq``), so nothing is changed."""
-    if template is None or r"\n" not in template:
-        return None
-    return (
-        r"data.prompt_template holds \n as two characters, and so do the prompts. For a line break, in bash: "
-        r"""$'data.prompt_template="…\n…"'."""
-    )
-
-
-def alpaca_note(shape: Shape, chat: bool) -> str | None:
-    """A line where prompts get headings (`prompt_of`) that nobody expects by the name of their column."""
-    if chat or shape.template is not None or shape.prompt in (None, "prompt", "instruction"):
-        return None
-    bare = "call the column prompt"  # rows whose context is empty have no blank line then, as a template's do
-    if shape.context is None and re.fullmatch(r"[\w -]+", shape.prompt):
-        bare = f"""'data.prompt_template="{{{shape.prompt}}}"'"""
-    return (
-        f"Without a chat template, column {shape.prompt} is written in the Alpaca form (### Instruction: … "
-        f"### Response:). Without the headings: {bare}."
-    )
 
 
 def as_text(value: object, column: str, where: str) -> str:

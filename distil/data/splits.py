@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, RawSplits, Row, source_of, way_out
-from distil.data.columns import Kind, Shape, alpaca_note, detect, template_note
+from distil.data.columns import Kind, Shape, detect
 from distil.data.encode import Encoder
 from distil.data.encoded import PROMPT_TOO_LONG, Dropped, Encoded
 from distil.data.held_out import set_aside
 from distil.data.malformed import MALFORMED, BadRow, bad_rows, extras
 from distil.data.raw_rows import BATCH, RawRows, columns_of, iterate
 from distil.data.row_notes import (
+    alpaca_note,
     cut_note,
     form_note,
     form_of,
     same_note,
     shared_note,
     spelt_note,
+    template_note,
     unread_notes,
 )
 from distil.types import InputError
