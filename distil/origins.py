@@ -101,7 +101,7 @@ def data_of(data: DataConfig) -> Origin:
     """The data set: by its hub name, or by the name of its file."""
     usual, given = getattr(type(data), "path", None), getattr(data, "path", None)
     fetched = given is not None and not Path(given).expanduser().exists() and in_cache("datasets", given)
-    if hub := given if fetched else usual:
+    if hub := given if fetched else usual if given in (None, usual) else None:
         return Origin(hub.rpartition("/")[2], hub)
     file = given or getattr(data, "train_file", None)
     return Origin(Path(str(file)).name if file else f"the {data.name} data of distil-runner")

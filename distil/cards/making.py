@@ -106,14 +106,16 @@ def _schedule(record: RunRecord) -> Iterator[str]:
         trainer.get(key) for key in ("per_device_train_batch_size", "gradient_accumulation_steps")
     )
     steps = number((record.cost or {}).get("steps"))
-    rows = f" of {batch * (window or 1)} rows" if isinstance(batch, int) else ""
+    processes = number(record.environment.get("processes")) or 1
+    rows = f" of {batch * (window or 1) * processes:.0f} rows" if isinstance(batch, int) else ""
     yield f"{steps:,.0f}{rows}" if steps else f"steps{rows}"
     if (rate := trainer.get("learning_rate")) is not None:
         yield f"learning rate {_shown(rate)}"
     if kind := trainer.get("lr_scheduler_type"):
         yield f"{kind} schedule"
     if warmup := number(trainer.get("warmup_steps")):
-        yield f"{warmup:g} warm-up step{'' if warmup == 1 else 's'}"
+        share = f"the first {100 * warmup:.2g} % warm-up"
+        yield share if warmup < 1 else f"{warmup:g} warm-up step{'' if warmup == 1 else 's'}"
 
 
 def _versions(record: RunRecord) -> str:

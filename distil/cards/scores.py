@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.cards.text import fenced, plain, table
+from distil.data.local import FORMATS
 from distil.report import words
 from distil.report.run_directory import Metric, Results, Sample
 
@@ -35,8 +36,8 @@ def score_list(subject: Subject) -> list[EvalResult]:
     results, data, source = subject.record.results, subject.data, subject.config.data
     if results is None:
         return []
-    file = getattr(source, "train_file", None)
-    form = Path(file).suffix.removeprefix(".") if file else source.name
+    suffix = Path(data.name).suffix.lower()
+    form = suffix.removeprefix(".") if suffix in FORMATS else source.name
     return [
         EvalResult(
             task_type="text-generation",

@@ -19,7 +19,9 @@ from huggingface_hub import ModelCard, constants
 
 from distil.cli import main
 from distil.data.columns import ALPACA
+from distil.data.dolly15k import Dolly15kConfig
 from distil.models.sources import mirror_folder
+from distil.origins import data_of
 from distil.products.finished_run import open_run
 from distil.products.loading import load_product
 from distil.report.run_directory import GONE
@@ -207,6 +209,33 @@ def test_a_secret_where_nothing_of_ours_writes_ends_it(
     assert main(["export", str(planted), "--output", str(tmp_path / "out")]) == 1
     assert "chat_template.jinja, line 1, holds a secret" in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_card_counts_the_rows_of_all_processes_and_names_the_file_s_form(
+    runs: Runs, tmp_path: Path
+) -> None:
+    run = runs.copy("none", tmp_path)
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["trainer"]["warmup_steps"] = 0.25
+    config["data"]["train_file"] = "rows.csv"
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    (run / "environment.json").write_text(json.dumps(facts | {"processes": 3}), encoding="utf-8")
+    seal(run)
+    assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 0
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert "3 of 12 rows, " in card.text
+    assert "the first 25 % warm-up" in card.text
+    assert {each.dataset_type for each in card.data.eval_results} == {"csv"}
+
+
+def test_data_is_of_the_hub_only_where_they_came_from_it(tmp_path: Path) -> None:
+    """A file in place of the usual set is a file."""
+    usual = data_of(Dolly15kConfig())
+    assert usual.hub == "databricks/databricks-dolly-15k"
+    (tmp_path / "mine.jsonl").touch()
+    own = data_of(Dolly15kConfig(path=str(tmp_path / "mine.jsonl")))
+    assert (own.hub, own.name) == (None, "mine.jsonl")
 
 
 OWN = "Once upon a time"
