@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel, TrainingArguments, set_seed
-from transformers.trainer_callback import TrainerCallback, TrainerState
+from transformers.trainer_callback import EarlyStoppingCallback, TrainerCallback, TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils.import_utils import is_in_notebook
 
@@ -67,6 +67,7 @@ def train(
         not in_parts, "Models cut up by FSDP or DeepSpeed are trained by run.py alone: see conf/accelerate."
     )
     arguments = _own_arguments(job) if given is None else _given_arguments(given, job)
+    _check_early_stopping(job, arguments)
     check_writable(arguments.output_dir or ".")
     root = Path(arguments.output_dir or ".")
     purpose = asdict(job.method.config) | noted(arguments)
@@ -92,6 +93,19 @@ def train(
             ended(trainer.state)
         trainer.refuse_broken_student()
     return output
+
+
+def _check_early_stopping(job: Job, arguments: TrainingArguments) -> None:
+    """Raise ArgumentError where transformers' callback would fail once training begins."""
+    for callback in job.callbacks:
+        kind = callback if isinstance(callback, type) else type(callback)
+        watches = arguments.metric_for_best_model is not None and arguments.eval_strategy != "no"
+        require(
+            not issubclass(kind, EarlyStoppingCallback) or (watches and job.held_out is not None),
+            f"callbacks: {kind.__name__} watches an evaluation while training. Give eval_dataset, and "
+            'training_args=TrainingArguments(…, eval_strategy="steps", metric_for_best_model="eval_loss"): a '
+            "DistillationConfig has no such field.",
+        )
 
 
 def _trainer(job: Job, arguments: TrainingArguments) -> DistillationTrainer:

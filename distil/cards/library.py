@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.cards.text import code, front, plain
@@ -29,13 +30,18 @@ def library_card(
         base: what an adapter stands on; None: all of a model is here.
     """
     return f"""{front("transformers" if base is None else "peft")}
-# {plain(student)}, a student of {plain(teacher)}
+# {plain(_named(student))}, a student of {plain(_named(teacher))}
 
 {_made(kind, past, command)}
 
 ## How to load it
 
 {_loading(base)}"""
+
+
+def _named(model: str) -> str:
+    """A name of the hub as it is, a folder of this machine by its own name."""
+    return Path(model).name if Path(model).expanduser().is_absolute() else model
 
 
 def _made(kind: str, past: Past, command: str) -> str:

@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainingArguments,
+)
 
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
 
@@ -203,7 +209,8 @@ def test_callbacks_of_the_callers_own_are_heard_and_can_end_a_training(
     rows: Dataset,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    learns, stop = KnowledgeDistillation(teacher, student, make(logging_steps=1, eval_steps=1)), Stop()
+    config = make(logging_steps=1, eval_steps=1, save_steps=1)
+    learns, stop = KnowledgeDistillation(teacher, student, config), Stop()
     assert learns.train(rows, rows, callbacks=[stop]).global_step == 2
     assert stop.heard[0] == type(student).__name__
     assert {"loss", "eval_loss", "eval_kl_to_teacher"} <= set(stop.heard)
@@ -217,3 +224,9 @@ def test_callbacks_of_the_callers_own_are_heard_and_can_end_a_training(
     alone: Any = stop
     with pytest.raises(ArgumentError, match=r"callbacks is a Stop: give a list"):
         learns.train(rows, callbacks=alone)
+    watching: list[Any] = [EarlyStoppingCallback, EarlyStoppingCallback(2)]
+    kept = sorted(Path(config.output_dir).rglob("checkpoint-*"))
+    for early in watching:
+        with pytest.raises(ArgumentError, match=r"EarlyStoppingCallback watches .* metric_for_best_model="):
+            learns.train(rows, rows, callbacks=[early])
+    assert sorted(Path(config.output_dir).rglob("checkpoint-*")) == kept != []
