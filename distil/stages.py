@@ -6,6 +6,7 @@ Each stage leaves its result in the run directory, so that a run that stops anyw
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from distil.processes import ranks
 from distil.run_files import BEFORE, COST, RESULTS, SPENT
 from distil.system import environment
 from distil.system.files import read_json, write_json
+from distil.system.machine import more_threads_than_cores
 from distil.system.progress import Progress
 from distil.system.quiet import quiet_datasets, quiet_transformers
 from distil.system.redact import redact
@@ -107,9 +109,11 @@ def _loaded(
     parts = load_parts(config, wants_teacher=wants_teacher, teacher_stays=teacher_stays(config, method))
     place(parts, arguments, Path(config.output_dir))
     if ranks.is_main():
-        if config.run.threads is None and parts.student.device.type == "cpu":
-            width = getattr(parts.student.config.get_text_config(), "hidden_size", None)
-            if width is not None and (line := environment.crowded(width)) is not None:
+        if parts.student.device.type == "cpu":
+            width = getattr(parts.student.config.get_text_config(), "hidden_size", math.inf)
+            asked = config.run.threads
+            line = environment.crowded(width) if asked is None else more_threads_than_cores(asked)
+            if line is not None:
                 logger.warning(line, extra={"said_once": True})
         results.write_bad_rows(folder, parts.splits.bad_rows)
     if config.run.packing:

@@ -56,7 +56,7 @@ def use_threads(threads: int | None) -> None:
     torch.set_num_threads(threads or own)
 
 
-def crowded(hidden_size: int) -> str | None:
+def crowded(hidden_size: float) -> str | None:
     """A line where several threads of a tiny model share a busy machine's cores; None where they do not."""
     import torch
 

@@ -87,6 +87,17 @@ def cpus() -> tuple[int, float]:
     return count, allowed
 
 
+def more_threads_than_cores(threads: int) -> str | None:
+    """A line where ``threads`` wait for each other; None where each can have a core."""
+    cores = max(1, int(cpus()[1]))
+    if threads <= cores:
+        return None
+    return (
+        f"run.threads={threads}, but this process has {cores} core{'s' * (cores > 1)}: threads that wait for "
+        f"each other are slow. Take run.threads={cores} at most."
+    )
+
+
 def memory() -> tuple[int, int]:
     """Bytes of memory that this process may have at most, and that are free now: machine and cgroup."""
     import psutil

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distil.system import environment
+from distil.system import environment, machine
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -128,3 +128,12 @@ def test_threads_that_wait_for_each_other_are_told(
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
     line = environment.crowded(width)
     assert (line is not None and "run.threads=1" in line) is told
+
+
+def test_more_threads_than_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpus", lambda: (8, 2.5))
+    assert machine.more_threads_than_cores(2) is None
+    line = machine.more_threads_than_cores(3)
+    assert line is not None
+    assert line.startswith("run.threads=3, but this process has 2 cores: ")
+    assert line.endswith("Take run.threads=2 at most.")
