@@ -114,7 +114,7 @@ def _schedule(record: RunRecord) -> Iterator[str]:
     if kind := trainer.get("lr_scheduler_type"):
         yield f"{kind} schedule"
     if warmup := number(trainer.get("warmup_steps")):
-        share = f"the first {100 * warmup:.2g} % warm-up"
+        share = f"the first {100 * warmup:.3g} % warm-up"
         yield share if warmup < 1 else f"{warmup:g} warm-up step{'' if warmup == 1 else 's'}"
 
 

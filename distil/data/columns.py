@@ -180,6 +180,16 @@ def template_fields(template: str | None) -> list[str]:
     return list(dict.fromkeys(name for _, name in _pieces(template or "") if name is not None))
 
 
+def renamed(template: str, old: str, new: str) -> str:
+    """A prompt template that takes column ``new`` where it took ``old``."""
+
+    def escaped(text: str) -> str:
+        return text.replace("{", "{{").replace("}", "}}")
+
+    pieces = [(text, new if name == old else name) for text, name in _pieces(template)]
+    return "".join(escaped(text) + ("" if name is None else f"{{{name}}}") for text, name in pieces)
+
+
 def _pieces(template: str) -> list[tuple[str, str | None]]:
     """A prompt template as (text, column that follows it), the last perhaps without a column."""
     try:

@@ -60,7 +60,8 @@ def left_out_note(config: DataConfig, dropped: Mapping[str, int], kept: int) -> 
 def few_note(config: DataConfig, rows: int) -> str | None:
     """On a test split that was set aside and has so few ``rows`` that scores on them say little."""
     more = min(0.4, 4 * config.validation_fraction)
-    if rows >= FEW or more <= config.validation_fraction:
+    capped = config.max_eval_rows is not None and rows >= config.max_eval_rows
+    if rows >= FEW or capped or more <= config.validation_fraction:
         return None
     count = "1 row" if rows == 1 else f"{rows} rows"
     return (
@@ -138,7 +139,7 @@ def form_of(shape: Shape, chat: bool) -> str:
         return "by the chat template"
     if shape.template is not None:
         return "by data.prompt_template"
-    return "as they are" if shape.prompt == "prompt" else "in the Alpaca form"
+    return "in the Alpaca form" if shape.headings else "as they are"
 
 
 def form_note(forms: Mapping[str, str]) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.config.schema import EvalConfig
 from distil.data.base import COLUMNS, ColumnsConfig
-from distil.data.columns import Kind, template_fields
+from distil.data.columns import Kind, renamed, template_fields
 from distil.data.encode import stop_ids
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
@@ -132,10 +132,8 @@ def _columns(own: ColumnsConfig, given: Mapping[str, str], raw: RawRows, where: 
     if template is None or "text_column" in given or "messages_column" in given:
         return keys
     if "prompt_column" in given and len(parts) == 1:
-        return keys | {
-            "prompt_column": None,
-            "prompt_template": template.replace(f"{{{parts[0]}}}", f"{{{given['prompt_column']}}}"),
-        }
+        mine = renamed(template, parts[0], given["prompt_column"])
+        return keys | {"prompt_column": None, "prompt_template": mine}
     if missing := [name for name in parts if name not in there]:
         way_out = "--prompt-column NAME says which it is" if len(parts) == 1 else "call its columns so"
         raise InputError(

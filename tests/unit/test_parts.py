@@ -65,6 +65,7 @@ LONG = (
     [
         ({}, "", FEW),
         ({"validation_fraction": 0.3}, "", ""),
+        ({"max_eval_rows": 2}, "", ""),  # asked for
         ({"test_file": "test.jsonl"}, "", ""),
         ({"max_length": 12, "validation_fraction": 0.3}, FULL, ""),
         ({"max_length": 12, "validation_fraction": 0.3, "truncation": "drop"}, LONG, ""),

@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
-from distil.data.columns import Kind, Shape
+from distil.data.columns import Kind, Shape, renamed
 from distil.data.jsonl import JsonlConfig
 from distil.data.prompting import ending_of, likely_shape, prompt_rows
 from distil.data.splits import encode_rows, load_splits
@@ -125,3 +125,11 @@ def test_rows_of_a_file_are_those_of_a_split(gpt2: PreTrainedTokenizerBase, json
     split = load_splits(JsonlConfig(train_file=file, validation_file=file, test_file=file), gpt2).test
     assert encoded.to_list() == split.to_list()
     assert notes == ["Rows left out: 1 empty response."]
+
+
+def test_a_column_of_a_template_goes_by_another_name() -> None:
+    """Braces that are text stay text."""
+    assert renamed("Fill {{q}} with: {q}, {more}: {q}\n", "q", "ask") == (
+        "Fill {{q}} with: {ask}, {more}: {ask}\n"
+    )
+    assert renamed("}}{q}{{", "q", "q") == "}}{q}{{"
