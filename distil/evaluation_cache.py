@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 FOLDER = ".evaluations"
 """Below ``output_dir``."""
 FILE = "evaluation.json"
-LIBRARIES = ("torch", "transformers")
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes")
 """Those whose versions may move a score; another device's rounding moves it too."""
 NO_SCORE = ("samples", "during_training_rows", "batch_size", "name")
 """Keys of ``eval`` that change no score."""
@@ -49,6 +49,7 @@ class EvaluationCache:
         self.taken_over: dict[str, str] = {}
         """Of ``teacher`` and ``student_before``: the run that found its scores, where it was another."""
         evaluation = {key: value for key, value in asdict(config.eval).items() if key not in NO_SCORE}
+        versions = environment.versions()
         self.shared = {
             "tokenizer": tokenizer_print(parts.tokenizer),
             "rows": key_of({"rows": parts.splits.test.to_list()}),
@@ -57,7 +58,7 @@ class EvaluationCache:
             "eos_ids": list(parts.eos_ids),
             "shared_vocabulary": parts.shared_vocabulary,
             "code": environment.code_version(),
-            "versions": {name: environment.versions()[name] for name in LIBRARIES},
+            "versions": {name: versions.get(name) for name in LIBRARIES},
             "device": next(parts.student.parameters()).device.type,
             "plugins": [fingerprint_path(path) for path in config.run.plugins],
             "teacher": self._teacher() if config.eval.teacher and parts.teacher_facts is not None else None,

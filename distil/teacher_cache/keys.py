@@ -9,7 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distil.adapters.base import adapter_of
 from distil.identity import fingerprint_path
+from distil.models.quantize import resolved
 from distil.models.sources import Source, student_source, teacher_source
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ def teacher_print(
             "weights": _weights(student_source(config.model)),
             "student": of_student | {"keep_layers": student.kept_layers},
             "seed": config.seed if config.model.student.init == "random" else None,
-            "peft": config.peft.name if student.base_print.endswith("packed") else None,
+            "peft": _held(config) if student.base_print.endswith("packed") else None,
         }
     else:
         source = teacher_source(config.model)
@@ -67,6 +69,13 @@ def student_print(config: ExperimentConfig, student: LoadedStudent) -> dict[str,
         "peft": asdict(config.peft),
         "seed": config.seed if adapted or made.init == "random" else None,
     }
+
+
+def _held(config: ExperimentConfig) -> dict[str, Any]:
+    """How a base of few bits is held, and by whom."""
+    keys = adapter_of(config.peft).quantization
+    held = None if keys is None else resolved(keys, config.model.student.dtype)
+    return {"name": config.peft.name, "quantization": held}
 
 
 def _weights(source: Source) -> list[str | None]:

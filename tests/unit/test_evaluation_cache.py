@@ -14,7 +14,7 @@ from distil.data.columns import Kind, Shape
 from distil.data.jsonl import JsonlConfig
 from distil.data.splits import Splits
 from distil.engine.evaluation import Evaluation
-from distil.evaluation_cache import EvaluationCache
+from distil.evaluation_cache import LIBRARIES, EvaluationCache
 from distil.methods.kd import KDConfig
 from distil.models import load_student, load_tokenizer
 from distil.parts import Parts
@@ -71,14 +71,16 @@ def test_scores_of_another_device_or_library_are_not_taken_for_these(
     assert score("cpu", "first") == score("cpu", "again") == 1
     assert score("meta", "device") == 2
     known = environment.versions()
-    for number, library in enumerate(("torch", "transformers"), 3):
+    for number, library in enumerate(LIBRARIES, 3):
         monkeypatch.setattr(environment, "versions", lambda library=library: known | {library: "0.1"})
         assert score("cpu", library) == number
     monkeypatch.undo()
     assert score("cpu", "back") == 1
-    assert evaluated == ["first", "device", "torch", "transformers"]
+    assert evaluated == ["first", "device", *LIBRARIES]
     assert score("cpu", "first") == 1
-    assert taken == [False, True, False, False, False, True, False], "a run that goes on has its own"
+    assert taken == [False, True, False, *(False for _ in LIBRARIES), True, False], (
+        "a run that goes on has its own"
+    )
     files = (tmp_path / "outputs").rglob("*.json")
     (kept,) = [file for file in files if '"run": "first"' in file.read_text(encoding="utf-8")]
     earlier = kept.read_text(encoding="utf-8").replace('"run"', '"unknown"')  # versions that kept no run

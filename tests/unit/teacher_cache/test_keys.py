@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from distil.adapters.base import adapter_of
+from distil.adapters.qlora import QloraConfig
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.data.jsonl import JsonlConfig
 from distil.identity import rows_digest
@@ -74,6 +77,25 @@ def test_a_teacher_that_is_the_students_own_base_is_what_that_is_made_of(folder:
     assert own() == own(seed=1)
     assert own(init="random") != own(init="random", seed=1)
     assert len({own(), own(keep_layers=[0]), own(keep_layers=[1]), own(init="random")}) == 4
+
+
+def test_a_teacher_that_is_a_base_of_few_bits_is_told_by_how_these_hold_it(tmp_path: Path) -> None:
+    tiny_llama(1, width=64).save_pretrained(tmp_path)
+    made = config(TeacherConfig(path="self"), StudentConfig(path=str(tmp_path)))
+
+    def own(**keys: Any) -> str:
+        peft = QloraConfig(**keys)
+        packed = load_student(made.model, 0, quantization=adapter_of(peft).quantization)
+        return key_of(teacher_print(replace(made, peft=peft), packed, None))
+
+    other: list[dict[str, Any]] = [
+        {"bits": 8},
+        {"bnb_4bit_quant_type": "fp4"},
+        {"bnb_4bit_use_double_quant": False},
+        {"bnb_4bit_compute_dtype": "bfloat16"},
+    ]
+    assert own() == own(r=2, bnb_4bit_compute_dtype="float32"), "auto, of a student in float32"
+    assert len({own(), *(own(**keys) for keys in other)}) == 5
 
 
 def changed(row: int, column: str) -> list[dict[str, Any]]:
