@@ -134,5 +134,12 @@ def fingerprints(config: ExperimentConfig) -> dict[str, str]:
         saved = Path(adapter).expanduser()
         # Not its model card, which holds a command: what weights are and how they are put on, no more.
         paths |= {"model.student.adapter": saved / WEIGHTS, "adapter_config": saved / ADAPTER_CONFIG}
-    paths |= {f"plugin {Path(path).name}": Path(path) for path in config.run.plugins}
-    return {key: identity.fingerprint_path(path) for key, path in paths.items()}
+    return {key: identity.fingerprint_path(path) for key, path in paths.items()} | _plugins(config)
+
+
+def _plugins(config: ExperimentConfig) -> dict[str, str]:
+    """Contents of ``run.plugins``; two of one name are one entry, in no order."""
+    prints: dict[str, set[str]] = {}
+    for path in config.run.plugins:
+        prints.setdefault(f"plugin {Path(path).name}", set()).add(identity.fingerprint_path(path))
+    return {name: " ".join(sorted(contents)) for name, contents in prints.items()}

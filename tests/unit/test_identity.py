@@ -22,6 +22,7 @@ from distil.config.schema import (
     TrackerConfig,
 )
 from distil.identity import fingerprint_path, run_folder, run_identity
+from distil.preflight import fingerprints
 from distil.system.files import write_json
 from distil.types import InputError
 
@@ -189,6 +190,24 @@ def experiment(
         eval=EvalConfig(),
         tracker=TrackerConfig(name="none"),
     )
+
+
+def test_every_plugin_counts_those_of_one_name_too(tmp_path: Path) -> None:
+    folders = [tmp_path / where / "methods" for where in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "mine.py").write_text(f"# {folder.parent.name}", encoding="utf-8")
+
+    def prints(plugins: list[Path]) -> dict[str, str]:
+        made = experiment(tmp_path)
+        made.model.teacher.path = "distil:embedded/teacher"
+        made.run.plugins = [str(plugin) for plugin in plugins]
+        return fingerprints(made)
+
+    both, first = prints(folders), prints(folders[:1])
+    assert both == prints(folders[::-1]) != first == prints(folders[:1] * 2)
+    (folders[0] / "mine.py").write_text("# changed", encoding="utf-8")
+    assert prints(folders) != both
 
 
 def status(folder: Path, value: str) -> None:
