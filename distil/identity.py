@@ -70,6 +70,15 @@ def fingerprint_path(path: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def fingerprint_settings(settings: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of JSON whose lists are sets: PEFT writes them in an order that changes from process
+    to process."""
+    sets = {
+        key: sorted(value, key=str) if isinstance(value, list) else value for key, value in settings.items()
+    }
+    return hashlib.sha256(json.dumps(sets, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     """Sixteen hex digits of the token ids of ``rows`` and of which are scored: are two runs comparable?"""
     digest = hashlib.sha256()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distil import identity
 from distil.adapters.base import adapter_of
-from distil.adapters.existing import ADAPTER_CONFIG, WEIGHTS, check_stored
+from distil.adapters.existing import KEY, WEIGHTS, check_folder, check_stored
 from distil.config.command_line import split_override
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
@@ -129,12 +129,14 @@ def fingerprints(config: ExperimentConfig) -> dict[str, str]:
             and Path(value).expanduser().exists()
         ):
             paths[f"data.{key}"] = Path(value).expanduser()
+    prints = {key: identity.fingerprint_path(path) for key, path in paths.items()}
     adapter = config.model.student.adapter
     if adapter is not None:
         saved = Path(adapter).expanduser()
         # Not its model card, which holds a command: what weights are and how they are put on, no more.
-        paths |= {"model.student.adapter": saved / WEIGHTS, "adapter_config": saved / ADAPTER_CONFIG}
-    return {key: identity.fingerprint_path(path) for key, path in paths.items()} | _plugins(config)
+        prints[KEY] = identity.fingerprint_path(saved / WEIGHTS)
+        prints[f"{KEY}.config"] = identity.fingerprint_settings(check_folder(saved))
+    return prints | _plugins(config)
 
 
 def _plugins(config: ExperimentConfig) -> dict[str, str]:

@@ -106,7 +106,9 @@ def _environment(run: RunRecord, name: str) -> Any:
 
 def _inside(name: str, key: str) -> bool:
     """Whether the file behind ``name`` was chosen by the swept ``key``."""
-    return name == key or (key.endswith(".name") and name.startswith(key.removesuffix("name")))
+    return f"{name}.".startswith(f"{key}.") or (
+        key.endswith(".name") and name.startswith(key.removesuffix("name"))
+    )
 
 
 def _starts(runs: Sequence[RunRecord], groups: Sequence[str], keys: Keys) -> list[Difference]:

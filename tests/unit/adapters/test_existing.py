@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from distil.adapters.existing import SIDECAR, check_stored
 from distil.config.schema import ExperimentConfig, TeacherConfig
 from distil.config.validate import validate
 from distil.parts import load_adapted_student
+from distil.preflight import fingerprints
 from distil.results import keep_student
 from distil.types import InputError
 from tests.adapters import (
@@ -52,6 +54,23 @@ def save(base: Path, folder: Path, case: str, **keys: Any) -> Tensor:
     }
     keep_student(folder, student, word_tokenizer(), "A student", "python run.py", recipe)
     return say(student)
+
+
+def test_an_adapter_is_told_by_what_it_is_not_by_how_it_is_written(bases: Path, tmp_path: Path) -> None:
+    """PEFT writes the names of modules in an order of the process; the card holds a command."""
+    save(bases / "llama", tmp_path, "lora", target_modules=["q_proj", "v_proj"])
+    saved = tmp_path / "student"
+    made = experiment(bases / "llama", peft_config("lora"))
+    made.model.student.adapter = str(saved)
+    prints = [fingerprints(made)]
+    (saved / "README.md").write_text("another", encoding="utf-8")
+    stored = json.loads((saved / "adapter_config.json").read_text(encoding="utf-8"))
+    for changed in ({"target_modules": stored["target_modules"][::-1]}, {"lora_alpha": 3}):
+        (saved / "adapter_config.json").write_text(json.dumps(stored | changed), encoding="utf-8")
+        prints.append(fingerprints(made))
+    assert prints[0] == prints[1]
+    apart = {key for key, value in prints[2].items() if prints[1][key] != value}
+    assert apart == {"model.student.adapter.config"}
 
 
 @torch.no_grad()

@@ -260,10 +260,11 @@ def test_a_tracker_s_version_is_nobody_s_business(tmp_path: Path) -> None:
     assert not compare([tmp_path]).confounds
 
 
-def test_other_contents_of_a_swept_path_are_what_was_asked_for(tmp_path: Path) -> None:
-    for model, digest in (("tiny", "aa"), ("small", "bb")):
-        told = {"fingerprints": {"model.student.path": digest}}
-        grid(tmp_path, [("kd", {"model.student.path": model})], environment=told)
+@pytest.mark.parametrize("key", ["model.student.path", "model.student.adapter"])
+def test_other_contents_of_a_swept_path_are_what_was_asked_for(tmp_path: Path, key: str) -> None:
+    for where, digest in (("tiny", "aa"), ("small", "bb")):
+        told = {"fingerprints": {key: digest, f"{key}.config": digest}}
+        grid(tmp_path, [("kd", {key: where})], environment=told)
     assert not compare([tmp_path]).confounds
 
 
