@@ -76,7 +76,7 @@ class EvaluationCache:
         return teacher_print(self.config, self.parts.base, None)
 
     def _known(self, who: str, of: Mapping[str, Any], evaluate: Callable[[], Evaluation]) -> Evaluation:
-        folder = Path(self.config.output_dir).expanduser() / FOLDER / key_of({**self.shared, "evaluated": of})
+        folder = Path(self.config.output_dir) / FOLDER / key_of({**self.shared, "evaluated": of})
 
         def make() -> tuple[Evaluation, str]:
             found = evaluate()

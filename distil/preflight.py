@@ -18,7 +18,7 @@ from distil.models import check_models, check_quantized
 from distil.models.sources import student_source, teacher_source
 from distil.processes import ranks
 from distil.system import environment
-from distil.system.files import check_writable
+from distil.system.files import check_writable, expanded
 from distil.tracking import check_tracker
 from distil.types import REFERENCE, InputError
 
@@ -46,7 +46,7 @@ def preflight(config: ExperimentConfig) -> None:
         config.model, f"peft={config.peft.name}", adapter.adapts, adapter.quantization is not None
     )
     if config.model.student.adapter is not None:
-        check_stored(Path(config.model.student.adapter).expanduser(), adapter.shape())
+        check_stored(expanded("model.student.adapter", config.model.student.adapter), adapter.shape())
     check_writable(config.output_dir)
 
 

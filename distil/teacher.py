@@ -139,7 +139,7 @@ class _Caches:
         self.arguments = arguments
         self.teacher = teacher
         self.progress = progress
-        self.root = Path(config.teacher_cache.folder or Path(config.output_dir) / FOLDER).expanduser()
+        self.root = Path(config.teacher_cache.folder or Path(config.output_dir) / FOLDER)
         self.tokenizer = tokenizer_print(parts.tokenizer)
         self.asked = False
         self._head: Head | None = None

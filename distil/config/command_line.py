@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 
+from distil.system.files import expanded
 from distil.system.redact import holds_secret, is_secret
 from distil.types import InputError
 
@@ -79,7 +80,7 @@ def plugin_paths(arguments: Sequence[str]) -> list[str]:
     paths = [path for path in os.environ.get(PLUGINS_VARIABLE, "").split(os.pathsep) if path]
     typed = (value_of("run.plugins", arguments) or "").strip().strip("[]")
     paths += [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(str(expanded("run.plugins", path)) for path in paths))
 
 
 def flags_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

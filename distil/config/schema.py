@@ -15,6 +15,7 @@ from distil.config.checks import check as check
 from distil.config.checks import check_above_0
 from distil.config.checks import check_choice as check_choice
 from distil.config.trainer import TrainerConfig
+from distil.system.files import expanded
 
 MISSING: Any = "???"
 """A value the user must give (OmegaConf's marker)."""
@@ -379,3 +380,12 @@ class ExperimentConfig:
             0 <= self.seed < 2**32,
             f"seed must lie in [0, 2**32), got {self.seed}.",
         )
+        # Once and for all: one place that took ~ for a folder of that name would part a run from its files.
+        self.output_dir = _written_out("output_dir", self.output_dir)
+        if self.teacher_cache.folder is not None:
+            self.teacher_cache.folder = _written_out("teacher_cache.folder", self.teacher_cache.folder)
+        self.run.plugins = [_written_out("run.plugins", path) for path in self.run.plugins]
+
+
+def _written_out(key: str, path: str) -> str:
+    return str(expanded(key, path)) if path.startswith("~") else path

@@ -11,6 +11,7 @@ from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.columns import detect
 from distil.data.local import FORMATS, SPLIT_STEMS, check_file, load_file, split_files
 from distil.registry import did_you_mean
+from distil.system.files import expanded
 from distil.system.hub import ask, in_cache, offline_asked
 from distil.system.quiet import quiet_datasets
 from distil.types import InputError
@@ -54,7 +55,7 @@ class HubOrDisk(DataSource[C]):
             raise InputError(
                 f"data.path is not set: data={self.config.name} reads it. Give a hub name or a path."
             )
-        path = Path(self.config.path).expanduser()
+        path = expanded("data.path", self.config.path)
         if not path.exists():
             check_hub_name("data.path", self.config.path, allow_network)
             return
@@ -69,7 +70,7 @@ class HubOrDisk(DataSource[C]):
         """All splits, by the names that the config gives."""
         self.check(allow_network)
         assert self.config.path is not None
-        path = Path(self.config.path).expanduser()
+        path = expanded("data.path", self.config.path)
         if path.exists() and not is_saved(path):
             return RawSplits(
                 **{

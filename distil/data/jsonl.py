@@ -9,6 +9,7 @@ from distil.data.base import ColumnsConfig, DataSource, RawSplits, register_data
 from distil.data.columns import detect
 from distil.data.early import check_rows, small_rows
 from distil.data.local import check_file, load_file
+from distil.system.files import expanded
 from distil.types import InputError
 
 
@@ -61,4 +62,4 @@ class Jsonl(DataSource[JsonlConfig]):
         if not self.config.train_file:
             raise InputError("data.train_file is not set: data=jsonl reads it. Give data.train_file=PATH.")
         named = {split: getattr(self.config, f"{split}_file") for split in ("train", "validation", "test")}
-        return {split: Path(path).expanduser() for split, path in named.items() if path}
+        return {split: expanded(f"data.{split}_file", path) for split, path in named.items() if path}

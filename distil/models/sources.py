@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from distil.config.schema import LoadConfig, ModelConfig
+from distil.system.files import expanded
 from distil.types import InputError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
@@ -96,8 +97,8 @@ def cache_folder() -> Path:
     """Our own cache: ``$DISTIL_CACHE``, else ``$XDG_CACHE_HOME/distil``, else ``~/.cache/distil``."""
     own = os.environ.get("DISTIL_CACHE")
     if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "distil"
+        return expanded("DISTIL_CACHE", own)
+    return expanded("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "distil"
 
 
 def mirror_folder(name: str) -> Path:
@@ -118,7 +119,7 @@ def _folder(key: str, load: LoadConfig) -> Path | None:
         if not folder.is_dir():
             raise InputError(f"{key}={name}: this installation ships no such model. {_neighbours(folder)}")
         return folder
-    folder = Path(name).expanduser()
+    folder = expanded(key, name)
     if folder.is_dir():
         return folder
     if folder.is_file():

@@ -36,6 +36,7 @@ from distil.sweeps.record import DONE, FAILED, INTERRUPTED, REPORTS, Job, SweepR
 from distil.sweeps.search import Interval, SearchSweeper
 from distil.sweeps.searching import Search, finish_search, planned_search, run_search
 from distil.sweeps.workers import clear
+from distil.system.files import expanded
 from distil.system.locks import alone
 from distil.system.printable import printable
 from distil.system.progress import Progress
@@ -72,7 +73,7 @@ def sweep(request: Request) -> None:
             choice = str(master.hydra.runtime.choices[f"hydra/{part}"])
             check_installed(f"hydra/{part}", choice, master.hydra[part])
         ray_launcher(master.hydra.launcher)  # a key that nobody knows is told before the first job
-        folder = Path(master.output_dir) / checked_name(str(master.name))
+        folder = expanded("output_dir", str(master.output_dir)) / checked_name(str(master.name))
         record = SweepRecord(folder.absolute(), key_of([request.command]))
         search = _search(master)
         with Progress(Console(stderr=True)).spinner("checking every job before the first starts"):

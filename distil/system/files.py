@@ -18,6 +18,14 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """What systems say of a disk that is full, or of one's share of it."""
 
 
+def expanded(key: str, path: str | Path) -> Path:
+    """``path``, its ``~`` written out. Raises InputError, naming ``key``, where nobody has such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{key}={path}: there is no such home folder. Give the whole path.") from error
+
+
 def nearest_existing(path: Path) -> Path:
     """``path``, or the closest folder above it that is there."""
     return next(place for place in (path, *path.absolute().parents) if place.exists())

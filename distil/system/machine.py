@@ -164,11 +164,11 @@ def wandb_key() -> str | None:
     """Where the key of W&B is, never what it is; None where there is none."""
     if os.environ.get("WANDB_API_KEY"):
         return "in WANDB_API_KEY"
-    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     hosts = [wandb_server(), *(() if os.environ.get("WANDB_BASE_URL") else (WANDB_HOST,))]
     try:
+        file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
         known = netrc.netrc(str(file))
-    except (OSError, netrc.NetrcParseError):
+    except (RuntimeError, OSError, netrc.NetrcParseError):
         return None
     found = any(known.authenticators(urlsplit(host).netloc) for host in hosts)
     return f"in {file}" if found else None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.data.base import COLUMNS
+from distil.system.files import expanded
 from distil.system.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn, whole
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     run = open_product(given.run, trust=given.trust_remote_code)
     if given.data is not None:
         skip = run.config.data.on_bad_row == "skip"
-        check_file(f"--data {given.data}", given.data.expanduser(), skip=skip)
+        check_file(f"--data {given.data}", expanded("--data", given.data), skip=skip)
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
     warn(run.folder, run.record.damaged)

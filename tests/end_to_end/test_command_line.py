@@ -95,6 +95,9 @@ BAD = {
     "compare": ["Write: distil compare"],
     "--multirum": ["--multirum", "--multirun"],
     "tracker.api_key=abcdef": ["tracker.api_key", "WANDB_API_KEY"],
+    "output_dir='~nobody-of-that-name/o'": ["output_dir=~nobody-of-that-name/o", "whole path"],
+    "data.train_file='~nobody-of-that-name/o'": ["data.train_file=~nobody", "whole path"],
+    "model.teacher.path='~nobody-of-that-name/o'": ["model.teacher.path=~nobody", "whole path"],
     "run.plugins=[missing.py]": ["run.plugins=missing.py", "no such file"],
 }
 

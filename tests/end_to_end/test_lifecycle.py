@@ -341,14 +341,22 @@ def test_a_run_that_made_its_student_worse_says_so(run_command: Command, tmp_pat
 
 @pytest.mark.parametrize("compared", [False, True])
 def test_a_run_beside_others_says_its_lines_to_whoever_took_them(
-    small_arguments: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str], compared: bool
+    small_arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    compared: bool,
 ) -> None:
     """Without bars; that it made its student worse is said where nothing that follows says so."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     rate = ["trainer.learning_rate=1", "trainer.max_steps=4", "method=kd", "teacher_cache=topk"]
     register_schemas()
-    words = expand([*small_arguments, *rate, f"output_dir={tmp_path}"])
+    words = expand([*small_arguments, *rate, "output_dir='~/out'", "teacher_cache.folder='~/caches'"])
     config, said = prepared(_compose(words)[0], words), list[str]()
     folder = run(config, command="again", summary=False, say=said.append, watched=False, compared=compared)
+    assert folder.is_relative_to(tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "caches"}, "~ is nobody's folder"
     assert [line for line in said if line.startswith("Teacher cache: ")]
     shown = "".join(capfd.readouterr())
     assert "Teacher cache: " not in shown

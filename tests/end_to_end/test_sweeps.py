@@ -156,10 +156,13 @@ def test_ctrl_c_ends_the_sweep_and_the_same_command_goes_on(
     sweep_arguments: list[str],
     run_command: Command,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """In a folder of the user's home, as one writes it."""
+    monkeypatch.setenv("HOME", str(tmp_path))
     swept = ["method=kd", "seed=0,1,2"]
     arguments = [word for word in sweep_arguments if word not in SWEPT] + swept
-    arguments.append(f"output_dir={tmp_path / 'out'}")
+    arguments.append("output_dir='~/out'")
     folder, log = tmp_path / "out" / "default", tmp_path / "log"
     process = started(*arguments, log=log)
     wait_for_a_job(process, log)

@@ -54,6 +54,8 @@ def test_overrides_with_signs_packages_and_any_value() -> None:
 def test_plugins_of_environment_and_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISTIL_PLUGINS", os.pathsep.join(["a.py", "folder"]))
     assert plugin_paths(["run.plugins=[b.py, 'c d.py']"]) == ["a.py", "folder", "b.py", "c d.py"]
+    monkeypatch.setenv("HOME", "/home/mine")
+    assert plugin_paths(["run.plugins=['~/b.py']"])[2:] == ["/home/mine/b.py"]
     monkeypatch.delenv("DISTIL_PLUGINS")
     assert plugin_paths(["method=kd"]) == []
 
