@@ -20,7 +20,10 @@ from distil.processes import ranks
 from distil.system import environment
 from distil.system.files import check_writable, expanded
 from distil.tracking import check_tracker
-from distil.types import REFERENCE, InputError
+from distil.types import REFERENCE, ROLLOUT, InputError
+
+CACHE_ITSELF = ("teacher_cache", "teacher_cache.folder")
+"""Keys that count whoever asks the teacher: where answers are kept, if they are."""
 
 
 def locate(config: ExperimentConfig) -> tuple[str, Path]:
@@ -97,13 +100,25 @@ def unused_by_all(jobs: Sequence[tuple[Sequence[str], ExperimentConfig]]) -> lis
 
 def _unused(config: ExperimentConfig, arguments: Sequence[str]) -> dict[str, str | None]:
     """The overrides among ``arguments`` that this run does not use, and what overrules each, if anything."""
-    ignored = ignored_keys(config, method_of(config.method))
+    method = method_of(config.method)
+    ignored = ignored_keys(config, method)
     why = _overruled(config)
+    used = CACHE_ITSELF if _evaluates_from_cache(config, method) else ()
     return {
         f"{key}={value}": why.get(key)
         for key, value in dict(filter(None, map(split_override, arguments))).items()
-        if value != "none" and any(key == each or key.startswith(f"{each}.") for each in ignored)
+        if value != "none"
+        and key not in used
+        and any(key == each or key.startswith(f"{each}.") for each in ignored)
     }
+
+
+def _evaluates_from_cache(config: ExperimentConfig, method: Method[MethodConfig]) -> bool:
+    """Whether a cache, of any format, keeps what the teacher says of held-out rows: no part of the run, since
+    the scores are the same, but of use."""
+    return config.eval.teacher and not (
+        config.model.teacher.path is None or method.asks_teacher_about(ROLLOUT)
+    )
 
 
 def _overruled(config: ExperimentConfig) -> dict[str, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from distil import cli
-from distil.config.schema import ExperimentConfig, TrackerConfig
+from distil.config.schema import ExperimentConfig, MethodConfig, TrackerConfig
 from distil.config.trainer import TrainerConfig
 from distil.methods.base import method_of
 from distil.methods.gkd import GKDConfig
@@ -93,7 +93,7 @@ def test_null_is_no_option(
     ("made", "word", "told"),
     [
         (SFTConfig(), "method.temperature=2", True),
-        (SFTConfig(), "teacher_cache=topk", True),
+        (SFTConfig(), "teacher_cache.k=5", True),
         (SFTConfig(), "teacher_cache=none", False),
         (SFTConfig(), "trainer.learning_rate=1", False),
         (KDConfig(), "method.temperature=2", False),
@@ -109,6 +109,24 @@ def test_a_key_that_changes_nothing_is_told(made: SFTConfig, word: str, told: bo
     lines = unused(experiment, [word, "seed=1", word])
     expected = f"{word.lstrip('+')} changes nothing: this run does not use it (method={made.name})."
     assert lines == ([expected] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("made", "teacher", "told"),
+    [
+        (SFTConfig(), True, False),
+        (SFTConfig(), False, True),
+        (GKDConfig(lambda_gkd=0.0), True, True),  # the teacher stays for what the student writes
+    ],
+)
+@pytest.mark.parametrize("word", ["teacher_cache=hidden", "teacher_cache.folder=kept"])
+def test_a_cache_that_evaluation_reads_is_of_use(
+    made: MethodConfig, teacher: bool, word: str, told: bool, tmp_path: Path
+) -> None:
+    """Training does not read it, and the validation and test rows' answers are kept there all the same."""
+    experiment = config(tmp_path, method=made)
+    experiment.eval.teacher = teacher
+    assert bool(unused(experiment, [word])) is told
 
 
 def test_epochs_that_steps_overrule_are_told_and_are_the_same_run(tmp_path: Path) -> None:
