@@ -10,7 +10,7 @@ from distil import identity
 from distil.adapters.base import adapter_of
 from distil.adapters.existing import KEY, WEIGHTS, check_folder, check_stored
 from distil.config.command_line import split_override
-from distil.config.schema import ExperimentConfig, MethodConfig
+from distil.config.schema import DataConfig, ExperimentConfig, MethodConfig
 from distil.config.validate import check_packages
 from distil.data.base import check_data
 from distil.methods.base import Method, method_of
@@ -137,13 +137,6 @@ def fingerprints(config: ExperimentConfig) -> dict[str, str]:
     paths = {
         source.key: source.folder for source in sources if source is not None and source.folder is not None
     }
-    for key, value in asdict(config.data).items():
-        if (
-            isinstance(value, str)
-            and (key == "path" or key.endswith("_file"))
-            and Path(value).expanduser().exists()
-        ):
-            paths[f"data.{key}"] = Path(value).expanduser()
     prints = {key: identity.fingerprint_path(path) for key, path in paths.items()}
     adapter = config.model.student.adapter
     if adapter is not None:
@@ -151,7 +144,18 @@ def fingerprints(config: ExperimentConfig) -> dict[str, str]:
         # Not its model card, which holds a command: what weights are and how they are put on, no more.
         prints[KEY] = identity.fingerprint_path(saved / WEIGHTS)
         prints[f"{KEY}.config"] = identity.fingerprint_settings(check_folder(saved))
-    return prints | _plugins(config)
+    return prints | data_fingerprints(config.data) | _plugins(config)
+
+
+def data_fingerprints(data: DataConfig) -> dict[str, str]:
+    """Contents of the files and folders that ``data`` names, by dotted key."""
+    return {
+        f"data.{key}": identity.fingerprint_path(Path(value).expanduser())
+        for key, value in asdict(data).items()
+        if isinstance(value, str)
+        and (key == "path" or key.endswith("_file"))
+        and Path(value).expanduser().exists()
+    }
 
 
 def _plugins(config: ExperimentConfig) -> dict[str, str]:

@@ -23,8 +23,10 @@ from distil.methods.base import method_of
 from distil.metrics.base import METRICS, Need
 from distil.models import shared_vocabulary
 from distil.parts import ending_ids
+from distil.preflight import data_fingerprints
 from distil.products.finished_run import FinishedRun
 from distil.products.loading import load_product, load_run_teacher, load_tokenizer, teacher_ends
+from distil.report.run_directory import mapping
 from distil.system.environment import use_threads
 from distil.types import InputError
 
@@ -85,8 +87,7 @@ def rows_of_file(
     longest: int,
 ) -> tuple[Dataset, list[str]]:
     """All rows of ``file`` that can be scored, encoded as the run's are (prompts that are written as they are
-    end with the line break that those of the run have), and notes: on rows that cannot, or are cut, or were
-    trained on.
+    end with the line break that those of the run have), and notes: on rows that cannot, or are cut.
 
     ``named``: columns by config key. Where none is named, the run's own names count if the file has them all.
     """
@@ -109,7 +110,7 @@ def rows_of_file(
     if limit < own.max_length:
         takes = f"the {limit} tokens that the models take"
         notes = [note.replace(f"data.max_length={limit}", takes) for note in notes]
-    return rows, notes + _trained_on(run, rows, tokenizer)
+    return rows, notes
 
 
 def _headings(run: FinishedRun) -> bool | None:
@@ -148,11 +149,15 @@ def _columns(own: ColumnsConfig, given: Mapping[str, str], raw: RawRows, where: 
     return keys | {"prompt_template": template}
 
 
-def _trained_on(run: FinishedRun, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """A note on those of ``rows`` that the run was trained on; none where its data are gone."""
+def trained_on(run: FinishedRun, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """A note on those of ``rows`` that the run was trained on; none where its data are gone or changed."""
+    recorded = mapping(run.record.environment.get("fingerprints"))
+    then = {key: value for key, value in recorded.items() if key.startswith("data.")}
     try:
+        if then != data_fingerprints(run.config.data):
+            return []
         train = load_splits(run.config.data, tokenizer, allow_network=run.config.run.allow_network).train
-    except InputError:
+    except (InputError, OSError):
         return []
     note = shared_note(train, {"given": rows})
     return [] if note is None else [note]

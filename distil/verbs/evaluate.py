@@ -106,8 +106,10 @@ def _evaluated(
         else:
             longest = reevaluation.longest_row(pair.student, pair.teacher)
             rows, notes = reevaluation.rows_of_file(run, given.data, dict(named), pair.tokenizer, longest)
-    if given.rows is not None:
-        rows = rows.select(range(min(given.rows, len(rows))))
+        if given.rows is not None:
+            rows = rows.select(range(min(given.rows, len(rows))))
+        if given.data is not None:
+            notes += reevaluation.trained_on(run, rows, pair.tokenizer)
     config, more = reevaluation.fitting(run.config.eval, rows)
     if given.generation_rows is not None:
         config.generation_rows = given.generation_rows

@@ -219,6 +219,8 @@ def test_evaluate_a_file_with_columns_of_its_own(
     _, cut, shared = called("ask", "say", *names)["notes"]
     assert cut.startswith(f"1 of {len(rows)} given rows is longer than data.max_length=")
     assert shared.startswith(f"{trained} of {len(rows)} given rows are training rows, too: ")
+    first = called("ask", "say", *names, "--rows", str(len(rows_in(runs.folder / "test.jsonl"))))
+    assert not any("training rows" in note for note in first["notes"]), "of those that are evaluated"
     assert main(["evaluate", str(run), "--data", str(tmp_path / "rows.jsonl")]) == 2
     assert "--prompt-column" in capsys.readouterr().err, "unnamed, nobody can know them"
 
@@ -252,6 +254,23 @@ def test_evaluate_says_where_the_rows_are_others(runs: Runs, tmp_path: Path) -> 
     assert main(["evaluate", str(run), "--json", str(told)]) == 0
     (note,) = json.loads(told.read_text(encoding="utf-8"))["notes"]
     assert "not the test rows of the run" in note
+
+
+def test_evaluate_says_of_no_row_that_a_changed_file_was_trained_on(runs: Runs, tmp_path: Path) -> None:
+    """What a run was trained on is what its files held then."""
+    run, trained = runs.copy("lora", tmp_path), tmp_path / "trained.jsonl"
+    config, rows = (run / "config.yaml").read_text(encoding="utf-8"), rows_in(runs.folder / "rows.jsonl")
+    shutil.copy(runs.folder / "rows.jsonl", trained)
+    moved = config.replace(str(runs.folder / "rows.jsonl"), str(trained))
+    (run / "config.yaml").write_text(moved, encoding="utf-8")
+
+    def notes() -> list[str]:
+        told = evaluated(run, tmp_path / "rows.jsonl", rows, "--no-teacher")["notes"]
+        return [note for note in told if "training rows" in note]
+
+    assert len(notes()) == 1
+    trained.write_text("\n".join(map(json.dumps, rows[::-1])), encoding="utf-8")
+    assert notes() == []
 
 
 # ---- generate
