@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from distil.effect import leaves
-from distil.report.comparison.keys import ABSENT, Config, Keys, by_group, versions_of
+from distil.report.comparison.keys import ABSENT, Config, Keys, by_group, same, versions_of
 from distil.report.comparison.runs import code_of, seed_of
 from distil.report.run_directory import RunRecord, mapping, number
 
@@ -64,7 +64,7 @@ def differences(
     return [
         *(of(key, "confound") for key in keys.confounds),
         *_recorded(runs, groups, keys),
-        *_starts(runs, groups, keys),
+        *_starts(runs, groups, _alike(runs, configs, keys), keys),
         *(of(key, "seed") for key in keys.with_seed),
         *(of(key, "declared") for key in keys.declared),
         *(of(key, "own") for key in keys.own),
@@ -111,15 +111,27 @@ def _inside(name: str, key: str) -> bool:
     )
 
 
-def _starts(runs: Sequence[RunRecord], groups: Sequence[str], keys: Keys) -> list[Difference]:
-    """Whether teacher and untouched student score alike in all runs of one seed, unless they were swept."""
+def _alike(runs: Sequence[RunRecord], configs: Sequence[Config], keys: Keys) -> list[str]:
+    """Equal for runs of one seed that were to be scored in one way."""
+    ways = [key for key in keys.swept if key.startswith(("data.", "eval."))]
+    return [
+        same([seed_of(run), *(config.get(key, ABSENT) for key in ways)])
+        for run, config in zip(runs, configs, strict=True)
+    ]
+
+
+def _starts(
+    runs: Sequence[RunRecord], groups: Sequence[str], alike: Sequence[str], keys: Keys
+) -> list[Difference]:
+    """Whether teacher and untouched student score alike in all runs that are ``alike``, unless they were
+    swept."""
     found = []
     models = any(key.startswith("model.") for key in keys.swept)
     for who, swept in (
         ("teacher", models),
         ("student before", models or any(key.startswith("peft.") for key in keys.swept)),
     ):
-        apart = None if swept else _apart(runs, who)
+        apart = None if swept else _apart(runs, alike, who)
         if apart is not None:
             values = by_group(runs, groups, partial(_score, who=who, metric=apart))
             found.append(Difference(f"{apart} of the {who}", "confound", values))
@@ -132,15 +144,15 @@ def _score(run: RunRecord, who: str, metric: str) -> float | None:
     return number((scores or {}).get(metric))
 
 
-def _apart(runs: Sequence[RunRecord], who: str) -> str | None:
-    """The first metric in which ``who`` differs between runs of one seed."""
+def _apart(runs: Sequence[RunRecord], alike: Sequence[str], who: str) -> str | None:
+    """The first metric in which ``who`` differs between runs that are ``alike``."""
     assert runs[0].results is not None
     for metric in runs[0].results.metrics:
-        by_seed: dict[int, list[float]] = {}
-        for run in runs:
+        found: dict[str, list[float]] = {}
+        for run, way in zip(runs, alike, strict=True):
             if (value := _score(run, who, metric.name)) is not None:
-                by_seed.setdefault(seed_of(run), []).append(value)
-        for values in by_seed.values():
+                found.setdefault(way, []).append(value)
+        for values in found.values():
             if max(values) - min(values) > CLOSE * max(map(abs, values)):
                 return metric.name
     return None

@@ -277,6 +277,15 @@ def test_students_that_start_apart_are_a_confound_unless_swept(tmp_path: Path) -
     assert not compare([tmp_path / "swept"]).confounds
 
 
+@pytest.mark.parametrize("key", ["eval.max_new_tokens", "data.max_length"])
+def test_students_that_are_scored_in_another_way_do_not_start_apart(tmp_path: Path, key: str) -> None:
+    for value, before in ((4, 0.7), (40, 0.8)):
+        grid(tmp_path, [("sft", {key: value}), ("kd", {key: value})], before=before)
+    assert not compare([tmp_path]).confounds
+    grid(tmp_path, [("gkd", {key: value})], before=0.9)
+    assert [each.key for each in compare([tmp_path]).confounds] == ["nll of the student before"]
+
+
 def test_overrides_of_a_command_line() -> None:
     command = "python run.py -m method=kd 'data.train_file=a b.jsonl' +trainer.x=1 --config-dir=mine/conf"
     assert given(command) == {"method": "kd", "data.train_file": "a b.jsonl", "trainer.x": "1"}
