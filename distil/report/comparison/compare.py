@@ -18,7 +18,7 @@ from distil.report.comparison.notes import notes
 from distil.report.comparison.runs import LeftOut, metrics_of, read_runs, score_of, seed_of
 from distil.report.comparison.statistics import in_reach
 from distil.report.comparison.table import Column, column
-from distil.report.run_directory import RunRecord, Scores
+from distil.report.run_directory import RunRecord, Scores, mapping
 from distil.types import InputError
 
 
@@ -100,7 +100,7 @@ def compare(
     references = _references(kept)
     before = references.get("student before", {})
     steps = dict(read).get("steps")
-    validation = () if steps is None or steps.early else steps.columns
+    validation = () if steps is None or steps.early or _took_best(kept) else steps.columns
     return Comparison(
         groups=groups,
         swept=keys.swept,
@@ -116,6 +116,11 @@ def compare(
         budgets={kind: table for kind, table in read if table is not None and table.compares},
         budget=budget,
     )
+
+
+def _took_best(runs: Sequence[RunRecord]) -> bool:
+    """Whether a run's product may be of an earlier step than its curves end at."""
+    return any(mapping(run.config.get("trainer")).get("load_best_model_at_end") for run in runs)
 
 
 def _cannot_be_ranked(reasons: Sequence[str]) -> InputError:

@@ -222,22 +222,29 @@ def test_budgets_are_the_most_that_every_run_reached(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("on_test", "on_validation", "last", "said"),
+    ("on_test", "on_validation", "last", "best", "said"),
     [
-        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 400, True),
-        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.6}, 400, False),  # they agree
-        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 500, False),  # sft went on: no curve at the ends
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 400, False, True),
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.6}, 400, False, False),  # they agree
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 500, False, False),  # sft went on: no curve there
+        ({"sft": 0.5, "kd": 0.6}, {"sft": 0.5, "kd": 0.4}, 400, True, False),  # scored: an earlier step's
     ],
 )
 def test_rows_that_call_another_best_are_told(
-    on_test: dict[str, float], on_validation: dict[str, float], last: int, said: bool, tmp_path: Path
+    on_test: dict[str, float],
+    on_validation: dict[str, float],
+    last: int,
+    best: bool,
+    said: bool,
+    tmp_path: Path,
 ) -> None:
     for seed in (0, 1, 2):
         for method, nll in on_validation.items():
             until = last if method == "sft" else 400
             noise = seed / (1000 if method == "sft" else 500)
             curve = [line(step, 1.0, 100, nll + noise) for step in (100, until)]
-            write_job(tmp_path, method, seed, {"nll": on_test[method] + noise}, curve=curve)
+            scores, changes = {"nll": on_test[method] + noise}, {"trainer.load_best_model_at_end": best}
+            write_job(tmp_path, method, seed, scores, changes=changes, curve=curve)
     told = [note for note in compare([tmp_path]).notes if "on the validation rows" in note]
     assert len(told) == said
     if said:
