@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from distil.metrics.base import ScoreTotals
 
+LESS_IS_BETTER = ("nll_per_token", "perplexity", "kl_to_teacher")
+"""Scores of an evaluation whose names do not say so to transformers, which looks for "loss"."""
+
 
 def scores_of(totals: ScoreTotals, loss: str = "eval_loss") -> dict[str, float]:
     """What ``totals`` come to; ``loss``: the name of the negative log-likelihood a token. What could not be

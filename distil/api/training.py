@@ -19,7 +19,7 @@ from distil.api.advise import advise
 from distil.api.errors import require
 from distil.api.inputs import broken_weights
 from distil.api.resuming import checkpoint_of, make_room
-from distil.api.scores import scores_of
+from distil.api.scores import LESS_IS_BETTER, scores_of
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.engine.anatomy import has_prefix, is_adapted
 from distil.engine.borrowed import borrowed
@@ -206,6 +206,12 @@ def _given_arguments(given: TrainingArguments, job: Job) -> TrainingArguments:
         strategy == "no" or job.held_out is not None,
         f'training_args: eval_strategy="{strategy}" without eval_dataset. Give train(train_dataset, '
         'eval_dataset, …), or eval_strategy="no".',
+    )
+    best = given.metric_for_best_model or ""
+    require(
+        strategy == "no" or not given.greater_is_better or best.removeprefix("eval_") not in LESS_IS_BETTER,
+        f'training_args: metric_for_best_model="{best}" with greater_is_better=True, as transformers has it '
+        "where nothing is said: the worst student would be the best. Give greater_is_better=False.",
     )
     checkpointing = any(getattr(given, f"{name}_checkpointing", None) for name in ("gradient", "activation"))
     require(

@@ -11,6 +11,9 @@ from typing import Any
 
 from distil.config.checks import check, check_choice, is_finite
 from distil.config.training_arguments import CHOICES, TrainingFields
+from distil.metrics.base import WHILE_TRAINING
+from distil.registry import unknown_name
+from distil.types import InputError
 
 _NOT_OURS_TO_PUBLISH = "a run publishes nothing: upload its student/ folder when you have judged it"
 _ONE_EVALUATION = "the runner evaluates by itself: see the keys of eval="
@@ -109,6 +112,8 @@ class TrainerConfig(TrainingFields):
         for key, choices in CHOICES.items():
             if (value := getattr(self, key)) is not None:
                 check_choice(f"trainer.{key}", value, choices)
+        if (best := self.metric_for_best_model) is not None and self.best_by not in WHILE_TRAINING:
+            raise InputError(unknown_name("trainer.metric_for_best_model", best, ("loss", *WHILE_TRAINING)))
         self._check_pairs()
 
     def with_less_memory(self) -> str:
@@ -163,7 +168,20 @@ class TrainerConfig(TrainingFields):
             return {}
         return {"num_train_epochs": f"trainer.max_steps={self.max_steps} counts (-1: epochs do)"}
 
+    @property
+    def best_by(self) -> str:
+        """What the best student is the best in: a scalar of the evaluation during training."""
+        name = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        return "nll_per_token" if name == "loss" else name
+
+    @property
+    def more_is_better(self) -> bool:
+        """Of ``best_by``, where ``greater_is_better`` does not say."""
+        return WHILE_TRAINING[self.best_by] if self.greater_is_better is None else self.greater_is_better
+
     def arguments(self) -> dict[str, Any]:
         """What was set, as keyword arguments of ``transformers.TrainingArguments``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if self.metric_for_best_model is not None:  # of a name without "loss", theirs is that more is better
+            values["greater_is_better"] = self.more_is_better
         return {name: value for name, value in values.items() if value is not None}

@@ -9,10 +9,10 @@ from distil.adapters.base import Adapter, adapter_of
 from distil.config.schema import ExperimentConfig, MethodConfig, check
 from distil.data.base import DATA
 from distil.methods.base import Method, method_of
-from distil.metrics.base import METRICS
+from distil.metrics.base import METRICS, OF_TEACHER
 from distil.system.extras import install
 from distil.teacher_cache.formats.base import format_of
-from distil.types import REFERENCE
+from distil.types import REFERENCE, ROLLOUT
 
 
 def validate(config: ExperimentConfig) -> None:
@@ -23,6 +23,7 @@ def validate(config: ExperimentConfig) -> None:
     for metric in config.eval.metrics:
         METRICS.get(metric)
     _check_teacher_cache(config, method)
+    _check_best(config, method)
     check(
         not (config.run.max_skipped_steps and config.run.detect_anomaly),
         f"run.max_skipped_steps={config.run.max_skipped_steps} with run.detect_anomaly=true, which stops at "
@@ -54,6 +55,22 @@ def _check_teacher_cache(config: ExperimentConfig, method: Method[MethodConfig])
     for term in method.questions(REFERENCE):
         why = kept.refusal(term)
         check(why is None, f"teacher_cache={kept.config.name} with method={config.method.name}: {why}.")
+
+
+def _check_best(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
+    """Refuse to choose a student by what no teacher is there to measure while it trains."""
+    teacher, by = config.model.teacher, config.trainer.metric_for_best_model
+    if by is None or config.trainer.best_by not in OF_TEACHER:
+        return
+    # As distil.teacher has it: where training keeps a teacher beside it, the evaluation may ask that.
+    stored = format_of(config.teacher_cache).stores and not method.asks_teacher_about(ROLLOUT)
+    there = config.eval.teacher or (method.needs_teacher and (teacher.is_self or not stored))
+    why = "eval.teacher=false" if teacher.path is not None else "model.teacher.path=null"
+    check(
+        teacher.path is not None and there,
+        f"trainer.metric_for_best_model={by} with {why}: no teacher scores the validation rows. Give one, or "
+        "take trainer.metric_for_best_model=nll_per_token.",
+    )
 
 
 def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:

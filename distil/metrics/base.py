@@ -40,6 +40,12 @@ class Value:
     description: str
 
 
+WHILE_TRAINING = {"nll_per_token": False, "kl_per_token": False, "top1_agreement": True}
+"""What an evaluation during training gives of ``ScoreTotals``, and whether more of it is better."""
+OF_TEACHER = ("kl_per_token", "top1_agreement")
+"""Those that nobody can measure without a teacher."""
+
+
 @dataclass(frozen=True)
 class ScoreTotals:
     """Sums over all scored tokens of all rows, in float64. Divided once, here and nowhere else."""
@@ -78,11 +84,7 @@ class ScoreTotals:
 
     def while_training(self) -> dict[str, float]:
         """What is logged of an evaluation during training; what could not be computed is left out."""
-        scalars = {
-            "nll_per_token": self.nll_per_token,
-            "kl_per_token": self.kl_per_token,
-            "top1_agreement": self.top1_agreement,
-        }
+        scalars = {name: getattr(self, name) for name in WHILE_TRAINING}
         return {name: value for name, value in scalars.items() if value is not None}
 
     @property

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distil.metrics.base import WHILE_TRAINING
 from distil.run_files import METRICS
 from distil.types import InputError
 
 JOURNAL = "search.journal"
-OBJECTIVES = {"nll_per_token": 1, "kl_per_token": 1, "top1_agreement": -1}
-"""What the evaluation during training measures on the validation split; 1: the less the better."""
 DIGITS = 3
 """Significant digits of a proposal, or of the width of its interval where that is narrow."""
 EDGE = 0.05
@@ -78,10 +77,10 @@ class SearchSweeper:
         for key in ("trials", "batch"):
             if getattr(self, key) < 1:
                 raise InputError(f"hydra.sweeper.{key} must be at least 1, got {getattr(self, key)}.")
-        if self.objective not in OBJECTIVES:
+        if self.objective not in WHILE_TRAINING:
             raise InputError(
                 f"hydra.sweeper.objective={self.objective} is unknown. Known, all on the validation split: "
-                f"{', '.join(OBJECTIVES)}."
+                f"{', '.join(WHILE_TRAINING)}."
             )
 
 
@@ -108,7 +107,7 @@ class Study:
         self._given_up: set[int] = set()
         lock = JournalFileOpenLock(str(file), grace_period=LOCK_SECONDS)
         storage = JournalStorage(JournalFileBackend(str(file), lock_obj=lock))
-        direction: Any = "minimize" if OBJECTIVES[settings.objective] > 0 else "maximize"
+        direction: Any = "maximize" if WHILE_TRAINING[settings.objective] else "minimize"
         self._study = optuna.create_study(
             study_name=name, storage=storage, direction=direction, load_if_exists=True
         )
@@ -145,7 +144,7 @@ class Study:
 
     def best(self, ruined: Collection[int] = ()) -> Trial | None:
         """The best trial that is done and whose number is not among ``ruined``; None where none is."""
-        sign = OBJECTIVES[self.settings.objective]
+        sign = -1 if WHILE_TRAINING[self.settings.objective] else 1
         done = [trial for trial in self.trials() if trial.score is not None and trial.number not in ruined]
         return min(done, key=lambda trial: sign * (trial.score or 0.0), default=None)
 

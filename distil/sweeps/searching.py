@@ -157,14 +157,10 @@ def best_by(trainer: TrainerConfig) -> KeptBest | None:
     """How Trainer chooses the student; None: it keeps the last."""
     if not trainer.load_best_model_at_end:
         return None
-    name = (trainer.metric_for_best_model or "loss").removeprefix("eval_")
-    greater = trainer.greater_is_better
-    if greater is None:
-        greater = not name.endswith("loss")
-    by = "nll_per_token" if name == "loss" else name
+    by, less = trainer.best_by, not trainer.more_is_better
     if trainer.save_strategy != "steps":  # each evaluation, or each best one, is saved
-        return KeptBest(by, not greater)
-    usual = KeptBest(by, not greater, save_steps=500)  # of transformers
+        return KeptBest(by, less)
+    usual = KeptBest(by, less, save_steps=500)  # of transformers
     return usual if trainer.save_steps is None else replace(usual, save_steps=trainer.save_steps)
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distil.metrics.base import WHILE_TRAINING
 from distil.report.comparison.costs import spent
 from distil.report.comparison.runs import seed_of
 from distil.report.comparison.statistics import in_reach
@@ -19,12 +20,7 @@ BESIDE = {"steps": 0.0, "tokens": 0.01, "seconds": 0.01}
 """How far from the amount, relative to it, a curve that begins or ends beside it is still read: the same rows
 in another order make some tokens more or less."""
 CURVES = "validation/"
-HIGHER_IS_BETTER = {
-    "train/loss": False,
-    "validation/nll_per_token": False,
-    "validation/kl_per_token": False,
-    "validation/top1_agreement": True,
-}
+HIGHER_IS_BETTER = {"train/loss": False} | {f"{CURVES}{key}": more for key, more in WHILE_TRAINING.items()}
 """The direction of the scalars that have one; of any other nothing is said."""
 NAMES = {"nll_per_token": "nll", "kl_per_token": "kl_to_teacher"}
 """What the tables of scores call what a curve of the validation rows shows."""

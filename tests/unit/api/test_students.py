@@ -562,6 +562,9 @@ def test_arguments_that_cannot_be_followed_are_refused(
     ):
         own = TrainingArguments(output_dir=str(tmp_path), **keys)
         assert said in refused(lambda own=own: learns.train(rows, training_args=own))
+    for best in ("eval_kl_to_teacher", "perplexity"):  # its own guess of the direction is wrong
+        own = TrainingArguments(output_dir=str(tmp_path), eval_strategy="epoch", metric_for_best_model=best)
+        assert "greater_is_better=False" in refused(lambda own=own: learns.train(rows, rows, own))
     assert "holds no whole checkpoint" in refused(lambda: learns.train(rows, resume_from_checkpoint=True))
     assert "no such folder" in refused(lambda: learns.train(rows, resume_from_checkpoint=tmp_path / "x"))
     learns.config.learning_rate = -1.0

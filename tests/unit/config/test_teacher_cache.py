@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from distil.adapters.lora import LoraConfig
 from distil.adapters.none import NoneConfig
-from distil.config.schema import ExperimentConfig, MethodConfig, ModelConfig, TeacherConfig
+from distil.config.schema import ExperimentConfig, MethodConfig, ModelConfig, StudentConfig, TeacherConfig
+from distil.config.trainer import TrainerConfig
 from distil.config.validate import validate
 from distil.data.jsonl import JsonlConfig
 from distil.methods.base import METHODS, method_of
@@ -45,6 +47,35 @@ def test_refused_by_name_with_the_way_out(
 ) -> None:
     with pytest.raises(InputError, match=f"teacher_cache={cache} with method={method}: .*{way_out}"):
         validate(config(method, cache, method_keys, **keys))
+
+
+@pytest.mark.parametrize("by", ["kl_per_token", "eval_top1_agreement"])
+@pytest.mark.parametrize(
+    ("method", "cache", "teacher", "evaluated", "missing"),
+    [
+        ("kd", "none", "t", False, None),  # training has it beside the student
+        ("gkd", "topk", "t", False, None),
+        ("kd", "topk", "self", False, None),
+        ("kd", "topk", "t", True, None),
+        ("kd", "topk", "t", False, r"eval\.teacher=false"),
+        ("sft", "none", "t", True, None),
+        ("sft", "none", "t", False, r"eval\.teacher=false"),
+        ("sft", "none", None, True, r"model\.teacher\.path=null"),
+    ],
+)
+def test_no_best_student_by_what_nobody_measures(
+    method: str, cache: str, teacher: str | None, evaluated: bool, missing: str | None, by: str
+) -> None:
+    asked = config(method, cache, {})
+    asked.model = ModelConfig("m", TeacherConfig(path=teacher), StudentConfig(path="s"))
+    asked.peft = LoraConfig()
+    asked.eval.teacher = evaluated
+    asked.trainer = TrainerConfig(metric_for_best_model=by)
+    if missing is None:
+        validate(asked)
+    else:
+        with pytest.raises(InputError, match=rf"metric_for_best_model={by} with {missing}: .*=nll_per_token"):
+            validate(asked)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,8 @@ def test_a_search_that_is_killed_comes_to_the_same_trials(tmp_path: Path) -> Non
         ({"load_best_model_at_end": True, "eval_steps": 0.3, "save_steps": 0.9}, 3),
         ({"load_best_model_at_end": True, "save_steps": None}, 3),
         ({"load_best_model_at_end": True, "metric_for_best_model": "eval_loss"}, 2),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "nll_per_token"}, 2),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "eval_nll_per_token"}, 2),
         ({"load_best_model_at_end": True, "metric_for_best_model": "top1_agreement"}, 1),
         (
             {
@@ -189,9 +191,8 @@ def test_a_trial_has_the_score_of_the_student_that_is_kept(
         "".join(json.dumps(line) + "\n" for line in ({"train/loss": 1}, *lines)), encoding="utf-8"
     )
     keys = {"eval_steps": 1, "save_steps": 1, **keys}
-    kept_by = best_by(TrainerConfig(eval_strategy="steps", save_strategy="steps", **keys))
-    given = {key: value for key, value in keys.items() if value is not None}
-    theirs = TrainingArguments(str(tmp_path), eval_strategy="steps", save_strategy="steps", **given)
+    trainer = TrainerConfig(eval_strategy="steps", save_strategy="steps", **keys)
+    kept_by, theirs = best_by(trainer), TrainingArguments(str(tmp_path), **trainer.arguments())
     assert (kept_by is None) is (not theirs.load_best_model_at_end)
     assert kept_by is None or kept_by.less is not theirs.greater_is_better
     assert validation_score(tmp_path, "nll_per_token", kept_by) == nll[step]

@@ -18,7 +18,6 @@ from distil.report.comparison.compare import compare
 from distil.report.comparison.costs import COSTS, cost_of, spent
 from distil.report.comparison.words import budget_line, held_line
 from distil.report.run_directory import Metric, Results, RunRecord
-from distil.sweeps.search import OBJECTIVES
 from tests.unit.report.made_up_sweep import validation, write_job
 
 
@@ -339,10 +338,6 @@ def test_what_was_held_equal(tmp_path: Path) -> None:
 )
 def test_directions_are_those_of_the_scalars_that_a_training_writes(name: str, better: bool | None) -> None:
     assert direction(name) is better
-
-
-def test_every_objective_of_a_search_has_its_direction() -> None:
-    assert {name: -1 if direction(f"validation/{name}") else 1 for name in OBJECTIVES} == OBJECTIVES
 
 
 def test_a_run_that_diverged_takes_no_budget_from_the_others(tmp_path: Path) -> None:
