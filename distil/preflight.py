@@ -132,7 +132,11 @@ def _overruled(config: ExperimentConfig) -> dict[str, str]:
 
 
 def fingerprints(config: ExperimentConfig) -> dict[str, str]:
-    """Contents of the files and folders that config values name, by dotted key."""
+    """Contents of the files and folders that config values name, by dotted key.
+
+    What comes of a hub counts by its name and revision, in the config: its commit is known only once it has
+    come, and the run that brings it must be the same run as the next.
+    """
     sources = (teacher_source(config.model), student_source(config.model))
     paths = {
         source.key: source.folder for source in sources if source is not None and source.folder is not None
