@@ -76,11 +76,12 @@ def _check_best(config: ExperimentConfig, method: Method[MethodConfig]) -> None:
 def _check_adapter(config: ExperimentConfig, adapter: Adapter[Any]) -> None:
     """What an adapter needs, and what does not go with it."""
     name, model = config.peft.name, config.model
-    check(
-        not config.trainer.gradient_checkpointing or adapter.gradient_checkpointing,
-        f"trainer.gradient_checkpointing=true with peft={name}: it does not work in PEFT. Set it to false: "
-        "an adapter needs little memory for gradients anyway.",
-    )
+    for key in ("gradient_checkpointing", "activation_checkpointing"):  # two names of one thing
+        check(
+            not getattr(config.trainer, key) or adapter.gradient_checkpointing,
+            f"trainer.{key}=true with peft={name}: it does not work in PEFT. Set it to false: an adapter "
+            "needs little memory for gradients anyway.",
+        )
     check(
         not model.teacher.is_self or adapter.keeps_base,
         _why_not_self(config, adapter),

@@ -44,12 +44,14 @@ OURS = [name for name in NAMES if ADAPTERS.get(name).factory.__module__.startswi
 PROMPT = [5, 9, 31, 7, 12, 40, 2]
 NEW = 8
 
+CHECKPOINTING = {"trainer.gradient_checkpointing", "trainer.activation_checkpointing"}
+"""Two names of one thing."""
 REFUSED: dict[str, set[str]] = {
     "none": {"model.teacher.path=self"},
     "lora": set(),
     "dora": set(),
     "qlora": set(),
-    "prefix": {"trainer.gradient_checkpointing"},
+    "prefix": CHECKPOINTING,
     "prompt": set(),
     "ptuning": set(),
     "ia3": set(),
@@ -84,8 +86,9 @@ def test_what_is_refused_is_this_and_no_more(tmp_path: Path) -> None:
             )
             changes: dict[str, Any] = {
                 "nothing": {},
-                "trainer.gradient_checkpointing": {
-                    "trainer": replace(plain.trainer, gradient_checkpointing=True)
+                **{
+                    f"trainer.{key}": {"trainer": replace(plain.trainer, **{key: True})}
+                    for key in ("gradient_checkpointing", "activation_checkpointing")
                 },
                 "model.teacher.path=self": {"model": replace(plain.model, teacher=TeacherConfig("self"))},
             }
@@ -96,7 +99,7 @@ def test_what_is_refused_is_this_and_no_more(tmp_path: Path) -> None:
                     refused[name, what] = str(error)
     for case, (name, _) in CASES.items():
         adapter = adapter_of(case)
-        said = set() if adapter.gradient_checkpointing else {"trainer.gradient_checkpointing"}
+        said = set() if adapter.gradient_checkpointing else CHECKPOINTING
         said |= set() if adapter.keeps_base else {"model.teacher.path=self"}
         assert {what for who, what in refused if who == name} == said, name
         if name in OURS:

@@ -57,7 +57,7 @@ def _natural(value: Any) -> tuple[int, float, list[tuple[int, float, str]]]:
     if value is None or isinstance(value, (bool, int, float)):
         return (0, float(value or 0), [])
     parts = re.findall(r"\d+|\D+", value if isinstance(value, str) else same(value))
-    return (1, 0.0, [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts])
+    return (1, 0.0, [(0, float(part), "") if part.isdecimal() else (1, 0.0, part) for part in parts])
 
 
 def with_baselines(

@@ -575,6 +575,13 @@ def test_the_order_of_folders_does_not_matter(tmp_path: Path) -> None:
     assert [group.label for group in one.groups] == [group.label for group in other.groups]
 
 
+def test_numbers_in_swept_texts_are_in_order(tmp_path: Path) -> None:
+    texts = ("rows x\N{SUPERSCRIPT TWO}", "rows 10", "rows 9", "rows \N{ARABIC-INDIC DIGIT THREE}")
+    compared = compare([grid(tmp_path, [("kd", {"model.name": text}) for text in texts])])
+    baseline, *rest = [group.choices["model.name"] for group in compared.groups]
+    assert [baseline, *rest] == [baseline, *(text for text in texts[::-1] if text != baseline)]
+
+
 def grid(folder: Path, jobs: list[tuple[str, dict[str, Any]]]) -> Path:
     """A run for each (method, changes) and each of two seeds."""
     for method, changes in jobs:
