@@ -37,7 +37,11 @@ def checkpoint_of(
         for problem in problems:
             logger.warning(problem)
         if newest is None:
-            raise ArgumentError(f"resume_from_checkpoint=True: {root} holds no whole checkpoint.")
+            raise ArgumentError(
+                f"resume_from_checkpoint=True: {root} holds no whole checkpoint. One is written every "
+                "save_steps steps (the config's, or of training_args): set fewer to lose less. Without "
+                "resume_from_checkpoint the training begins anew."
+            )
         _check_purpose(newest, purpose, adapted)
         return newest
     folder = check_path("resume_from_checkpoint", resume)

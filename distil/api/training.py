@@ -77,7 +77,10 @@ def train(
         trainer = _trainer(job, arguments)
         make_room(root, checkpoint, own=given is None)
         advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
-        bar = ProgressBar(Progress(Console(stderr=True, quiet=not ranks.is_main())), trainer.tokens_seen)
+        progress = Progress(Console(stderr=True, quiet=not ranks.is_main()))
+        if checkpoint is not None:
+            progress.say(f"Going on from {checkpoint}.")
+        bar = ProgressBar(progress, trainer.tokens_seen)
         if arguments.disable_tqdm:
             trainer.add_callback(bar)
         going_on = None if checkpoint is None else str(checkpoint)

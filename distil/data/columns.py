@@ -110,7 +110,7 @@ def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape
     text = config.text_column or (None if chosen else _first(TEXT_NAMES, columns))
     if text:
         return Shape(Kind.TEXT, text=text)
-    raise InputError(f"{where} has no columns to learn from. {_there(columns)} {_to_name(config, columns)}")
+    raise InputError(f"{where} has no columns to learn from. {listed(columns)} {_to_name(config, columns)}")
 
 
 def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
@@ -164,13 +164,13 @@ def _check_named(config: ColumnsConfig, columns: Collection[str], where: str) ->
             meant = did_you_mean(name, _without_ids(columns)) or (f" Did you mean {known}?" if known else "")
             raise InputError(
                 f"data.{key}={name} is not a column of {where}.{'' if no_header(columns) else meant} "
-                f"{_there(columns)}"
+                f"{listed(columns)}"
             )
     for name in template_fields(config.prompt_template):
         if name not in columns:
             raise InputError(
                 f"data.prompt_template={config.prompt_template!r} names {{{name}}}, which is not a column of "
-                f"{where}.{did_you_mean(name, columns)} {_there(columns)} A brace that is text is written "
+                f"{where}.{did_you_mean(name, columns)} {listed(columns)} A brace that is text is written "
                 "twice: {{ }}."
             )
 
@@ -252,7 +252,7 @@ def _first(names: Collection[str], columns: Collection[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def _there(columns: Collection[str]) -> str:
+def listed(columns: Collection[str]) -> str:
     """Which columns there are, in a sentence, and a second one where they look like a row."""
     names = sorted(columns)
     shown = [name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in names[:LISTED]]

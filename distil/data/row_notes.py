@@ -73,10 +73,7 @@ def few_note(config: DataConfig, rows: int) -> str | None:
 
 def shared_note(train: Dataset, held_out: Mapping[str, Dataset]) -> str | None:
     """On rows of ``held_out`` that are training rows, token for token."""
-    ids = {split: list(_ids(rows)) for split, rows in held_out.items()}
-    wanted = {each for rows in ids.values() for each in rows}
-    trained = {each for each in _ids(train) if each in wanted} if wanted else set()
-    shared = {split: (sum(each in trained for each in rows), len(rows)) for split, rows in ids.items()}
+    shared = {split: (len(_common(rows, train)), len(rows)) for split, rows in held_out.items()}
     if not _total(shared):
         return None
     one = _total(shared) == 1
@@ -84,12 +81,21 @@ def shared_note(train: Dataset, held_out: Mapping[str, Dataset]) -> str | None:
     return f"{_listed(shared)} {are} not of held-out rows."
 
 
-def same_note(held_out: Mapping[str, Dataset]) -> str | None:
-    """On a test split that is the validation split, token for token."""
-    splits = [list(_ids(rows)) for rows in held_out.values()]
-    if len(splits) < 2 or splits[0] != splits[1]:
+def chosen_note(validation: Dataset, test: Dataset) -> str | None:
+    """On test rows that are validation rows, token for token."""
+    shared = len(_common(test, validation))
+    if not shared:
         return None
-    return "The test rows are the validation rows: what validation chooses is not tested on rows of its own."
+    are = "is a validation row, too" if shared == 1 else "are validation rows, too"
+    return f"{_listed({'test': (shared, len(test))})} {are}: what validation chooses is not tested on others."
+
+
+def _common(rows: Dataset, others: Dataset) -> list[bytes]:
+    """The token ids of those of ``rows`` that are among ``others``."""
+    ids = list(_ids(rows))
+    wanted = set(ids)
+    found = {each for each in _ids(others) if each in wanted} if wanted else set()
+    return [each for each in ids if each in found]
 
 
 def template_note(template: str | None) -> str | None:

@@ -17,10 +17,10 @@ from distil.data.part import Part
 from distil.data.raw_rows import RawRows, columns_of, iterate
 from distil.data.row_notes import (
     alpaca_note,
+    chosen_note,
     cut_note,
     form_note,
     form_of,
-    same_note,
     shared_note,
     spelt_note,
     template_note,
@@ -93,7 +93,7 @@ def load_splits(
         spelt_note([each for part in parts for each in part.spelt]),
         cut_note(config, {part.split: (part.cut, len(encoded[part.split])) for part in parts}),
         shared_note(encoded["train"], held_out),
-        same_note(held_out),
+        chosen_note(encoded["validation"], encoded["test"]),
         form_note({one.split: form_of(one.encoder.shape, one.encoder.chat is not None) for one in read}),
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
         template_note(config.prompt_template),

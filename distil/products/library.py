@@ -73,6 +73,12 @@ def open_product(folder: Path, *, trust: bool = False) -> FinishedRun:
 
 
 def _opened(folder: Path) -> FinishedRun:
+    made = (folder / "config.json").is_file() or (folder / ADAPTER_CONFIG).is_file()
+    if made and (folder / run_files.CONFIG).is_file() and not (folder / run_files.STATUS).is_file():
+        raise InputError(
+            f"{folder} is what distil export wrote, for transformers and PEFT: its README has the code. Give "
+            "the run that it came from."
+        )
     if (folder / run_files.CONFIG).is_file() or (folder / run_files.STATUS).is_file():
         return open_run(folder)
     if folder.name == run_files.STUDENT and (folder.parent / run_files.CONFIG).is_file():
@@ -89,7 +95,7 @@ def _opened(folder: Path) -> FinishedRun:
     if not (folder / CONFIG).is_file():
         raise InputError(
             f"{folder} is a plain model already, and neither a run nor what save_student wrote: transformers "
-            "loads it, AutoModelForCausalLM.from_pretrained(FOLDER)."
+            "loads it, AutoModelForCausalLM.from_pretrained(FOLDER). For a verb, give the run it came from."
         )
     return _product(folder, "none", StudentConfig(path=str(folder.absolute()), dtype="auto"), 0, {})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.config.schema import EvalConfig
 from distil.data.base import COLUMNS, ColumnsConfig
-from distil.data.columns import Kind, renamed, template_fields
+from distil.data.columns import Kind, listed, renamed, template_fields
 from distil.data.encode import stop_ids
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
@@ -139,7 +139,7 @@ def _columns(own: ColumnsConfig, given: Mapping[str, str], raw: RawRows, where: 
         way_out = "--prompt-column NAME says which it is" if len(parts) == 1 else "call its columns so"
         raise InputError(
             f"{where} has no column {', '.join(missing)}, of which the prompts of this run are written "
-            f"(data.prompt_template={template!r}): {way_out}."
+            f"(data.prompt_template={template!r}): {way_out}. {listed(there)}"
         )
     if "prompt_column" in given:
         raise InputError(

@@ -33,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     prompts = [*given.prompts, *given.prompt]
     if not prompts:
         raise InputError("distil generate: no prompt. Give --prompt TEXT. See distil generate --help.")
+    if any(not prompt.strip() for prompt in prompts):
+        raise InputError("--prompt: an empty prompt. Give a text.")
     from distil.products.library import SavedStudent, open_product
 
     run = open_product(given.run, trust=given.trust_remote_code)

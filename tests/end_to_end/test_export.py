@@ -120,6 +120,15 @@ def test_the_card_says_what_the_run_measured(name: str, runs: Runs, exported: di
     assert "3 of 4 rows, learning rate 0.03" in card.text
 
 
+@pytest.mark.parametrize("name", ["none", "lora"])
+def test_the_verbs_want_the_run_and_not_what_was_exported_of_it(
+    name: str, exported: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (["generate", "--prompt", "w3"], ["evaluate", "--data", "rows.jsonl"]):
+        assert main([words[0], str(exported[name]), *words[1:]]) == 2
+        assert "is what distil export wrote, for transformers and PEFT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", EXPORTED)
 def test_nothing_in_it_names_a_place_of_this_machine(
     name: str, runs: Runs, exported: dict[str, Path]

@@ -119,10 +119,10 @@ def test_data_saved_to_disk(tmp_path: Path, jsonl: WriteJsonl, gpt2: PreTrainedT
         DatasetDict({"train": Dataset.from_list(ROWS), other: Dataset.from_list(ROWS[:5])}).save_to_disk(path)
         lent = load_splits(HfConfig(path=path, **{f"{named}_split": other}), gpt2)
         assert (len(getattr(lent, named)), len(getattr(lent, other)), len(lent.train)) == (5, 3, 57)
-        assert not any("are the validation rows" in note for note in lent.notes)
+        assert not any("5 of 5 test rows are validation rows" in note for note in lent.notes)
         both = load_splits(HfConfig(path=path, validation_split=other, test_split=other), gpt2)
         assert (len(both.train), both.test.to_list()) == (60, both.validation.to_list())
-        assert any(note.startswith("The test rows are the validation rows") for note in both.notes)
+        assert any(note.startswith("5 of 5 test rows are validation rows, too: ") for note in both.notes)
     with pytest.raises(InputError, match=r"data.train_split=nope is not a split .* Its splits: test, train"):
         load_splits(HfConfig(path=str(tmp_path / "many"), train_split="nope"), gpt2)
     for key in ("subset", "revision"):

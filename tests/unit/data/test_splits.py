@@ -264,7 +264,8 @@ def test_rows_that_are_cut_are_told(
 
 
 def test_held_out_rows_that_are_trained_on_are_told(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
-    """Those that are set aside, or that a cap leaves out, are trained on no more."""
+    """Those that are set aside, or that a cap leaves out, are trained on no more; validation rows are told of
+    test rows likewise."""
     train, other = rows(40), [row | {"prompt": f"{row['prompt']}?"} for row in rows(9)]
     same = jsonl("a.jsonl", train)
     config = JsonlConfig(train_file=same, test_file=jsonl("b.jsonl", other + train[:3]))
@@ -272,14 +273,17 @@ def test_held_out_rows_that_are_trained_on_are_told(jsonl: WriteJsonl, gpt2: Pre
     def told(**keys: Any) -> list[str]:
         return load_splits(replace(config, **keys), gpt2).notes
 
-    kept = len(set(load_splits(config, gpt2).train["row"]) & {0, 1, 2})
-    assert kept > 1
-    assert told() == [
-        f"{kept} of 12 test rows are training rows, too: their scores are not of held-out rows."
+    choosing = "what validation chooses is not tested on others."
+    splits = load_splits(replace(config, split_seed=8), gpt2)
+    assert [len(set(rows["row"]) & {0, 1, 2}) for rows in (splits.train, splits.validation)] == [2, 1]
+    assert splits.notes == [
+        "2 of 12 test rows are training rows, too: their scores are not of held-out rows.",
+        f"1 of 12 test rows is a validation row, too: {choosing}",
     ]
     assert told(validation_file=jsonl("c.jsonl", [train[7], other[0]]), test_file=same) == [
         "1 of 2 validation rows and 40 of 40 test rows are training rows, too: their scores are not of "
-        "held-out rows."
+        "held-out rows.",
+        f"1 of 40 test rows is a validation row, too: {choosing}",
     ]
     apart = jsonl("d.jsonl", other)
     assert told(validation_file=jsonl("e.jsonl", [train[7]]), test_file=apart) == [
