@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from typing import Any
 
 from distil.config.checks import check, check_choice, is_finite
@@ -74,6 +75,24 @@ SYNONYMS = {
     "optimizer": "optim",
 }
 """What people type and what transformers calls it (a warmup_steps below 1 is a ratio)."""
+
+OPTIMIZERS = {
+    "adamw_torch_xla": "torch_xla",
+    "adamw_torch_npu_fused": "torch_npu",
+    "adamw_anyprecision": "torchdistx",
+    "adamw_torch_?bit": "torchao",
+    "galore_*": "galore_torch",
+    "apollo_*": "apollo_torch",
+    "schedule_free_*": "schedulefree",
+    "*lomo": "lomo_optim",
+    "grokadamw": "grokadamw",
+    "stable_adamw": "optimi",
+    "ademamix": "bitsandbytes",
+    "*_bnb": "bitsandbytes",
+    "*_8bit": "bitsandbytes",
+    "*_32bit": "bitsandbytes",
+}
+"""The package that transformers imports for an ``optim`` (patterns, the first counts)."""
 
 _ABOVE_0 = ("num_train_epochs", "learning_rate", "adam_epsilon", "logging_steps", "eval_steps", "save_steps")
 _AT_LEAST_0 = (
@@ -160,6 +179,12 @@ class TrainerConfig(TrainingFields):
             f"trainer.load_best_model_at_end=true needs trainer.eval_strategy={self.eval_strategy} and "
             f"trainer.save_strategy={self.save_strategy} to be the same.",
         )
+
+    @property
+    def optimizer_package(self) -> str | None:
+        """What ``optim`` needs beside torch and transformers, by the name that is imported; None: nothing."""
+        name = self.optim or ""
+        return next((package for pattern, package in OPTIMIZERS.items() if fnmatchcase(name, pattern)), None)
 
     @property
     def ignored(self) -> dict[str, str]:

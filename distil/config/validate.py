@@ -114,6 +114,13 @@ def check_packages(config: ExperimentConfig) -> None:
             find_spec(package) is not None,
             f"{key} needs the package {package}, which is not installed: {install('adapters')}",
         )
+    needed, optim = config.trainer.optimizer_package, config.trainer.optim
+    way = install("adapters") if needed == "bitsandbytes" else "install it"
+    check(
+        needed is None or find_spec(needed) is not None,
+        f"trainer.optim={optim} needs the package {needed}, which is not installed: {way}, or take "
+        "trainer.optim=adamw_torch.",
+    )
 
 
 def _why_not_self(config: ExperimentConfig, adapter: Adapter[Any]) -> str:

@@ -67,7 +67,9 @@ def at_once(part: Mapping[str, Any], jobs: int) -> int:
     """How many of ``jobs`` jobs the launcher ``part`` runs side by side on this machine."""
     asked = part.get("n_jobs")
     if asked is None:
-        asked = jobs_at_once(os.environ) // (part.get("cpus_per_task") or 1)
+        asked = jobs_at_once(os.environ)
+        if each := part.get("cpus_per_task"):
+            asked = min(asked, cores() // each)
     if asked < 0:  # joblib's way to say: all cores, or all but some
         asked = cores() + 1 + asked
     return max(1, min(asked, jobs))

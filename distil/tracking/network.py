@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from urllib.parse import urlsplit
-from urllib.request import getproxies
+from urllib.request import getproxies, proxy_bypass
 
 NETWORK_SECONDS = 2.0
 """How long a server has to answer before a run is recorded offline."""
@@ -13,8 +13,10 @@ NETWORK_SECONDS = 2.0
 
 def reachable(url: str, seconds: float = NETWORK_SECONDS) -> bool:
     """Whether the server of ``url``, or the proxy on the way, accepts a connection within ``seconds``."""
-    scheme = urlsplit(url).scheme or "https"
-    target = urlsplit(getproxies().get(scheme, url))
+    target = urlsplit(url)
+    proxy = getproxies().get(target.scheme or "https")
+    if proxy and not proxy_bypass(target.netloc.rpartition("@")[2]):
+        target = urlsplit(proxy if "://" in proxy else f"http://{proxy}")  # as curl and W&B read it
     address = (target.hostname or "", target.port or (80 if target.scheme == "http" else 443))
     answered = threading.Event()
 

@@ -233,12 +233,26 @@ def free_port() -> int:
         return port
 
 
-def test_reachable() -> None:
+def test_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Itself, or by way of the proxy that the environment names, with or without a scheme."""
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        assert reachable(f"http://127.0.0.1:{listener.getsockname()[1]}")
-    assert not reachable(f"http://127.0.0.1:{free_port()}")
+        open_, closed = (f"127.0.0.1:{port}" for port in (listener.getsockname()[1], free_port()))
+        assert reachable(f"http://{open_}")
+        assert not reachable(f"http://{closed}")
+        monkeypatch.setenv("http_proxy", open_)
+        assert reachable(f"http://{closed}")
+        monkeypatch.setenv("http_proxy", f"http://{open_}/")
+        assert reachable(f"http://{closed}")
+        monkeypatch.setenv("http_proxy", f"http://{closed}")
+        assert not reachable(f"http://{open_}")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert reachable(f"http://name@{open_}")
+        assert reachable(f"http://{open_}")
+    monkeypatch.delenv("http_proxy")
     begin = time.monotonic()
     assert not reachable("https://no-such-host.invalid", seconds=1)
     assert time.monotonic() - begin < 1.5

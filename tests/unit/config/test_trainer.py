@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from distil.adapters.none import NoneConfig
+from distil.config.schema import ExperimentConfig
 from distil.config.trainer import OURS, SYNONYMS, TrainerConfig
-from distil.config.training_arguments import TrainingFields
+from distil.config.training_arguments import CHOICES, TrainingFields
+from distil.config.validate import check_packages
 from distil.types import InputError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,6 +83,27 @@ def test_out_of_range_names_key_and_value(key: str, value: Any) -> None:
     message = str(caught.value)
     assert f"trainer.{key}" in message
     assert str(value).lower() in message.lower()
+
+
+@pytest.mark.parametrize("optim", CHOICES["optim"])
+def test_an_optimizer_names_the_package_that_transformers_imports(
+    optim: str, training_arguments: Any, tmp_path: Path
+) -> None:
+    """What is installed it makes; of the others it says which is missing, and so do we before it loads."""
+    from transformers import Trainer
+
+    config = ExperimentConfig(peft=NoneConfig(), trainer=TrainerConfig(optim=optim))
+    package = config.trainer.optimizer_package
+    given = training_arguments(output_dir=str(tmp_path), use_cpu=True, optim=optim)
+    if package is None or importlib.util.find_spec(package):
+        made, _ = Trainer.get_optimizer_cls_and_kwargs(given)
+        assert made.__module__.partition(".")[0] in ((package,) if package else ("torch", "transformers"))
+        check_packages(config)
+    else:
+        with pytest.raises((ImportError, ValueError), match=package):
+            Trainer.get_optimizer_cls_and_kwargs(given)
+        with pytest.raises(InputError, match=f"optim={optim} needs the package {package}.*adamw_torch"):
+            check_packages(config)
 
 
 def test_pairs_that_exclude_each_other() -> None:

@@ -89,6 +89,15 @@ def test_jobs_at_once(
     assert at_once(part, jobs) == expected
 
 
+@pytest.mark.parametrize(("each", "expected"), [(None, 8), (1, 8), (2, 8), (4, 4), (9, 1)])
+def test_a_gpu_is_not_divided_by_the_cores_of_its_job(
+    each: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,4,5,6,7")
+    monkeypatch.setattr("distil.sweeps.launchers.cores", lambda: 16)
+    assert at_once({"cpus_per_task": each}, 100) == expected
+
+
 def test_what_each_job_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shares on this machine; none where the scheduler of a cluster hands out cores and GPUs."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
