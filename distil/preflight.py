@@ -77,7 +77,11 @@ def ignored_keys(config: ExperimentConfig, method: Method[MethodConfig]) -> list
 def unused(config: ExperimentConfig, arguments: Sequence[str]) -> list[str]:
     """A line on each override of ``arguments`` that this run does not use: it changes nothing."""
     usual = f"this run does not use it (method={config.method.name})"
-    return [f"{word} changes nothing: {why or usual}." for word, why in _unused(config, arguments).items()]
+    told = _unused(config, arguments)
+    for key, value in dict(filter(None, map(split_override, arguments))).items():
+        if key.startswith("compare."):
+            told[f"{key}={value}"] = "it is read at the end of a sweep (-m)"
+    return [f"{word} changes nothing: {why or usual}." for word, why in told.items()]
 
 
 def unused_by_all(jobs: Sequence[tuple[Sequence[str], ExperimentConfig]]) -> list[str]:

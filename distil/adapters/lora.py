@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from distil.adapters.base import Adapter, peft_model, register_adapter
-from distil.adapters.targets import check_names, check_patterns, has_conv1d, resolve
+from distil.adapters.targets import check_names, check_patterns, check_there, has_conv1d, resolve
 from distil.config.schema import PeftConfig, check, check_choice
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ class LoraFamily(Adapter[L]):
             f"so indices lie in 0..{blocks - 1}.",
         )
         targets = resolve(student, self.config.target_modules, KNOWN)
+        if self.config.exclude_modules is not None:
+            check_there(student, "peft.exclude_modules", self.config.exclude_modules)
         for key in ("rank_pattern", "alpha_pattern"):
             check_patterns(student, f"peft.{key}", getattr(self.config, key))
         keys = self.keys("target_modules", *self.own_keys) | self.peft_keys()

@@ -41,15 +41,22 @@ def resolve(student: PreTrainedModel, chosen: Any, known: Mapping[str, Any]) -> 
     """
     if chosen is None:
         return known.get(family(student), ALL_LINEAR)
-    homeless = [] if chosen == ALL_LINEAR else _homeless(student, chosen)
+    if chosen != ALL_LINEAR:
+        others = f" null chooses by family, {ALL_LINEAR} takes all but the head."
+        check_there(student, "peft.target_modules", chosen, others)
+    return list(chosen) if isinstance(chosen, (list, tuple)) else chosen
+
+
+def check_there(student: PreTrainedModel, key: str, chosen: str | Sequence[str], others: str = "") -> None:
+    """Raise InputError for names (or a pattern) that no module has; ``others``: what else ``key`` may be."""
+    homeless = _homeless(student, key, chosen)
     if homeless:
         there = ", ".join(names_of_linear(student)[:SHOWN])
         lost = "" if isinstance(chosen, str) or len(homeless) == len(chosen) else f"{', '.join(homeless)} "
         raise InputError(
-            f"peft.target_modules={shown(chosen)}: {lost}matches no module of {type(student).__name__}. "
-            f"Its linear modules: {there}. null chooses by family, {ALL_LINEAR} takes all but the head."
+            f"{key}={shown(chosen)}: {lost}matches no module of {type(student).__name__}. "
+            f"Its linear modules: {there}.{others}"
         )
-    return list(chosen) if isinstance(chosen, (list, tuple)) else chosen
 
 
 def check_saved(student: PreTrainedModel, chosen: Sequence[str] | None) -> None:
@@ -102,14 +109,14 @@ def check_patterns(student: PreTrainedModel, key: str, patterns: Mapping[str, An
             )
 
 
-def _homeless(student: PreTrainedModel, chosen: str | Sequence[str]) -> list[str]:
+def _homeless(student: PreTrainedModel, key: str, chosen: str | Sequence[str]) -> list[str]:
     """Those among ``chosen`` that match no module."""
     names = [name for name, _ in student.named_modules() if name]
     if isinstance(chosen, str):
         try:
             return [] if any(re.fullmatch(chosen, name) for name in names) else [chosen]
         except re.error as error:
-            raise InputError(f"peft.target_modules={chosen} is no pattern: {error}.") from error
+            raise InputError(f"{key}={chosen} is no pattern: {error}.") from error
     return [word for word in chosen if not any(f".{name}".endswith(f".{word}") for name in names)]
 
 

@@ -331,11 +331,10 @@ class TrackerConfig:
     @property
     def ignored(self) -> dict[str, str]:
         """Fields that another one overrules, and how it would not."""
-        if self.name != "none":
+        if self.name == "wandb":
             return {}
-        return {
-            each.name: "tracker=none (tracker=wandb uses it)" for each in fields(self) if each.name != "name"
-        }
+        why = f"tracker={self.name} (tracker=wandb uses it)"
+        return {each.name: why for each in fields(self) if each.name != "name"}
 
 
 @dataclass

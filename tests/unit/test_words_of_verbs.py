@@ -165,6 +165,17 @@ def test_what_another_key_overrules_names_it(word: str, told: str, tmp_path: Pat
     assert unused(experiment, [word]) == []
 
 
+@pytest.mark.parametrize("tracker", ["none", "tensorboard"])
+def test_what_is_for_wandb_or_a_sweep_alone_is_told(tracker: str, tmp_path: Path) -> None:
+    experiment = replace(config(tmp_path, method=KDConfig()), tracker=TrackerConfig(name=tracker))
+    words = [f"tracker={tracker}", "tracker.project=mine", "compare.budget=steps"]
+    assert unused(experiment, words) == [
+        f"tracker.project=mine changes nothing: tracker={tracker} (tracker=wandb uses it).",
+        "compare.budget=steps changes nothing: it is read at the end of a sweep (-m).",
+    ]
+    assert not any("compare" in line for line in unused_by_all([(words, experiment)]))
+
+
 def test_a_sweep_tells_what_none_of_its_jobs_uses(tmp_path: Path) -> None:
     """One that a single job uses is no mistake; the others of its value need not."""
     methods = {"sft": SFTConfig(), "kd": KDConfig(), "gkd": GKDConfig()}

@@ -101,7 +101,12 @@ def test_targets_that_match_nothing(chosen: Any) -> None:
             ["peft.target_modules=all-linear", "layers_to_transform"],
         ),
         (Lora(LoraConfig(target_modules="[q")), ["peft.target_modules=[q", "no pattern"]),
-        (Lora(LoraConfig(exclude_modules="[q")), ["peft.target_modules=[q_proj,v_proj]", "unterminated"]),
+        (Lora(LoraConfig(exclude_modules="[q")), ["peft.exclude_modules=[q", "no pattern", "unterminated"]),
+        (Lora(LoraConfig(exclude_modules="down")), ["peft.exclude_modules=down: matches", "down_proj"]),
+        (
+            Lora(LoraConfig(target_modules="all-linear", exclude_modules=["down_proj", "vproj"])),
+            ["peft.exclude_modules=[down_proj,vproj]: vproj matches no module", "v_proj"],
+        ),
         (
             Ia3(Ia3Config(target_modules=["k_proj"], feedforward_modules=["down_proj"])),
             ["peft.target_modules=[k_proj]", "feedforward_modules", "subset"],
