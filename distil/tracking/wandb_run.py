@@ -2,7 +2,7 @@
 
 One identity is one run. A run that goes on is handed its earlier scalars again. Online, W&B continues the run
 of that id, and steps that it has are left out. Offline, where nobody can be asked, the log begins anew and
-holds all sessions: one file to sync, each step once.
+holds all sessions: one file to sync, each step once, and none once the run went on online.
 """
 
 from __future__ import annotations
@@ -92,9 +92,8 @@ class WandbTracker(Tracker):
         """W&B's run, in ``mode``."""
         config = self._config
         if self.mode == "offline":
-            for earlier in (run_dir / "wandb").glob(f"offline-run-*-{glob.escape(self._id)}"):
-                shutil.rmtree(earlier)
-        return self._wandb.init(
+            self._forget_offline(run_dir)
+        run = self._wandb.init(
             project=redact(config.project),
             entity=redact(config.entity),
             group=redact(config.group) or plain.get("name"),
@@ -118,6 +117,14 @@ class WandbTracker(Tracker):
                 silent=self.mode == "offline",  # how to sync is said once, at the end
             ),
         )
+        if self.mode == "online":  # not before: it may be refused
+            self._forget_offline(run_dir)
+        return run
+
+    def _forget_offline(self, run_dir: Path) -> None:
+        """Remove what earlier sessions recorded offline: this one is handed all of it again."""
+        for earlier in (run_dir / "wandb").glob(f"offline-run-*-{glob.escape(self._id)}"):
+            shutil.rmtree(earlier)
 
     @property
     def folder(self) -> Path:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from distil.config.schema import TrackerConfig
+from distil.tracking import how_to_see, start_tracker
+from distil.tracking.wandb_run import WandbTracker
 from tests.end_to_end.conftest import Command
 
 pytest.importorskip("wandb", reason="wandb is not installed")
@@ -49,6 +52,29 @@ def test_a_network_that_is_cut_in_training(
     (record,) = run.glob("wandb/run-*")
     assert f"wandb sync {record} uploads" in " ".join(ended.stderr.split())
     assert list(record.glob("*.wandb")), "what it was given lies there"
+
+
+@pytest.mark.parametrize("served", ["vanish"], indirect=True)
+def test_what_was_recorded_offline_is_handed_on_online(
+    served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on is handed all of its scalars: what lies there of an offline session is no news."""
+    import wandb
+
+    wandb.teardown()  # it keeps the server of an earlier test
+    run, config = tmp_path / "run", TrackerConfig(name="wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    with start_tracker(config, run, {}, "a run", "0123456789") as tracker:
+        tracker.log({"train/loss": 1.0}, 1)
+    assert "1 run recorded offline" in how_to_see([run])[0]
+    monkeypatch.delenv("WANDB_MODE")
+    online = WandbTracker(config, run, {}, "a run", "0123456789")
+    try:
+        assert online.mode == "online"
+        assert how_to_see([run]) == []
+        assert online.folder.is_dir()
+    finally:
+        online.abandon()
 
 
 @pytest.mark.parametrize("served", ["refuse"], indirect=True)
