@@ -187,10 +187,11 @@ def test_trainer_is_typed() -> None:
 
 def test_every_trainer_field_can_be_set_from_the_command_line() -> None:
     samples = {"int": "1", "float": "0.5", "bool": "false", "str": "text", "Any": "{a: 1}"}
+    choices = {**CHOICES, "metric_for_best_model": ("loss",)}
     given = {}
     for field in fields(TrainerConfig):
         kind = str(field.type).removesuffix(" | None")
-        given[field.name] = CHOICES[field.name][0] if field.name in CHOICES else samples[kind]
+        given[field.name] = choices[field.name][0] if field.name in choices else samples[kind]
     config = compose(*(f"trainer.{name}={value}" for name, value in given.items()))
     assert set(config.trainer.arguments()) == set(given)
     assert config.trainer.fsdp_config == {"a": 1}
