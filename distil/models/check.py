@@ -10,6 +10,7 @@ from typing import Any
 from distil.config.schema import ModelConfig
 from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
 from distil.models.vocabulary import check_same, read_vocabulary
+from distil.models.whole import check_whole
 from distil.system.extras import install
 from distil.system.hub import ask, endpoint, hub_cache, offline_asked, patience, token
 from distil.types import InputError
@@ -21,8 +22,8 @@ _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 def check_models(config: ModelConfig, *, allow_network: bool) -> None:
     """Raise InputError, naming key, value and way out, for a pair that cannot work.
 
-    Reads names, folders, config.json and tokenizer.json only. ``allow_network``: whether the hub may be asked
-    about names that no cache holds; it is asked once a name, and given seconds.
+    Reads names, folders, config.json, tokenizer.json and the headers of weights only. ``allow_network``:
+    whether the hub may be asked about names that no cache holds; it is asked once a name, and given seconds.
     """
     teacher = teacher_source(config)
     student = student_source(config)
@@ -132,6 +133,8 @@ def _check_folder(source: Source, weights: bool) -> None:
     if weights and not any(name in present for name in WEIGHTS):
         missing.append("weights (model.safetensors)")
     if not missing:
+        if weights:
+            check_whole(source)
         return
     gguf = [name for name in present if name.endswith(".gguf")]
     if gguf:

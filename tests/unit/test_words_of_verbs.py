@@ -196,6 +196,12 @@ def test_the_version_is_the_products(arguments: list[str], capsys: pytest.Captur
     assert capsys.readouterr().out == f"distil-runner {version('distil-runner')}\n"
 
 
+def test_a_sweep_has_no_one_config_to_show(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (["-m", "--cfg", "job"], ["--multirun", "-c", "job"]):
+        assert cli.main(["run", "method=kd,sft", *flags]) == 2
+        assert "--cfg shows the config of one run: leave out -m" in capsys.readouterr().err
+
+
 def test_ctrl_c_outside_a_run_that_is_begun_says_only_what_is_known(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

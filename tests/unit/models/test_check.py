@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from distil.config.schema import ModelConfig, StudentConfig, TeacherConfig
 from distil.models import check_models
@@ -51,7 +53,7 @@ def make_folder(
 ) -> Path:
     path.mkdir(parents=True)
     (path / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": layers}))
-    (path / "model.safetensors").write_bytes(b"")
+    (path / "model.safetensors").write_bytes(save({}))
     content = tokenizer_json(list(words), added or {"</s>": len(words)})
     (path / "tokenizer.json").write_text(json.dumps(content))
     return path
@@ -84,6 +86,26 @@ def test_incomplete_folder(folder: Path, removed: list[str], named: str) -> None
     with pytest.raises(InputError, match=named) as caught:
         check(pair(folder))
     assert str(caught.value).startswith(f"model.teacher.path={folder}: ")
+
+
+def test_weights_that_are_not_all_there_are_told_by_their_headers(folder: Path) -> None:
+    """Cut anywhere; and the real file of two tensors is whole to the last byte."""
+    whole = save({"a": torch.zeros(3, 2), "b": torch.ones(5)}, metadata={"format": "pt"})
+    file = folder / "model.safetensors"
+    file.write_bytes(whole)
+    check(pair(folder))
+    for size in (*range(0, len(whole), 7), len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(
+            InputError, match=rf"model.safetensors \({size} bytes\) is cut off or broken. Copy"
+        ):
+            check(pair(folder))
+    check(pair(None, folder, init="random"))  # which reads none
+    file.write_bytes(whole)
+    index = {"weight_map": {"a": "model-1-of-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(InputError, match=r"index.json names model-1-of-2.safetensors, which is not there"):
+        check(pair(folder))
 
 
 @pytest.mark.parametrize(
