@@ -98,6 +98,7 @@ def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape
     if len(chosen) > 1:
         *_, other, one = chosen.values()
         raise InputError(f"data.{one} and data.{other} are both set: a row has one shape. Set one to null.")
+    _check_apart(config, columns)
     if not chosen and "input_ids" in columns:
         return Shape(Kind.TOKENS)
     messages = config.messages_column or (None if chosen else _first(MESSAGES_NAMES, columns))
@@ -111,6 +112,21 @@ def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape
     if text:
         return Shape(Kind.TEXT, text=text)
     raise InputError(f"{where} has no columns to learn from. {listed(columns)} {_to_name(config, columns)}")
+
+
+def _check_apart(config: ColumnsConfig, columns: Collection[str]) -> None:
+    """Raise InputError where one column is to be prompt and response: the student would copy it."""
+    response = config.response_column
+    alone = config.prompt_column is None and config.prompt_template is None
+    prompt = _first(PROMPT_NAMES, columns) if alone else config.prompt_column
+    others = [name for name in PROMPT_NAMES if name in columns and name != response]
+    if response is None or prompt != response or (alone and others):
+        return
+    meant = _first(RESPONSE_NAMES, [name for name in columns if name != response])
+    raise InputError(
+        f"data.response_column={response} is the prompt's column, too."
+        f"{f' Did you mean data.response_column={meant}?' if meant else ''} {listed(columns)}"
+    )
 
 
 def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:

@@ -377,6 +377,36 @@ def test_well_known_columns(columns: str, kind: Kind) -> None:
     assert detect(ColumnsConfig(name="t"), columns.split(), "rows").kind is kind
 
 
+@pytest.mark.parametrize(
+    ("keys", "columns", "told"),
+    [
+        ({"response_column": "question"}, "question answer", " Did you mean data.response_column=answer?"),
+        ({"response_column": "question", "prompt_column": "question"}, "answer question", "_column=answer?"),
+        (
+            {"response_column": "a", "prompt_column": "a"},
+            "a b",
+            "the prompt's column, too. Its columns: a, b.",
+        ),
+        ({"response_column": "question"}, "question prompt", None),  # the other is the prompt
+        ({"response_column": "answer"}, "question answer", None),
+        ({"response_column": "question", "prompt_template": "Q: {a}"}, "question a", None),
+    ],
+)
+def test_one_column_is_no_prompt_and_its_response(
+    keys: dict[str, str], columns: str, told: str | None
+) -> None:
+    config = ColumnsConfig(name="test", **keys)  # type: ignore[arg-type]
+    if told is None:
+        shape = detect(config, columns.split(), "rows.csv")
+        assert shape.response == keys["response_column"] != shape.prompt
+        return
+    with pytest.raises(
+        InputError, match=re.escape(f"data.response_column={keys['response_column']} is")
+    ) as error:
+        detect(config, columns.split(), "rows.csv")
+    assert told in str(error.value)
+
+
 def test_named_columns_win_over_well_known_ones() -> None:
     shape = detect(
         ColumnsConfig(name="t", text_column="story"), ["story", "prompt", "response", "input_ids"], "rows"
