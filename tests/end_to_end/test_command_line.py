@@ -211,10 +211,13 @@ def test_shell_completion(tmp_path: Path) -> None:
 
 
 def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
-    result = command("-m", "seed=0,1", "--cfg", "job", cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: Only one of --run, --multirun, --cfg")
-    assert "Traceback" not in result.stderr
+    shown = command("-m", "seed=0,1", "--cfg", "job", cwd=tmp_path)
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("error: --cfg shows the config of one run: leave out -m, and give each")
+    swept = command("-m", "seed=0,1", "--info", "config", cwd=tmp_path)
+    assert swept.returncode == 2
+    assert swept.stderr.startswith("error: Only one of --run, --multirun, --cfg")
+    assert "Traceback" not in swept.stderr
 
 
 @pytest.mark.parametrize(
