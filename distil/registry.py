@@ -8,7 +8,7 @@ import importlib.util
 import pkgutil
 import sys
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import entry_points
@@ -23,6 +23,8 @@ ENTRY_POINT_GROUP = "distil.plugins"
 """Installed packages name modules under this entry point group; importing them registers what they hold."""
 MODULE_PREFIX = "distil_plugin_"
 """Of the modules that are imported from users' files."""
+PREFIX = 3
+"""Letters from which on the beginning of a name counts for more than its likeness to another."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +106,12 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question, with a blank before it, that names the nearest of ``known``; empty where none is near.
 
-    Those that begin with ``name`` as a word are the nearest.
+    Those that begin with ``name``, best as a word, are the nearest; of them, the first of ``known``.
     """
-    names = sorted(known)
-    begun = [each for each in names if name and each.casefold().startswith(f"{name.casefold()}_")]
+    names = sorted(known) if isinstance(known, Set) else list(known)
+    start = name.casefold()
+    begun = [each for each in names if name and each.casefold().startswith(f"{start}_")]
+    begun = begun or [each for each in names if len(name) >= PREFIX and each.casefold().startswith(start)]
     near = nearest(name, names)
     said = " or ".join(begun[:3] or ([near] if near else []))
     return f" Did you mean {said}?" if said else ""
@@ -115,8 +119,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def unknown_name(key: str, value: str, known: Iterable[str]) -> str:
     """The message for a name nobody knows: key, value, nearest name, all names."""
-    names = sorted(known)
-    return f"{key}={value} is unknown.{did_you_mean(value, names)} Known: {', '.join(names) or 'none'}."
+    names = list(known)
+    told = ", ".join(sorted(names)) or "none"
+    return f"{key}={value} is unknown.{did_you_mean(value, names)} Known: {told}."
 
 
 def load_plugins(paths: Iterable[str]) -> None:

@@ -70,7 +70,7 @@ ELSEWHERE = {
     "lmbda": "lambda_gkd (TRL counts its own the other way round)",
     "max_seq_length": "max_length",
     "evaluation_steps": "eval_steps",
-    "evaluation_strategy": "eval_steps (TrainingArguments calls it eval_strategy)",
+    "evaluation_strategy": "eval_steps, in steps",
     "n_epochs": "num_train_epochs",
 }
 """What other libraries and papers call some of the fields."""

@@ -211,7 +211,10 @@ def _pieces(template: str) -> list[tuple[str, str | None]]:
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
-        raise InputError(f"data.prompt_template={template!r} is not a format string: {error}.") from error
+        raise InputError(
+            f"data.prompt_template={template!r} is not a format string: {error}. A column is written "
+            "{name}, a brace that is text twice: {{ or }}."
+        ) from error
     if any(layout or conversion for _, _, layout, conversion in pieces):
         raise InputError(
             f"data.prompt_template={template!r}: a brace holds the name of a column, without ':' or '!'."

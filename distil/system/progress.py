@@ -111,7 +111,8 @@ class Progress:
         began, pause = time.monotonic(), SOONEST
         while not over.wait(wait):
             if time.monotonic() >= self.told + pause:
-                self.note(f"{label} …")
+                spent = time.monotonic() - began
+                self.note(f"{label} …" if pause == SOONEST else f"{label} … ({duration(spent)} so far)")
                 pause = 2 * pace(began)
             wait = max(self.told + pause - time.monotonic(), 0.0)
 

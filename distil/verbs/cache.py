@@ -50,7 +50,13 @@ def main(arguments: Sequence[str]) -> int:
 def _do(what: str, root: Path, wanted: Sequence[str]) -> int:
     found = caches(root)
     names = {folder.name for folder in found}
+    wanted = [Path(name).name if Path(name).resolve().parent == root.resolve() else name for name in wanted]
     for name in wanted:
+        if name not in names and Path(name).is_dir():
+            raise InputError(
+                f"{name} is a folder: where the caches lie is given as --folder {name}, those meant by their "
+                "names, as info lists them."
+            )
         if name not in names:
             raise InputError(unknown_name("cache", name, names))
     chosen = {folder: it for folder, it in found.items() if not wanted or folder.name in wanted}

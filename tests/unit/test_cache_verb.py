@@ -68,6 +68,18 @@ def test_verify_names_the_file_that_has_changed(folder: Path, capsys: pytest.Cap
     assert main(["cache", "verify", "hidden-bb", "--folder", str(folder)]) == 0
 
 
+def test_a_cache_is_named_by_its_path_too_and_a_folder_is_no_name(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["cache", "verify", str(folder / "hidden-bb"), "--folder", str(folder)]) == 0
+    assert capsys.readouterr().out == "hidden-bb: unfinished, so far whole\n"
+    elsewhere = folder.parent
+    assert main(["cache", "info", str(elsewhere), "--folder", str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {elsewhere} is a folder: ")
+    assert f"--folder {elsewhere}, those meant by their names" in said
+
+
 def test_clear_removes_caches_and_nothing_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "clear", "hidden-bb", "--folder", str(folder)]) == 0
     assert sorted(path.name for path in folder.iterdir()) == ["mine", "topk-aa"]

@@ -265,7 +265,7 @@ def test_what_stands_still_after_a_line_is_named_again(monkeypatch: pytest.Monke
         until = time.monotonic() + 20
         while shown.getvalue().count("training …") < 2 and time.monotonic() < until:
             time.sleep(0.01)
-    assert shown.getvalue().startswith("training: step 1 of 2\ntraining …\ntraining …\n")
+    assert shown.getvalue().startswith("training: step 1 of 2\ntraining …\ntraining … (0.")
 
 
 def test_short_waits_in_a_row_are_no_long_one_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

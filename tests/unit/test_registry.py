@@ -76,3 +76,9 @@ def test_the_nearest_name_whatever_its_case() -> None:
     assert unknown_name("method", "KD", ["kd"]) == "method=KD is unknown. Did you mean kd? Known: kd."
     begun = unknown_name("experiment", "Compare", ["b_compare", "compare_a", "compare_c"])
     assert "Did you mean compare_a or compare_c?" in begun
+    optimizers = ["adamw_torch", "adamw_torch_fused", "adalomo", "adamw_8bit"]
+    for short in ("adam", "adamw", "AdamW"):
+        said = unknown_name("optim", short, optimizers)
+        assert "Did you mean adamw_torch or adamw_torch_fused or adamw_8bit?" in said
+        assert said.endswith("Known: adalomo, adamw_8bit, adamw_torch, adamw_torch_fused.")
+    assert "Did you mean kd?" in unknown_name("method", "k", ["kd", "keep"]), "one letter begins too much"
