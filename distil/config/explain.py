@@ -47,6 +47,32 @@ PEFT_SYNONYMS = {
 }
 """What other tools call keys of ``peft``."""
 
+DATA_SYNONYMS = {
+    "file": "train_file",
+    "files": "train_file",
+    "train": "train_file",
+    "train_path": "train_file",
+    "validation": "validation_file",
+    "test": "test_file",
+    "split": "validation_fraction",
+    "val_fraction": "validation_fraction",
+    "val_size": "validation_fraction",
+    "test_fraction": "validation_fraction",
+    "test_size": "validation_fraction",
+    "column": "prompt_column",
+    "text": "text_column",
+    "input_column": "prompt_column",
+    "question_column": "prompt_column",
+    "answer_column": "response_column",
+    "output_column": "response_column",
+    "target_column": "response_column",
+    "max_seq_length": "max_length",
+    "max_rows": "max_train_rows",
+    "max_samples": "max_train_rows",
+    "limit": "max_train_rows",
+}
+"""What other tools call keys of ``data``, and how people shorten them."""
+
 HYDRA_PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
     "hydra/launcher/ray": "hydra-ray-launcher",
@@ -72,6 +98,8 @@ _EXPECTED = {
     "Boolean": "true or false",
     "String": "a text",
 }
+_FEW = 4
+"""Keys of which each may have been meant: more say nothing."""
 _MANY = 16
 """Longer lists of keys are not printed: the command that shows them is."""
 
@@ -197,6 +225,8 @@ def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> s
     shown = path if value is None else f"{path}={value}"
     if group in ("", "trainer") and name in OURS:
         return f"{shown} is set by the runner: {OURS[name]}."
+    if value is not None and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", path):
+        return f"{path} is no key. An environment variable stands before the command: {shown} python run.py …"
     siblings = _keys_of(owner, schemas) if group else _root_keys(schemas)
     found = _nearest(name, group, siblings, schemas)
     hint = f" Did you mean {' or '.join(found)}?" if found else ""
@@ -264,10 +294,12 @@ def _nearest(name: str, group: str, siblings: Sequence[str], schemas: Schemas) -
         return [f"trainer.{SYNONYMS[name]}"]
     if group == "peft" and PEFT_SYNONYMS.get(name) in siblings:
         return [f"peft.{PEFT_SYNONYMS[name]}"]
+    if group == "data" and name in DATA_SYNONYMS and name not in siblings:
+        return [f"data.{DATA_SYNONYMS[name]}"]
     longer = [each for each in siblings if each.endswith(f"_{name}") or each.startswith(f"{name}_")]
     beside = longer[0] if len(longer) == 1 else nearest(name, siblings, cutoff=0.75)
-    if beside:
-        return [f"{group}.{beside}".lstrip(".")]
+    if beside or 1 < len(longer) <= _FEW:
+        return [f"{group}.{each}".lstrip(".") for each in ([beside] if beside else longer)]
     elsewhere: dict[str, dict[str, list[str]]] = {}  # by name, then key: the options of this group with it
     for path, config in [*schemas.items(), *_nested(schemas)]:
         if path == "experiment" and group:  # nobody writes model= below another group

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from distil.adapters.base import ADAPTERS
@@ -124,3 +126,27 @@ def test_an_option_that_is_none(missing: str, options: list[str], told: list[str
     for words in told:
         assert words in said
     assert f"Known: {', '.join(sorted(options))}." in said
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "meant"),
+    [
+        ("embedded", "file", "data.train_file"),
+        ("jsonl", "train", "data.train_file"),
+        ("jsonl", "test_size", "data.validation_fraction"),
+        ("jsonl", "prompt", "data.prompt_column or data.prompt_template"),
+        ("jsonl", "answer_column", "data.response_column"),
+        ("hf", "split", "data.validation_fraction"),
+    ],
+)
+def test_a_key_of_data_under_another_tools_name(option: str, typed: str, meant: str) -> None:
+    known = schemas()
+    said = unknown_key(f"data.{typed}", "x", known[f"data/{option}"].__name__, known)
+    assert f"data.{typed}=x is unknown. Did you mean {meant}?" in said
+    names = {f"data.{field.name}" for field in fields(known["data/jsonl"])}
+    assert names.issuperset(meant.split(" or ")), "what is meant is there"
+
+
+def test_an_environment_variable_among_the_keys_is_told_where_it_stands() -> None:
+    said = unknown_key("HF_HUB_OFFLINE", "1", ExperimentConfig.__name__, schemas())
+    assert said.endswith("stands before the command: HF_HUB_OFFLINE=1 python run.py …")
