@@ -16,6 +16,8 @@ from distil.system.printable import printable
 from distil.types import InputError
 
 HELP = ("--help", "-h")
+SECOND = ("--output", "--data")
+"""Flags for what stands second on other programs' command lines."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,6 +72,12 @@ class Parser(argparse.ArgumentParser):
         given, odd = self.parse_known_intermixed_args(arguments)  # words after flags count, too
         self.refuse_keys(odd[:1])
         if odd:
+            takes = next((flag for flag in SECOND if flag in known and not odd[0].startswith("-")), None)
+            if takes:
+                second = shlex.quote(odd[0])
+                raise InputError(
+                    f"{self.prog} takes one folder; {second} is a second. Did you mean {takes} {second}?"
+                )
             self.error(f"unrecognized arguments: {shlex.join(odd)}")
         return given
 
