@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import shutil
 import threading
 import time
@@ -27,6 +28,9 @@ TRAINER = (
     "gradient_accumulation_steps",
 )
 """Fields of the trainer that runs are compared by. All others are in the text ``config``."""
+
+_MARKDOWN = re.compile(r"[\\`*_{}\[\]()!|~]")
+"""What TensorBoard reads as emphasis, code, links and pictures: those would be fetched."""
 
 
 class TensorBoardTracker(Tracker):
@@ -110,4 +114,5 @@ def _plain(value: Any) -> bool | int | float | str:
 def _cell(value: Any) -> str:
     """One cell of a Markdown table: text is shown, never taken as markup."""
     text = "" if value is None else str(value)
-    return html.escape(text, quote=False).replace("|", "&#124;").replace("\n", "<br>")
+    escaped = _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", html.escape(text, quote=False))
+    return escaped.replace("\n", "<br>")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from distil.config.schema import TrackerConfig
 from distil.system.redact import redact
 from distil.tracking import check_tracker, how_to_see, start_tracker
+from distil.tracking.event_files import TensorBoardTracker
 from distil.tracking.network import reachable
 from distil.types import InputError, RunInterrupted
 
@@ -283,6 +286,28 @@ def test_tensorboard_read_back(tmp_path: Path) -> None:
     assert "| nll | nats/token | lower |  | 2.5 | 1.25 |" in text_of(events, "results")
     assert "hub_token: '***'" in text_of(events, "config")
     no_secret_below(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def __init__(self): return a*b*c",
+        "![x](http://host/x.png) [y](http://host)",
+        "`a` **b** ~~c~~",
+        r"\*|",
+    ],
+)
+def test_tensorboard_shows_texts_as_they_are(text: str, tmp_path: Path) -> None:
+    """By TensorBoard's own reader of Markdown: nothing is emphasis, nothing is fetched from anywhere."""
+    from tensorboard.plugin_util import markdown_to_safe_html
+
+    tracker = TensorBoardTracker(tmp_path, CONFIG)
+    tracker.samples([{"prompt": text, "student_after": "end"}])
+    tracker.finish()
+    page = markdown_to_safe_html(text_of(events_of(tmp_path), "samples"))
+    (cell,) = re.findall(r"<td>(.*)</td>\s*<td>end</td>", page)
+    assert "<" not in cell
+    assert html.unescape(cell) == text
 
 
 def test_the_hparams_tab_lists_runs_by_what_was_chosen(tmp_path: Path) -> None:
