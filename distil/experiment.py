@@ -145,8 +145,9 @@ def _run_first(asked: _Asked, shown: _Shown) -> None:
     console = Console(quiet=not shown.summary)
     if status_of(folder) == "done":
         console.print(
-            f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n", highlight=False
-        )
+            f"Done before: {folder}. To run it again in a new folder: run.rerun=true.\n",
+            highlight=False, markup=False,
+        )  # fmt: skip
         for problem in changes(folder, largest=SMALL):  # `distil doctor` reads every byte of a large student
             tell(f"warning: {folder}: {problem} since the run was done. run.rerun=true runs it again.")
         print_summary(read_run(folder), console)

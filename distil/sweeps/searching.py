@@ -250,7 +250,7 @@ def _print(
         none = "each is ruined" if done else "none is done"
         score = none if each["score"] is None else f"{each['score']:.4f}"
         table.add_row(each["choice"] or "All jobs", " ".join(each["best"]), score, str(done))
-    console = Console()
+    console = Console(markup=False)  # a list of names, as in peft.target_modules=[q_proj], is none
     console.print(table)
     for each in found:
         if ruined := sum(row.get("ruined", False) for row in each["trials"]):

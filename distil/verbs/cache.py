@@ -114,7 +114,7 @@ def _info(found: Caches) -> int:
             "" if manifest is None or rows is None else f"{manifest.tokens:,}",
             human_bytes(bytes_in(folder)),
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"{human_bytes(sum(map(bytes_in, found)))} in all")
     return 0

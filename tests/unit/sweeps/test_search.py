@@ -262,6 +262,28 @@ def test_values_found_are_numbers(tmp_path: Path) -> None:
     assert found["trials"][0]["values"]["trainer.learning_rate"] == pytest.approx(1e-5)
 
 
+@pytest.mark.parametrize("choice", ["peft.target_modules=[q_proj]", "data.train_file=[/rows/a.csv]"])
+def test_what_was_found_is_told_with_its_lists(
+    choice: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Square brackets are no markup, neither in a choice nor in the name of a folder."""
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = tmp_path / "rates [a]"
+    folder.mkdir()
+    space = {"trainer.learning_rate": Interval(1e-6, 1e2, log=True, whole=False)}
+    searched, record = study(folder, space=space), SweepRecord(folder, "key")
+    searched.tell(searched.propose()[0], 1.0)
+    record.begin("run.py -m", [])
+    options = [Choice([choice], choice, "tuned/mine_kd.yaml")]
+    finish_search(
+        Search(options, space, SearchSweeper(), lambda _: InputError("composed already")),
+        {choice: searched}, record, "run.py -m",
+    )  # fmt: skip
+    said = capsys.readouterr().out
+    assert choice in said
+    assert f"put --config-dir {folder}/found into" in said
+
+
 def test_an_edge_is_noticed() -> None:
     assert at_edge(RATE, Trial({"trainer.learning_rate": 1.2e-5}, 0)) == ["trainer.learning_rate"]
     assert at_edge(RATE, Trial({"trainer.learning_rate": 1e-3}, 0)) == []
