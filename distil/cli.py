@@ -293,6 +293,8 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> tuple[DictConfig
             with redirect_stderr(told):
                 entry()
         except ValueError as error:
+            if "Config group override" in str(error):  # explained, as without flags
+                raise
             raise InputError(f"{error}.") from error
         except SystemExit as error:  # Hydra's own flags, wrongly used: usage, and a last line that says why
             if error.code:

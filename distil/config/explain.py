@@ -200,10 +200,21 @@ def unparsable(override: str, message: str) -> str:
     if "=" not in override:
         return f"{override} is no option: write key=value without blanks, as in method=gkd. See --help."
     key, _, value = override.partition("=")
+    quoted = value.replace('"', '\\"')
+    written = shlex.quote(f'{key}="{quoted}"')
     return (
-        f"{override} cannot be read ({_useful_lines(message)[-1]}). Lists are '{key}=[a,b]'; "
-        f"a text with one of , = [ ] {{ }} ( ) : needs quotes inside quotes: '{key}=\"{value}\"'."
+        f"{override} cannot be read ({_at_fault(message)}). Lists are '{key}=[a,b]'; a text with one of "
+        f", = [ ] {{ }} ( ) : ~ & # or a letter beyond a to z needs quotes inside quotes: {written}."
     )
+
+
+def _at_fault(message: str) -> str:
+    """What Hydra's parser stumbled over: it points to a letter by a caret in a line below."""
+    lines = message.splitlines()
+    caret = next((line.index("^") for line in lines[1:] if line.strip() == "^"), None)
+    if caret is not None and caret < len(lines[0]):
+        return f"the {lines[0][caret]} in it"
+    return _useful_lines(message)[-1]
 
 
 def unknown_flag(flag: str, value: str, schemas: Schemas) -> str:

@@ -81,7 +81,9 @@ def test_a_name_alone_chooses_no_option(typed: str, capsys: pytest.CaptureFixtur
         ("model=7", "--help lists them."),
     ],
 )
-@pytest.mark.parametrize("before", [[], ["seed=1", "name=null", "method=kd", "output_dir=out"]])
+@pytest.mark.parametrize(
+    "before", [[], ["seed=1", "name=null", "method=kd", "output_dir=out"], ["--cfg", "job"]]
+)
 def test_null_is_no_option(
     typed: str, more: str, before: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

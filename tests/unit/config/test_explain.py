@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import fields
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 
 from distil.adapters.base import ADAPTERS
-from distil.config.explain import unknown_flag, unknown_key, unknown_option
+from distil.config.explain import unknown_flag, unknown_key, unknown_option, unparsable
 from distil.config.schema import ExperimentConfig
 from distil.config.store import schemas
 
@@ -150,3 +153,26 @@ def test_a_key_of_data_under_another_tools_name(option: str, typed: str, meant: 
 def test_an_environment_variable_among_the_keys_is_told_where_it_stands() -> None:
     said = unknown_key("HF_HUB_OFFLINE", "1", ExperimentConfig.__name__, schemas())
     assert said.endswith("stands before the command: HF_HUB_OFFLINE=1 python run.py …")
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("~/rows.jsonl", "the ~ in it"),
+        ("データ.jsonl", "the デ in it"),
+        ("o'brien.csv", "the ' in it"),
+        ("a&b.csv", "the & in it"),
+        ('6" pipes.csv', 'the " in it'),
+        ("rows (1).csv", "mismatched input '.'"),
+    ],
+)
+def test_a_text_that_wants_quotes_is_told_what_is_wrong_and_written_as_it_works(
+    value: str, fault: str
+) -> None:
+    with pytest.raises(OverrideParseException) as refused:
+        OverridesParser.create().parse_overrides([f"data.train_file={value}"])
+    told = unparsable(f"data.train_file={value}", refused.value.message)
+    assert f"cannot be read ({fault}" in told
+    (written,) = shlex.split(told.partition("inside quotes: ")[2].removesuffix("."))
+    (override,) = OverridesParser.create().parse_overrides([written])
+    assert override.value() == value
