@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from itertools import product
 
 from distil.report.chart import Axis
 from distil.report.comparison import words
@@ -19,12 +21,12 @@ from distil.report.comparison.svg import (
     BOTTOM,
     HEIGHT,
     LEFT,
-    LONGEST,
     RIGHT,
     TOP,
     WIDTH,
     Scale,
     better,
+    breadth,
     dashes,
     frame,
     of_group,
@@ -45,6 +47,10 @@ NEAR = 1.2
 """How far beyond the values a picture reaches for intervals and references, in spans of the values."""
 NAMED = 12
 """Up to so many groups are named inside a picture; the legend names them all."""
+AWAY = 40
+"""How far above or below its point a name may stand; one that finds no room there is left to the legend."""
+LINE = 12
+"""Height of a name."""
 
 
 def key(comparison: Comparison, label: str) -> str:
@@ -147,7 +153,7 @@ def dots(comparison: Comparison, column: Column) -> str:
     by_seed = {group.label: _seeds(column, group) for _, group, _ in shown}
     scores = {who: each.get(column.metric.name) for who, each in comparison.references.items()}
     references = {who: value for who, value in scores.items() if value is not None}
-    left = 14 + 7.2 * min(LONGEST, max(len(group.label) for _, group, _ in shown))
+    left = 14 + max(breadth(short(group.label)) for _, group, _ in shown)
     bottom = TOP + ROW * len(shown) + 4
     seeds = [value for values in by_seed.values() for value in values]
     if len(seeds) == 1 and not references:
@@ -163,7 +169,9 @@ def dots(comparison: Comparison, column: Column) -> str:
     for row, (i, group, each) in enumerate(shown):
         y = TOP + ROW * (row + 0.5)
         best = " best" if column.best == group.label else ""
-        drawn = f'<text class="name{best}" x="{left - 9:.0f}" y="{y + 4:.1f}">{short(group.label)}</text>'
+        drawn = (
+            f'<text class="name{best}" x="{left - 9:.0f}" y="{y + 4:.1f}">{escape(short(group.label))}</text>'
+        )
         drawn += _whisker(each, x, y)
         for value in by_seed[group.label]:
             drawn += f'<circle class="seed" cx="{x(value):.1f}" cy="{y:.1f}" r="2.6"/>'
@@ -225,14 +233,30 @@ def not_beaten(points: Sequence[tuple[float, float]], higher_is_better: bool) ->
     return kept
 
 
+Box = tuple[float, float, float, float]
+"""Left, right, top, bottom."""
+
+
 def _names(points: Sequence[tuple[float, float, int, str]]) -> Iterator[str]:
-    """A name beside each point, pushed down where it would lie on another, to the left at the right edge."""
-    taken: list[tuple[float, float]] = []
-    for x, y, i, name in sorted(points, key=lambda point: point[1]):
-        right = x + 8 + 7 * min(LONGEST, len(name)) < WIDTH
-        place = y + 4
-        while any(abs(place - other) < 11 and abs(x - beside) < 90 for beside, other in taken):
-            place += 4
-        taken.append((x, place))
-        side = f'x="{x + 8:.1f}"' if right else f'x="{x - 8:.1f}" text-anchor="end"'
-        yield f'<text class="name s g{i}" data-g="{i}" {side} y="{place:.1f}">{short(name)}</text>'
+    """A name beside each point, where it lies on no point and no other name and ends inside the frame."""
+    taken: list[Box] = [(x - 5, x + 5, y - 5, y + 5) for x, y, *_ in points]
+    moves = sorted(range(-AWAY, AWAY + 1, 4), key=abs)
+    for x, y, i, label in sorted(points, key=lambda point: point[1]):
+        name = short(label)
+        width = breadth(name)
+        for move, right in product(moves, (True, False)):
+            start = x + 8 if right else x - 8 - width
+            box = (start, start + width, y + move - LINE / 2, y + move + LINE / 2)
+            inside = (
+                box[0] >= LEFT and box[1] <= WIDTH and box[2] + 6 >= TOP and box[3] <= HEIGHT - BOTTOM + 4
+            )
+            if inside and not any(_meet(box, other) for other in taken):
+                taken.append(box)
+                side = f'x="{x + 8:.1f}"' if right else f'x="{x - 8:.1f}" text-anchor="end"'
+                place = f'{side} y="{y + move + 4:.1f}"'
+                yield f'<text class="name s g{i}" data-g="{i}" {place}>{escape(name)}</text>'
+                break
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]

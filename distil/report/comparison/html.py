@@ -83,10 +83,16 @@ def _sort_value(cell: Cell) -> str:
     return "" if cell.estimate is None else repr(cell.estimate.mean)
 
 
-def _tables(comparison: Comparison) -> Iterator[tuple[str, Sequence[Column]]]:
-    yield "Results", comparison.columns
+def _tables(comparison: Comparison) -> Iterator[tuple[str, Sequence[Column], str]]:
+    """(heading, columns, what stands below): what was asked for first."""
+    how = words.explanation(comparison)
+    if (asked := words.columns_of(comparison)) is comparison.columns:
+        yield "Results", comparison.columns, how
+    else:
+        yield f"At equal {comparison.budget}", asked, how
+        yield "At the end of the runs", comparison.columns, ""
     if comparison.costs:
-        yield "Cost", comparison.costs
+        yield "Cost", comparison.costs, words.cost_line(comparison)
 
 
 def _curves(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, Any]]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +12,7 @@ from distil.report.chart import Axis, ticks
 from distil.report.comparison import words
 from distil.report.comparison.style import DASHES
 from distil.report.comparison.table import Column
-from distil.system.printable import printable
+from distil.system.printable import one_line, printable
 
 WIDTH, HEIGHT = 360, 230
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 16, 38
@@ -19,6 +20,10 @@ LOG_FROM = 8
 """A cost that spreads over this factor gets a logarithmic axis."""
 LONGEST = 22
 """Letters of a group's name inside a picture."""
+ROOM = 8.0 * LONGEST
+"""Pixels of it at most."""
+BROAD = frozenset("=+<>~@%&#MWmw")
+"""Letters that take more than others."""
 
 _SHAPES = (
     '<circle r="4.2"/>',
@@ -92,10 +97,7 @@ def frame(x: Scale, y: Scale, what: str, cost: Column | None = None) -> Iterator
         yield f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" {place}/>'
         yield _tick(LEFT - 6, y(value) + 4, f"{value:.6g}", "end")
     for value in x.marks:
-        text = number(value, cost)
-        # A long one at the right edge would be cut off.
-        inside = x(value) + 3.2 * len(text) <= WIDTH
-        yield _tick(x(value) if inside else WIDTH, HEIGHT - BOTTOM + 15, text, "middle" if inside else "end")
+        yield _below(x(value), HEIGHT - BOTTOM + 15, number(value, cost))
     yield _tick(WIDTH - RIGHT, HEIGHT - 6, f"{escape(what)}{' (log)' if x.log else ''}", "end")
 
 
@@ -104,7 +106,13 @@ def upright(x: Scale, bottom: float, top: float) -> Iterator[str]:
     for value in x.marks:
         place = f'x1="{x(value):.1f}" x2="{x(value):.1f}"'
         yield f'<line class="grid" {place} y1="{top - 4}" y2="{bottom}"/>'
-        yield _tick(x(value), bottom + 14, f"{value:.6g}")
+        yield _below(x(value), bottom + 14, f"{value:.6g}")
+
+
+def _below(x: float, y: float, text: str) -> str:
+    """A tick of an x axis. A long one at the right edge would be cut off."""
+    inside = x + 3.5 * len(text) <= WIDTH
+    return _tick(x if inside else WIDTH, y, text, "middle" if inside else "end")
 
 
 def number(value: float, cost: Column | None = None) -> str:
@@ -134,12 +142,19 @@ def dashes(dash: int) -> str:
     return f'stroke-dasharray="{DASHES[dash]}"' if DASHES[dash] else ""
 
 
+def breadth(name: str) -> float:
+    """About how many pixels ``name`` takes inside a picture, of a broad font."""
+    return sum(12.5 if unicodedata.east_asian_width(c) in "WF" else 10 if c in BROAD else 7.8 for c in name)
+
+
 def short(label: str) -> str:
-    """A group's name as it fits into a picture, escaped."""
-    label = printable(label)
-    if len(label) > LONGEST:  # names of one sweep differ at their end
-        label = f"{label[: LONGEST // 3]}…{label[-(LONGEST - LONGEST // 3 - 1) :]}"
-    return escape(label)
+    """A group's name as it fits into a picture."""
+    name = label = one_line(printable(label))
+    for letters in range(LONGEST, 5, -1):
+        name = words.middle_cut(label, letters)
+        if breadth(name) <= ROOM:
+            break
+    return name
 
 
 def svg(kind: str, height: float, told: str, parts: Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from distil.system.printable import one_line
 
 VERDICTS = {BETTER: "green", WORSE: "red"}
 ALIKE = "≈"
+NAME = 24
+"""Letters of the name of the best: the column of names holds all of it."""
 MANY = 24
 """Groups shown in the terminal; the files hold all."""
 FEW = 4
@@ -112,10 +114,14 @@ def _chunks(
 
 
 def _texts(column: Column) -> Iterator[str]:
-    yield words.best(column)
+    yield _best(column)
     for cell in column.cells.values():
         yield f"{words.mean(cell, column)} {words.MARK}"
         yield f"{words.difference(cell, column)} {_sign(cell.verdict)}"
+
+
+def _best(column: Column) -> str:
+    return words.middle_cut(one_line(words.best(column)), NAME)
 
 
 def _sign(verdict: str) -> str:
@@ -148,7 +154,7 @@ def _table(comparison: Comparison, columns: Sequence[Column], show: Show, refere
         table.add_row(name, str(len(group.runs)), *(_cell(column, group.label, show) for column in columns))
     if not comparison.unranked and len(comparison.groups) > 1:
         table.add_section()
-        lines = (Text(show(words.best(column)), style="dim") for column in columns)
+        lines = (Text(show(_best(column)), style="dim") for column in columns)
         table.add_row(Text("best", style="dim"), "", *lines)
     return table
 

@@ -30,6 +30,14 @@ COST_NAMES = {
 }
 
 
+def middle_cut(name: str, longest: int) -> str:
+    """``name``, its middle left out where it has more than ``longest`` letters: names of one sweep differ at
+    their end."""
+    if len(name) <= longest:
+        return name
+    return f"{name[: longest // 3]}…{name[-(longest - longest // 3 - 1) :]}"
+
+
 def title(column: Column) -> str:
     """``nll ↓``."""
     name = COST_NAMES.get(column.metric.name, column.metric.name)
@@ -65,7 +73,7 @@ def spread(estimate: Estimate, metric: Metric, signed: bool = False) -> tuple[st
         digits = min(MOST_DIGITS, max(0, 1 - math.floor(math.log10(half))))
     mean = amount(estimate.mean, metric, digits)
     if signed and estimate.mean > 0:
-        mean = f"+{mean}"
+        mean = f"+{mean.strip().removeprefix('+')}"
     if signed:
         mean = mean.replace("%", " pp")
     if not any(digit in mean for digit in "123456789"):
@@ -116,7 +124,8 @@ def evaluated_line(comparison: Comparison) -> str:
     every = [words.evaluated_parts(evaluation) for evaluation in told]
     parts = list(takewhile(lambda part: all(part in other for other in every), every[0]))
     few = list(dict.fromkeys(filter(None, map(words.few_rows, told))))
-    beyond = " The intervals over seeds do not include that." if few and comparison.runs > 1 else ""
+    several = any(len(group.runs) > 1 for group in comparison.groups)
+    beyond = " The intervals over seeds do not include that." if few and several else ""
     return words.told_of_rows(parts, " ".join(few) + beyond)
 
 
@@ -151,7 +160,7 @@ def _apart(each: Held) -> str:
     if ratio < 1.005:
         return f"{each.kind} (between seeds)"
     lowest, highest = (_spent(each.means[who], each.kind) for who in (low, high))
-    return f"{each.kind} (from {low} {lowest} to {high} {highest}, {ratio:.2g} ×)"
+    return f"{each.kind} (from {low} {lowest} to {high} {highest}, {ratio:.{2 if ratio >= 1.1 else 3}g} ×)"
 
 
 def _spent(value: float, kind: str) -> str:

@@ -183,6 +183,25 @@ def test_every_table_in_the_terminal_is_whole(tmp_path: Path, width: int) -> Non
     assert starts.count("best") >= 1
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_long_names_of_groups_are_read_in_the_terminal(tmp_path: Path, width: int) -> None:
+    """The name of the best stands below its column, too: it takes no room from the names of the rows."""
+    paths = [
+        f"a-rather-long-directory-name-of-a-student-that-was-made-in-{place}" for place in ("may", "june")
+    ]
+    for path, score in zip(paths, (0.4, 0.5), strict=True):
+        for seed in (0, 1, 2):
+            write_job(
+                tmp_path, "kd", seed, {"nll": score * (1 + seed / 99)}, changes={"model.student.path": path}
+            )
+    file = io.StringIO()
+    print_comparison(compare([tmp_path]), Console(file=file, width=width))
+    table = file.getvalue().partition("nll ↓")[2].partition("training ↓")[0]
+    named = "".join(re.split(r"   +", line)[0] for line in table.splitlines())
+    assert all(path in named for path in paths)
+    assert "made-in-may" in table.partition("best")[2]
+
+
 def test_what_stands_beside_the_numbers(tmp_path: Path) -> None:
     """The floor is explained where there is one; rows and lists that say nothing are not shown."""
     names = ["nll", *(f"ranked_{number}" for number in range(5))]
@@ -231,6 +250,13 @@ def test_on_how_many_rows_is_said_everywhere_and_what_few_mean(tmp_path: Path, r
         assert ("8 rows are few" in text) == (rows == 8), where
 
 
+def test_of_intervals_nothing_is_said_where_there_are_none(tmp_path: Path) -> None:
+    write_sweep(tmp_path, {"sft": {0: 0.5}, "kd": {0: 0.4}}, evaluation={"rows": 8})
+    for where, text in said(compare([tmp_path]), tmp_path).items():
+        assert "8 rows are few" in text, where
+        assert "The intervals over seeds do not include that." not in text, where
+
+
 def test_of_rows_that_differ_only_what_is_common_is_said(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"sft": SFT}, evaluation={"rows": 300})
     write_sweep(tmp_path, {"kd": KD})
@@ -249,18 +275,19 @@ def test_verdicts_are_those_of_the_table_above_them(tmp_path: Path) -> None:
     at_the_end, on_the_way = "kd against sft: better in nll.", "kd against sft: worse in nll."
     for budget, told in ((None, at_the_end), ("steps", on_the_way)):
         texts = said(compare([tmp_path], budget=budget), tmp_path)
-        for where in ("terminal", "md"):
-            assert [line for line in (at_the_end, on_the_way) if line in texts[where]] == [told], where
-    assert "kd against sft : better in nll" in texts["html"].replace(" against sft:", " against sft :")
+        for where, text in texts.items():
+            assert [line for line in (at_the_end, on_the_way) if line in text] == [told], where
+    assert texts["html"].index("At equal steps") < texts["html"].index("At the end of the runs")
+    assert "the most that every run reached" in texts["html"].partition("kd against sft")[0]
 
 
 def test_a_budget_that_no_curve_has_is_said(tmp_path: Path) -> None:
     write_job(tmp_path, "sft", 0, {"nll": 0.5}, curve=[])
     write_job(tmp_path, "kd", 0, {"nll": 0.4}, curve=[])
     texts = said(compare([tmp_path], budget="steps"), tmp_path)
-    for where in ("terminal", "md"):
-        assert "can be read at equal steps: scores at the end." in texts[where]
-        assert "student before" in texts[where], "of the end are the references, too"
+    for where, text in texts.items():
+        assert "can be read at equal steps: scores at the end." in text, where
+        assert "student before" in text, "of the end are the references, too"
 
 
 def test_sweeps_that_were_too_short_to_draw_say_so(tmp_path: Path) -> None:
