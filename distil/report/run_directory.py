@@ -237,7 +237,7 @@ def _lines(path: Path, problems: list[str]) -> Iterator[Mapping[str, Any]]:
     for line in filter(str.strip, lines):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # RecursionError: nested without end
             value = None
         if isinstance(value, dict):
             yield value

@@ -50,6 +50,7 @@ def change(results: Results, metric: Metric) -> Change:
     if before is None or after is None:
         return Change(NOTHING, "")
     text = score(after - before, metric).replace("%", " pp")  # A difference of shares: percentage points.
+    text = text.strip().removeprefix("+")  # of a format with a sign of its own
     if not any(digit in text for digit in "123456789"):
         return Change(text.lstrip("-"), "")
     verdict = "" if metric.higher_is_better is None else _verdict(after - before, metric.higher_is_better)
@@ -190,7 +191,7 @@ def few_rows(evaluation: Mapping[str, Any]) -> str:
     """How far scores may lie from those on other rows of their kind, where rows or answers are few."""
     rows, _, answers = _counts(evaluation)
     counts = {"row": rows} | ({"answer": answers} if answers != rows else {})
-    few = {what: int(n) for what, n in counts.items() if n and half_of_share(n) >= WIDE}
+    few = {what: int(n) for what, n in counts.items() if n and n > 0 and half_of_share(n) >= WIDE}
     if not few:
         return ""
     which = " and ".join(number_of(n, what) for what, n in few.items())

@@ -91,6 +91,7 @@ def test_the_run_around_or_below_what_is_none_is_named(tmp_path: Path) -> None:
         ("config.yaml", "- a\n"),
         ("metrics.jsonl", '{"step": 1, "train/loss": 2.0}\n{"step": 2, "tra'),
         ("samples.jsonl", "7\n"),
+        ("samples.jsonl", "[" * 100_000),
     ],
 )
 def test_a_broken_file_is_named_and_the_rest_is_read(tmp_path: Path, name: str, text: str) -> None:

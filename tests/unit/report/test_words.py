@@ -16,7 +16,7 @@ HIGHER = Metric("share", higher_is_better=True, format=".1%")
 
 
 def results(before: float | None, after: float | None) -> Results:
-    names = ("nll", "share", "length")
+    names = ("nll", "share", "length", "signed")
     return Results((), None, dict.fromkeys(names, before), dict.fromkeys(names, after), {}, {}, {}, ())
 
 
@@ -29,6 +29,9 @@ def results(before: float | None, after: float | None) -> Results:
         (HIGHER, 0.5, 0.25, "-25.0 pp", "worse"),
         (Metric("length"), 5.0, 7.0, "+2.000", ""),
         (LOWER, 1.00001, 1.0, "0.000", ""),
+        (Metric("signed", format="+.1f"), 5.0, 7.0, "+2.0", ""),
+        (Metric("signed", format=" .1f"), 7.0, 5.0, "-2.0", ""),
+        (Metric("signed", format="+.1f"), 5.0, 5.0, "0.0", ""),
         (LOWER, None, 1.0, "–", ""),
         (LOWER, 1.0, None, "–", ""),
     ],
@@ -152,3 +155,8 @@ def test_scores_of_another_run_are_said_to_be_that() -> None:
 )
 def test_an_answer_that_begins_with_line_breaks_does_not_look_empty(text: str, shown: str) -> None:
     assert words.with_breaks(text) == shown
+
+
+@pytest.mark.parametrize("rows", [0, -3])
+def test_a_number_of_rows_that_is_none_says_nothing(rows: int) -> None:
+    assert words.few_rows({"rows": rows, "generation_rows": rows}) == ""
