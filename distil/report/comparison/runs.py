@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distil.report.comparison.statistics import in_reach
 from distil.report.run_directory import Metric, RunRecord, mapping, read_run
@@ -26,6 +27,7 @@ class LeftOut:
 
     run: str
     why: str
+    """Begins with what its job was asked, where it is one of a sweep: the run's name holds a hash of that."""
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -68,15 +70,18 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[RunRecord], list[LeftOut]]:
     Raises InputError where there is no folder, no run, or none that is done.
     """
     runs, left_out = [], []
-    for path in find_runs(folders):
+    paths = find_runs(folders)
+    asked = {folder: _asked_in(folder) for folder in {path.resolve().parent for path in paths}}
+    for path in paths:
         try:
             run = read_run(path)
             why = _flaw(run)
         except (InputError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            left_out.append(LeftOut(path.resolve().name, f"cannot be read: {one_line(error)}"))
-            continue
+            why = f"cannot be read: {one_line(error)}"
         if why:
-            left_out.append(LeftOut(path.resolve().name, why))
+            own = path.resolve()
+            told = asked[own.parent].get(own.name)
+            left_out.append(LeftOut(own.name, f"{told}: {why}" if told else why))
         else:
             runs.append(run)
     if not runs:
@@ -109,7 +114,7 @@ def asked_order(runs: Sequence[RunRecord]) -> dict[Path, int]:
     """The place of each run in the sweep that it is a job of, where its folder says so: ``sweep.json``."""
     order: dict[Path, int] = {}
     for folder in sorted({run.path.resolve().parent for run in runs}):
-        places = {name: place for place, name in enumerate(_jobs_of(folder))}
+        places = {str(job.get("run")): place for place, job in enumerate(_jobs_of(folder))}
         for run in runs:
             resolved = run.path.resolve()
             if resolved.parent == folder and resolved.name in places:
@@ -117,13 +122,19 @@ def asked_order(runs: Sequence[RunRecord]) -> dict[Path, int]:
     return order
 
 
-def _jobs_of(folder: Path) -> list[str]:
-    """The run directories that ``sweep.json`` of ``folder`` names, in the order that was asked for."""
+def _asked_in(folder: Path) -> dict[str, str]:
+    """By run directory of a sweep in ``folder``: the overrides that not all of its jobs have."""
+    told = ((str(job.get("run")), job.get("overrides")) for job in _jobs_of(folder))
+    return {run: " ".join(map(str, words)) for run, words in told if isinstance(words, list)}
+
+
+def _jobs_of(folder: Path) -> list[Mapping[str, Any]]:
+    """The jobs that ``sweep.json`` of ``folder`` names, in the order that was asked for."""
     try:
         jobs = mapping(read_json(folder / "sweep.json")).get("jobs")
     except (OSError, ValueError):
         return []
-    return [str(mapping(job).get("run")) for job in jobs] if isinstance(jobs, list) else []
+    return [mapping(job) for job in jobs] if isinstance(jobs, list) else []
 
 
 def _flaw(run: RunRecord) -> str:

@@ -31,6 +31,26 @@ def test_a_job_that_left_no_run_directory_is_named_as_left_out(
     assert "Left out  seed=2" in capsys.readouterr().out
 
 
+def test_a_run_that_is_left_out_is_told_by_what_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's name holds a hash: nobody reads from that which learning rate failed."""
+    jobs = []
+    for rate in (0.001, 9.0):
+        changes = {"trainer.learning_rate": rate}
+        status, reason = (DONE, None) if rate < 1 else (FAILED, "Its loss is nan.")
+        run = write_job(tmp_path, "kd", 0, {"nll": 0.3}, changes=changes, status=status, reason=reason).name
+        words = ["method=kd", f"trainer.learning_rate={rate}"]
+        jobs.append(Job(words, words[1], run, status, reason))
+    record = SweepRecord(tmp_path, "key")
+    record.begin("python run.py -m", jobs)
+    with pytest.raises(DistilError, match="1 of 2 jobs failed"):
+        finish(record, "python run.py -m", None)
+    (left,) = read(tmp_path / "comparison.json")["left_out"]
+    assert left == {"run": jobs[1].run, "why": "trainer.learning_rate=9.0: failed: Its loss is nan."}
+    assert "trainer.learning_rate=9.0: failed" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("budget", [None, *KINDS])
 def test_a_sweep_reads_its_curves_at_the_budget_that_was_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], budget: str | None

@@ -325,6 +325,12 @@ def test_what_was_held_equal(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_hardly_unequal_is_told_by_how_much(tmp_path: Path) -> None:
+    write_job(tmp_path, "sft", 0, {"nll": 0.5}, seconds=100)
+    write_job(tmp_path, "kd", 0, {"nll": 0.4}, seconds=106)
+    assert "(from sft 1 min 40 s to kd 1 min 46 s, 1.06 ×)" in held_line(compare([tmp_path]))
+
+
 @pytest.mark.parametrize(
     ("name", "better"),
     [
