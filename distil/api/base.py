@@ -26,8 +26,10 @@ from distil.api.inputs import (
 )
 from distil.api.keeper import StudentKeeper
 from distil.api.padding import without_padding
-from distil.api.rows import raw_rows, read_rows
+from distil.api.rows import raw_rows, read_rows, shape_of
 from distil.api.scores import scores_of
+from distil.api.tokenizers import has_chat_template
+from distil.data.row_notes import alpaca_note
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -151,6 +153,9 @@ class BaseDistillation(StudentKeeper):
             limit = _limit(train_dataset, training_args)
             raw = without_padding(raw_rows(train_dataset, "train_dataset", limit), self.tokenizer)
             job = self._job(student, raw, eval_dataset, own)
+            shape = shape_of(raw)
+            if note := alpaca_note(shape, has_chat_template(self.tokenizer), keys=False):
+                logger.warning("train_dataset: %s", note)
             untold = self._untold(student)
             untold += [OWN_ARGUMENTS] * (training_args is not None) + [OWN_CALLBACKS] * bool(own)
             untold += sorted(raw.untold)
@@ -158,7 +163,7 @@ class BaseDistillation(StudentKeeper):
 
             def ended(state: TrainerState) -> None:
                 if state.global_step:  # else nothing was trained
-                    self.history, self._columns = state.log_history, raw.columns
+                    self.history, self._columns, self._shape = state.log_history, raw.columns, shape
                     self._past = past.ended(state.global_step, state.max_steps)
 
             return train(job, training_args, resume_from_checkpoint, ended)

@@ -18,7 +18,12 @@ from distil.api.inputs import (
 )
 from distil.api.past import Past
 from distil.api.rows import score_of
-from distil.api.tokenizers import check_same_tokens, local_tokenizer, warn_of_endings
+from distil.api.tokenizers import (
+    check_same_tokens,
+    has_chat_template,
+    local_tokenizer,
+    warn_of_endings,
+)
 from distil.api.untold import untold_models
 from distil.types import InputError
 
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distil.config.schema import ExperimentConfig
+    from distil.data.columns import Shape
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ class StudentKeeper:
         self.config, self.teacher, self.tokenizer = config, teacher, tokenizer
         self._past = Past()
         self._columns: list[str] = ["input_ids"]
+        self._shape: Shape | None = None
         self._student: PreTrainedModel | None = None
         with library_words(config.peft_type):
             check_same_tokens(teacher, student)
@@ -92,7 +99,8 @@ class StudentKeeper:
         """
         from distil.api.experiment import command_of
         from distil.api.saved import base_recipe, own_adapter, save
-        from distil.cards.library import library_card
+        from distil.cards.library import asking, library_card
+        from distil.data.columns import Kind
 
         folder = check_path("output_dir", output_dir)
         with library_words(self.config.peft_type):
@@ -112,8 +120,10 @@ class StudentKeeper:
             config = self._past.config or self.config
             names = config.teacher_model_name, config.student_model_name
             on = base or own_adapter(student)
-            card = library_card(type(self).__name__, *names, past, command_of(run), on)
-            save(folder, student, tokenizer, config, card, base)
+            shape = None if self._shape is None or self._shape.kind is Kind.TOKENS else self._shape
+            asked = None if shape is None else asking(shape, chat=has_chat_template(tokenizer))
+            card = library_card(type(self).__name__, *names, past, command_of(run), on, asked)
+            save(folder, student, tokenizer, config, card, base, shape)
             self._past = past
 
     @checked("load_student")
@@ -139,6 +149,7 @@ class StudentKeeper:
         from distil.adapters.existing import ADAPTER_CONFIG
         from distil.api.saved import load
         from distil.api.students import place
+        from distil.cards.library import saved_shape
 
         folder = check_path("model_path", model_path)
         with library_words(self.config.peft_type):
@@ -161,6 +172,7 @@ class StudentKeeper:
                         "%s is a whole model: it is the base now, and a new adapter goes onto it.", folder
                     )
             self._past = self._past.loaded(folder, adapter=adapter)
+            self._shape = saved_shape(folder)
         return self.student
 
     def free_student(self) -> None:

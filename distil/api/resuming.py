@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,15 +75,13 @@ def _check_purpose(folder: Path, purpose: Mapping[str, Any], adapted: bool) -> N
         logger.warning("%s was trained with other settings: %s.", folder, "; ".join(changed))
 
 
-def make_room(root: Path, resumed: Path | None, *, own: bool) -> None:
+def make_room(root: Path, resumed: Path | None) -> None:
     """An earlier training's checkpoints must not be taken for this one's: they are set aside.
 
     Args:
         root: where this training's checkpoints will be.
         resumed: the checkpoint that it goes on from. Those up to it are its own; all are another training's
             where it lies elsewhere.
-        own: ``root`` is the library's own folder, where those of a training that came to its end go, unless
-            another one was gone on from.
     """
     earlier = checkpoints.published(root)
     places = [folder.resolve() for folder in earlier]
@@ -93,20 +90,15 @@ def make_room(root: Path, resumed: Path | None, *, own: bool) -> None:
     if not earlier:
         return
     finished = _finished(earlier[-1])
-    whole = all((folder / checkpoints.MANIFEST).exists() for folder in earlier)
-    if own and resumed is None and finished and whole:
-        for folder in earlier:
-            shutil.rmtree(folder)
-        logger.warning("The checkpoints that an earlier training left in %s are gone: it was over.", root)
-        return
     aside = _set_aside(root, earlier, "finished" if finished else "unfinished")
     logger.warning(
-        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. "
-        "resume_from_checkpoint=%r goes on from there.",
+        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. %s",
         root,
         "came" if finished else "did not come",
         aside,
-        str(aside / earlier[-1].name),
+        "They go when you remove them."
+        if finished
+        else f"resume_from_checkpoint={str(aside / earlier[-1].name)!r} goes on from there.",
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from distil.api.errors import ArgumentError, require
 from distil.api.forms import plain_rows
 from distil.config.schema import DataConfig
-from distil.data.columns import Kind, detect
+from distil.data.columns import Kind, Shape, detect
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
 from distil.data.hf import HfConfig
@@ -102,6 +102,17 @@ def raw_rows(dataset: Any, name: str, limit: int | None = None) -> RawRows:
     return RawRows(name, rows, columns, None if limit is None else source, {BATCHED} if batched else set())
 
 
+def shape_of(raw: RawRows) -> Shape:
+    """The shape of its rows, by their columns. Raises ArgumentError where none is known."""
+    try:
+        return detect(HfConfig(), raw.columns, raw.name)
+    except InputError:
+        listed = ", ".join(raw.columns) or "none"
+        raise ArgumentError(
+            f"{raw.name} has no column to learn from. Its columns: {listed}. {TOKENISE}"
+        ) from None
+
+
 def read_rows(
     raw: RawRows,
     *,
@@ -123,13 +134,7 @@ def read_rows(
     """
     name, columns = raw.name, raw.columns
     config = HfConfig(max_length=max_length, score=score_of(columns))
-    try:
-        shape = detect(config, columns, name)
-    except InputError:
-        listed = ", ".join(columns) or "none"
-        raise ArgumentError(
-            f"{name} has no column to learn from. Its columns: {listed}. {TOKENISE}"
-        ) from None
+    shape = shape_of(raw)
     reader: Any = tokenizer
     if shape.kind is Kind.TOKENS:
         reader = ids

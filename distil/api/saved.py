@@ -15,7 +15,7 @@ from distil.adapters.existing import ADAPTER_CONFIG, KEY, SIDECAR, check_folder,
 from distil.api.errors import ArgumentError, require
 from distil.api.names import alone
 from distil.api.tokenizers import SETTINGS
-from distil.cards.library import CONFIG
+from distil.cards.library import CONFIG, ROWS
 from distil.models.tokenizers import TOKENIZER_FILES
 from distil.system.files import read_json, write_json, write_text
 from distil.system.printable import one_line
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distil.api.config import DistillationConfig
+    from distil.data.columns import Shape
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,10 @@ def save(
     config: DistillationConfig,
     card: str,
     base: Mapping[str, Any] | None,
+    shape: Shape | None,
 ) -> None:
     """Write the student as a plain folder. ``base``: what its adapter stands on; None: all of it is saved.
+    ``shape``: of the rows of text that it was trained on; None: of none, or nobody knows.
 
     What ``save_student`` did not write stays: a model is refused, a tokenizer or a README kept.
     """
@@ -70,6 +73,8 @@ def save(
             elif tokenizer is not None:
                 tokenizer.save_pretrained(beside)
             config.save(beside / CONFIG)
+            if shape is not None:
+                write_json(beside / ROWS, shape.record())
             write_text(beside / (CARD if own_readme else "README.md"), card)
     except (OSError, SafetensorError) as error:  # what safetensors calls a full disk
         why = getattr(error, "strerror", None) or error
@@ -131,7 +136,7 @@ def _placed(folder: Path) -> Iterator[Path]:
 
 def _read_beside(folder: Path) -> set[str]:
     """Names of the files there that say what a student is."""
-    named = (ADAPTER_CONFIG, SIDECAR, KEPT, "config.json", "generation_config.json")
+    named = (ADAPTER_CONFIG, SIDECAR, KEPT, ROWS, "config.json", "generation_config.json")
     found = [*folder.glob("*.safetensors"), *folder.glob("*.index.json"), *(folder / name for name in named)]
     return {path.name for path in found if path.is_file()}
 

@@ -32,6 +32,11 @@ def local_tokenizer(*names: str | None) -> PreTrainedTokenizerBase | None:
     return None
 
 
+def has_chat_template(tokenizer: PreTrainedTokenizerBase | None) -> bool:
+    """Whether it writes prompts as chats."""
+    return bool(getattr(tokenizer, "chat_template", None))
+
+
 def check_same_tokens(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
     """Raise ArgumentError where both models' tokenizers are on this machine and read ids differently."""
     from distil.models.vocabulary import difference, read_vocabulary

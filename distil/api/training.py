@@ -75,7 +75,7 @@ def train(
     set_seed(arguments.seed)
     with borrowed(job.student):
         trainer = _trainer(job, arguments)
-        make_room(root, checkpoint, own=given is None)
+        make_room(root, checkpoint)
         advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
         progress = Progress(Console(stderr=True, quiet=not ranks.is_main()))
         if checkpoint is not None:

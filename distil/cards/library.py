@@ -8,16 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.cards.text import code, front, plain
+from distil.data.columns import Kind, Shape, prompt_of
+from distil.system.files import read_json
 
 if TYPE_CHECKING:
     from distil.api.past import Past
 
 CONFIG = "distillation_config.json"
 """Beside a saved student: the DistillationConfig that made it."""
+ROWS = "distillation_rows.json"
+"""Beside one that was trained on text: the shape of its rows, which says how prompts are written."""
+_ASKING = "\n## How to ask it\n\n"
 
 
 def library_card(
-    kind: str, teacher: str, student: str, past: Past, command: str, base: Mapping[str, Any] | None
+    kind: str,
+    teacher: str,
+    student: str,
+    past: Past,
+    command: str,
+    base: Mapping[str, Any] | None,
+    asked: str | None,
 ) -> str:
     """The card.
 
@@ -28,6 +39,7 @@ def library_card(
         past: what became of the student.
         command: the equivalent command line, for where there is one.
         base: what an adapter stands on; None: all of a model is here.
+        asked: of ``asking``.
     """
     return f"""{front("transformers" if base is None else "peft")}
 # {plain(_named(student))}, a student of {plain(_named(teacher))}
@@ -36,7 +48,26 @@ def library_card(
 
 ## How to load it
 
-{_loading(base)}"""
+{_loading(base)}{f"{_ASKING}{asked}" if asked else ""}"""
+
+
+def asking(shape: Shape, *, chat: bool) -> str:
+    """How a prompt is written for a student that was trained on rows of text of this shape."""
+    if shape.kind is Kind.TEXT:
+        return "It was trained on text: it goes on from any.\n"
+    if shape.kind is Kind.MESSAGES or chat:
+        return "Its prompts were written by the tokenizer's chat template: `tokenizer.apply_chat_template`.\n"
+    columns = [name for name in (shape.prompt, shape.context) if name]
+    written = prompt_of({name: f"{{{name}}}" for name in columns}, shape, chat=False, where="the card")
+    return f"Its prompts were written so, names in braces being columns:\n\n{code(written, 'text')}\n"
+
+
+def saved_shape(folder: Path) -> Shape | None:
+    """The shape of the rows that the student in ``folder`` was trained on; None where it is not known."""
+    try:
+        return Shape.read(read_json(folder / ROWS))
+    except (OSError, ValueError):
+        return None
 
 
 def _named(model: str) -> str:

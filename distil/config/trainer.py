@@ -174,10 +174,18 @@ class TrainerConfig(TrainingFields):
             "trainer.save_only_model=true leaves out the optimizer: a stopped run would go on from such a "
             "checkpoint to other weights without a word. student/ holds the model alone.",
         )
+        keeps_best = self.save_strategy == "best"
+        best = "save_strategy=best" if keeps_best else "load_best_model_at_end=true"
         check(
-            not self.load_best_model_at_end or self.eval_strategy == self.save_strategy,
-            f"trainer.load_best_model_at_end=true needs trainer.eval_strategy={self.eval_strategy} and "
-            f"trainer.save_strategy={self.save_strategy} to be the same.",
+            self.eval_strategy != "no" or not (keeps_best or self.load_best_model_at_end),
+            f"trainer.{best} goes by the evaluation during training, and trainer.eval_strategy=no makes "
+            "none: leave one of them out.",
+        )
+        check(
+            not self.load_best_model_at_end or keeps_best or self.eval_strategy == self.save_strategy,
+            "trainer.load_best_model_at_end=true takes the best of what was saved, each after an evaluation: "
+            f"trainer.save_strategy={self.save_strategy} does not save so with trainer.eval_strategy="
+            f"{self.eval_strategy}. Give trainer.save_strategy={self.eval_strategy} or best.",
         )
 
     @property
@@ -207,6 +215,10 @@ class TrainerConfig(TrainingFields):
     def arguments(self) -> dict[str, Any]:
         """What was set, as keyword arguments of ``transformers.TrainingArguments``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        if self.metric_for_best_model is not None:  # of a name without "loss", theirs is that more is better
+        if self.save_strategy == "best":
+            values["metric_for_best_model"] = self.metric_for_best_model or "loss"
+        if (
+            values["metric_for_best_model"] is not None
+        ):  # of one without "loss", theirs is that more is better
             values["greater_is_better"] = self.more_is_better
         return {name: value for name, value in values.items() if value is not None}

@@ -109,12 +109,13 @@ def template_note(template: str | None) -> str | None:
     )
 
 
-def alpaca_note(shape: Shape, chat: bool) -> str | None:
-    """A line where prompts get headings (`prompt_of`) that nobody expects by the name of their column."""
+def alpaca_note(shape: Shape, chat: bool, *, keys: bool = True) -> str | None:
+    """A line where prompts get headings (`prompt_of`) that nobody expects by the name of their column.
+    ``keys``: whether who reads it gives keys of ``data``."""
     if chat or shape.template is not None or shape.prompt in (None, "prompt", "instruction"):
         return None
     bare = "call the column prompt"  # rows whose context is empty have no blank line then, as a template's do
-    if shape.context is None and re.fullmatch(r"[\w -]+", shape.prompt):
+    if keys and shape.context is None and re.fullmatch(r"[\w -]+", shape.prompt):
         bare = f"""'data.prompt_template="{{{shape.prompt}}}"'"""
     return (
         f"Without a chat template, column {shape.prompt} is written in the Alpaca form (### Instruction: … "

@@ -48,11 +48,16 @@ class FinishedRun:
 
     @property
     def shape(self) -> Shape:
-        """The shape of the rows that it was trained on."""
-        results, config = self.record.results, self.config.data
+        """The shape of the rows that it was trained on: as recorded, else the likely one."""
+        config = self.config.data
         assert isinstance(config, ColumnsConfig)
-        recorded = None if results is None else Shape.read(results.data.get("shape"))
-        return recorded or likely_shape(config, self.prompts)
+        return self.recorded_shape or likely_shape(config, self.prompts)
+
+    @property
+    def recorded_shape(self) -> Shape | None:
+        """What it wrote down of that; None where it did not."""
+        results = self.record.results
+        return None if results is None else Shape.read(results.data.get("shape"))
 
     @property
     def source(self) -> Source:

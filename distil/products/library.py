@@ -10,9 +10,10 @@ from typing import Any
 from distil import run_files
 from distil.adapters.base import ADAPTERS, Adapter
 from distil.adapters.existing import ADAPTER_CONFIG, SIDECAR, check_folder
-from distil.cards.library import CONFIG
+from distil.cards.library import CONFIG, saved_shape
 from distil.config.schema import ExperimentConfig, ModelConfig, StudentConfig, TeacherConfig
 from distil.config.validate import check_packages
+from distil.data.columns import Shape
 from distil.data.jsonl import JsonlConfig
 from distil.methods.sft import SFTConfig
 from distil.products.finished_run import FinishedRun, open_run
@@ -37,6 +38,11 @@ class SavedStudent(FinishedRun):
     def recipe(self) -> Path:
         """The file that names its base."""
         return self.folder / SIDECAR
+
+    @property
+    def recorded_shape(self) -> Shape | None:
+        """Of rows of text; of token ids nothing is known."""
+        return saved_shape(self.folder)
 
     @property
     def title(self) -> str:

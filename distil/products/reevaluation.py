@@ -115,8 +115,9 @@ def rows_of_file(
 
 def _headings(run: FinishedRun) -> bool | None:
     """Whether the run's prompts had headings; None where it is not for them to say."""
-    known = run.record.results is not None and run.shape.kind is Kind.PAIR and run.shape.template is None
-    return run.shape.headings if known else None
+    known = run.record.results is not None or run.recorded_shape is not None
+    pairs = run.shape.kind is Kind.PAIR and run.shape.template is None
+    return run.shape.headings if known and pairs else None
 
 
 def _columns(own: ColumnsConfig, given: Mapping[str, str], raw: RawRows, where: str) -> dict[str, str | None]:

@@ -48,9 +48,10 @@ def print_summary(run: RunRecord, console: Console) -> None:
     show = fitted(console)
     console.print(_title(run, show))
     console.print()
-    if run.results is not None and run.results.metrics:
-        console.print(_table(run.results, show))
-        console.print()
+    if run.results is not None:
+        if run.results.metrics:
+            console.print(_table(run.results, show))
+            console.print()
         for line, style in _remarks(run.results):
             console.print(Text(show(line), style=style))
     for sample in run.samples[:SAMPLES]:
@@ -114,7 +115,8 @@ def _row(results: Results, metric: Metric, show: Show) -> Iterator[Text]:
 
 def _remarks(results: Results) -> Iterator[tuple[str, str]]:
     """Each line below the table, and its style."""
-    yield "↑ higher is better, ↓ lower is better." + (f" {words.FLOOR}." if results.floor else ""), "dim"
+    legend = "↑ higher is better, ↓ lower is better." + (f" {words.FLOOR}." if results.floor else "")
+    yield legend if results.metrics else "No metric was computed.", "dim"
     if evaluated := words.evaluated_on(results):
         yield evaluated, "dim"
     for note in words.notes(results):

@@ -63,8 +63,8 @@ def _parser() -> Parser:
         "generate",
         "Let the student of a finished run answer. Prompts are written as in its training (chat\n"
         "template, headings, closing line break); settings not given are those of the\n"
-        "run's own evaluation (eval.*). What save_student of the library wrote answers to prompts\n"
-        "as the library writes rows of prompt and response, by the defaults of eval.*.",
+        "run's own evaluation (eval.*). What save_student of the library wrote is asked as its\n"
+        "rows of text were written, by the defaults of eval.*.",
     )
     parser.add_argument(
         "run", metavar="RUN", type=Path, help="the folder of a finished run, or of save_student"

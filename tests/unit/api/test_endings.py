@@ -160,7 +160,7 @@ def test_checkpoints_in_a_folder_of_the_users_own_are_set_aside(
     assert (tmp_path / "own" / "checkpoint-2").is_dir()
 
 
-def test_the_librarys_own_checkpoints_of_a_finished_training_go_and_it_says_so(
+def test_the_librarys_own_checkpoints_of_a_finished_training_are_set_aside_too(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
     make: Make,
@@ -171,8 +171,9 @@ def test_the_librarys_own_checkpoints_of_a_finished_training_go_and_it_says_so(
     for _ in range(2):
         KnowledgeDistillation(teacher, student, config).train(rows)
     root = Path(config.output_dir) / "kd" / "checkpoints"
-    assert [folder.name for folder in root.iterdir()] == ["checkpoint-4"]
-    assert f"an earlier training left in {root} are gone" in caplog.text
+    assert sorted(folder.name for folder in root.iterdir()) == ["checkpoint-4", "finished-1"]
+    assert (root / "finished-1" / "checkpoint-4" / "model.safetensors").is_file(), "its only student"
+    assert f"which came to its end, are now in {root / 'finished-1'}" in caplog.text
 
 
 def test_a_prefix_and_gradient_checkpointing_are_refused_by_name(

@@ -16,8 +16,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from distil.api.in_hand import changed
+from distil.data.columns import Kind, Shape
 from distil.models.pruning import decoder_blocks, prune_layers
 from distil.models.sources import ASSETS
+from distil.products.library import open_product
 from llm_distil import ArgumentError, DistillationConfig, KnowledgeDistillation
 from tests.conftest import build_llama
 from tests.training import distance
@@ -413,3 +415,50 @@ def test_where_the_rows_come_from_is_said_beside_the_command(
 def short(config: DistillationConfig) -> dict[str, Any]:
     names = ("num_train_epochs", "per_device_train_batch_size", "warmup_steps", "max_length", "output_dir")
     return {name: getattr(config, name) for name in names}
+
+
+def pairs(prompt: str) -> list[dict[str, str]]:
+    """Rows whose prompts are in a column of that name."""
+    return [{prompt: f"Where is the dog {n}?", "answer": "In the house."} for n in range(8)]
+
+
+def test_how_prompts_were_written_is_told_and_goes_with_the_student(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    rows: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With its headings an answer is another: whoever asks the saved student asks as its training did."""
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    learns, saved = KnowledgeDistillation(teacher, student, make(), tokenizer), tmp_path / "saved"
+    learns.train(pairs("question"))
+    said = "train_dataset: Without a chat template, column question is written in the Alpaca form"
+    assert said in caplog.text
+    assert "data." not in caplog.text.partition(said)[2].partition("\n")[0], "keys of the runner"
+    learns.save_student(saved)
+    card = (saved / "README.md").read_text(encoding="utf-8")
+    assert "## How to ask it" in card
+    assert "### Instruction:\n{question}\n\n### Response:\n" in card
+    asked = open_product(saved)
+    assert asked.recorded_shape == Shape(Kind.PAIR, "question", "answer", headings=True)
+    assert asked.shape.headings
+
+    learns.load_student(saved)
+    learns.save_student(tmp_path / "again")
+    assert open_product(tmp_path / "again").recorded_shape == asked.recorded_shape
+
+    caplog.clear()
+    learns.train(pairs("prompt"))
+    assert "Alpaca" not in caplog.text
+    learns.save_student(saved)
+    assert open_product(saved).recorded_shape == Shape(Kind.PAIR, "prompt", "answer")
+
+    learns.train(rows)
+    learns.save_student(saved)
+    assert not (saved / "distillation_rows.json").exists(), "token ids do not say how their text was written"
+    assert "How to ask" not in (saved / "README.md").read_text(encoding="utf-8")
+    assert open_product(saved).recorded_shape is None

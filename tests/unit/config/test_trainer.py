@@ -109,9 +109,29 @@ def test_an_optimizer_names_the_package_that_transformers_imports(
 def test_pairs_that_exclude_each_other() -> None:
     with pytest.raises(InputError, match=r"bf16=true and trainer\.fp16=true"):
         TrainerConfig(bf16=True, fp16=True)
-    with pytest.raises(InputError, match="load_best_model_at_end"):
+    with pytest.raises(InputError, match=r"Give trainer\.save_strategy=steps or best\.$"):
         TrainerConfig(load_best_model_at_end=True, eval_strategy="steps", save_strategy="epoch")
+    for keys in ({"load_best_model_at_end": True, "save_strategy": "no"}, {"save_strategy": "best"}):
+        with pytest.raises(InputError, match="goes by the evaluation during training"):
+            TrainerConfig(eval_strategy="no", **keys)
     assert TrainerConfig(auto_find_batch_size=False).auto_find_batch_size is False
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ({}, ("loss", False)),
+        ({"metric_for_best_model": "kl_per_token"}, ("kl_per_token", False)),
+        ({"metric_for_best_model": "top1_agreement"}, ("top1_agreement", True)),
+        ({"load_best_model_at_end": True}, ("loss", False)),
+    ],
+)
+def test_the_best_alone_is_saved_by_the_loss_unless_another_is_named(
+    given: dict[str, Any], asked: tuple[str, bool], training_arguments: Any, tmp_path: Path
+) -> None:
+    config = TrainerConfig(eval_strategy="steps", save_strategy="best", **given)
+    made = training_arguments(output_dir=str(tmp_path), use_cpu=True, **config.arguments())
+    assert (made.metric_for_best_model, made.greater_is_better) == asked
 
 
 @pytest.mark.parametrize(
