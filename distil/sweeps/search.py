@@ -240,6 +240,12 @@ def validation_score(run: Path, objective: str, kept_best: KeptBest | None = Non
     return float(kept[key])
 
 
-def at_edge(space: Mapping[str, Interval], trial: Trial) -> list[str]:
-    """Keys whose value in ``trial`` lies at an end of what was searched."""
-    return [key for key, value in trial.values.items() if not EDGE <= space[key].share(value) <= 1 - EDGE]
+def at_edge(space: Mapping[str, Interval], best: Trial, trials: Sequence[Trial]) -> list[str]:
+    """Keys whose value in ``best`` lies near an end of its interval, or beyond those of all other ``trials``
+    that have a score: nothing tells whether a value further on is better."""
+    found = []
+    for key, value in best.values.items():
+        others = [trial.values[key] for trial in trials if trial.score is not None] or [value]
+        inside = EDGE <= space[key].share(value) <= 1 - EDGE and min(others) < value < max(others)
+        found += [] if inside else [key]
+    return found

@@ -203,7 +203,7 @@ def _found(
         "choice": choice.label,
         "best": words,
         "score": None if best is None else best.score,
-        "at_edge": [] if best is None else at_edge(search.space, best),
+        "at_edge": [] if best is None else at_edge(search.space, best, study.trials()),
         "trials": rows,
     }
 
@@ -261,7 +261,8 @@ def _print(
             )  # fmt: skip
         for key in each["at_edge"]:
             console.print(
-                f"{each['choice'] or 'All jobs'}: the best {key} lies at an end of its interval. Widen it.",
+                f"{each['choice'] or 'All jobs'}: the best {key} lies at an end of what was tried. A wider "
+                "interval, or more trials, show whether one beyond it is better.",
                 highlight=False, soft_wrap=True,
             )  # fmt: skip
     if files:

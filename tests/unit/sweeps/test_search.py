@@ -285,8 +285,16 @@ def test_what_was_found_is_told_with_its_lists(
 
 
 def test_an_edge_is_noticed() -> None:
-    assert at_edge(RATE, Trial({"trainer.learning_rate": 1.2e-5}, 0)) == ["trainer.learning_rate"]
-    assert at_edge(RATE, Trial({"trainer.learning_rate": 1e-3}, 0)) == []
+    def told(*rates: float, best: int) -> list[str]:
+        trials = [Trial({"trainer.learning_rate": rate}, number, 1.0) for number, rate in enumerate(rates)]
+        untried = Trial({"trainer.learning_rate": 5e-2}, len(rates))
+        return at_edge(RATE, trials[best], [*trials, untried])
+
+    assert told(1e-4, 1.2e-5, 1.1e-5, best=1) == ["trainer.learning_rate"], "near the end of the interval"
+    assert told(1e-4, 1e-3, 5e-3, best=1) == []
+    assert told(1e-4, 1e-3, best=1) == ["trainer.learning_rate"], "none beyond it was tried"
+    assert told(1e-3, 1e-4, best=1) == ["trainer.learning_rate"]
+    assert told(1e-3, best=0) == ["trainer.learning_rate"]
 
 
 @pytest.mark.parametrize("wrong", [{"trials": 0}, {"batch": -1}, {"objective": "rouge"}])
