@@ -174,6 +174,8 @@ def _run(arguments: list[str]) -> int:
     folder = flag_value(flags, "--config-dir", "-cd")
     if folder is not None and not Path(folder).is_dir():
         raise InputError(f"--config-dir={folder}: no such folder.")
+    if (part := flag_value(flags, "--package", "-p")) and not flag_value(flags, "--cfg", "-c"):
+        raise InputError(f"--package says which part is shown: write --cfg job --package {part}.")
     if flag_value(flags, "--cfg", "-c") and any(flag in MULTIRUN_FLAGS for flag in flags):
         raise InputError("--cfg shows the config of one run: leave out -m, and give each key one value.")
     if is_sweep(flags, overrides):

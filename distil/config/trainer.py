@@ -13,7 +13,7 @@ from typing import Any
 from distil.config.checks import check, check_choice, is_finite
 from distil.config.training_arguments import CHOICES, TrainingFields
 from distil.metrics.base import WHILE_TRAINING
-from distil.registry import unknown_name
+from distil.registry import did_you_mean
 from distil.types import InputError
 
 _NOT_OURS_TO_PUBLISH = "a run publishes nothing: upload its student/ folder when you have judged it"
@@ -76,6 +76,14 @@ SYNONYMS = {
 }
 """What people type and what transformers calls it (a warmup_steps below 1 is a ratio)."""
 
+AFTER_TRAINING = {
+    "nll": "nll_per_token",
+    "perplexity": "nll_per_token",
+    "kl_to_teacher": "kl_per_token",
+    "agreement": "top1_agreement",
+}
+"""What the evaluation after training calls the scalars of that during it."""
+
 OPTIMIZERS = {
     "adamw_torch_xla": "torch_xla",
     "adamw_torch_npu_fused": "torch_npu",
@@ -132,7 +140,12 @@ class TrainerConfig(TrainingFields):
             if (value := getattr(self, key)) is not None:
                 check_choice(f"trainer.{key}", value, choices)
         if (best := self.metric_for_best_model) is not None and self.best_by not in WHILE_TRAINING:
-            raise InputError(unknown_name("trainer.metric_for_best_model", best, ("loss", *WHILE_TRAINING)))
+            known = ("loss", *WHILE_TRAINING)
+            meant = AFTER_TRAINING.get(self.best_by) or self.best_by
+            raise InputError(
+                f"trainer.metric_for_best_model={best} is unknown.{did_you_mean(meant, known)} Known, of the "
+                f"evaluation during training: {', '.join(known)}."
+            )
         self._check_pairs()
 
     def with_less_memory(self) -> str:

@@ -154,7 +154,7 @@ def plan_metrics(names: Sequence[str], available: Collection[Need]) -> tuple[lis
                 f"column. Leave {name} out of eval.metrics, or use data that brings slots (data=embedded)."
             )
         if missing:
-            notes.append(f"{name} is left out: this run has no {' and no '.join(missing)}.")
+            notes.append(f"{name} is left out: this evaluation has no {' and no '.join(missing)}.")
         else:
             metrics.append(metric)
     return metrics, notes
@@ -163,11 +163,18 @@ def plan_metrics(names: Sequence[str], available: Collection[Need]) -> tuple[lis
 def compute_metrics(
     metrics: Sequence[Metric], observed: Observations
 ) -> tuple[dict[str, float | None], list[str]]:
-    """Every value of ``metrics`` in table order, and a note on each that is no finite number (then None)."""
+    """Every value of ``metrics`` in table order, and a note on each that is no finite number (then None), or
+    is none of those that its metric says it has."""
     scores: dict[str, float | None] = {}
     notes: list[str] = []
     for metric in metrics:
-        for name, number in metric.compute(observed).items():
+        found = metric.compute(observed)
+        if odd := sorted(found.keys() ^ metric.values.keys()):
+            notes.append(
+                f"{type(metric).__name__} computes {', '.join(found) or 'nothing'}, and its values are "
+                f"{', '.join(metric.values)}: {', '.join(odd)} cannot be shown."
+            )
+        for name, number in found.items():
             finite = number is None or math.isfinite(number)
             scores[name] = number if finite else None
             if not finite:

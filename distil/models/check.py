@@ -140,7 +140,10 @@ def _check_folder(source: Source, weights: bool) -> None:
     if gguf:
         hint = f"It holds a GGUF file: add {prefix}gguf_file={gguf[0]}"
     elif "adapter_config.json" in present:
-        hint = "It holds an adapter: give the folder of a whole model (merge the adapter first)."
+        hint = (
+            "It holds an adapter: give the folder of a whole model (distil merge RUN --output FOLDER makes "
+            "one of an adapter and its base)."
+        )
     elif "pytorch_model.bin" in present or "pytorch_model.bin.index.json" in present:
         hint = "It holds pickled weights, which can run code when read: convert them with save_pretrained()."
     else:

@@ -218,6 +218,9 @@ def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
     assert swept.returncode == 2
     assert swept.stderr.startswith("error: Only one of --run, --multirun, --cfg")
     assert "Traceback" not in swept.stderr
+    part = command("seed=1", "--package", "trainer", cwd=tmp_path)
+    assert part.returncode == 2, "no run begins"
+    assert part.stderr == "error: --package says which part is shown: write --cfg job --package trainer.\n"
 
 
 @pytest.mark.parametrize(

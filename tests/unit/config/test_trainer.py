@@ -85,6 +85,17 @@ def test_out_of_range_names_key_and_value(key: str, value: Any) -> None:
     assert str(value).lower() in message.lower()
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("eval_kl_to_teacher", "kl_per_token"), ("nll", "nll_per_token"), ("agreement", "top1_agreement")],
+)
+def test_a_metric_of_the_table_is_told_as_the_evaluation_during_training_calls_it(
+    given: str, meant: str
+) -> None:
+    with pytest.raises(InputError, match=rf"={given} is unknown\. Did you mean {meant}\?"):
+        TrainerConfig(metric_for_best_model=given)
+
+
 @pytest.mark.parametrize("optim", CHOICES["optim"])
 def test_an_optimizer_names_the_package_that_transformers_imports(
     optim: str, training_arguments: Any, tmp_path: Path

@@ -3,14 +3,17 @@
 import math
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 
 from distil.metrics.base import (
     Generation,
+    Metric,
     Need,
     Observations,
     ScoreTotals,
+    Value,
     compute_metrics,
     describe,
     plan_metrics,
@@ -38,8 +41,8 @@ def test_what_settings_turned_off_leaves_a_note() -> None:
     metrics, notes = plan_metrics(["likelihood", "agreement", "length"], {Need.SLOTS})
     assert [type(metric).__name__ for metric in metrics] == ["Likelihood"]
     assert notes == [
-        "agreement is left out: this run has no teacher.",
-        "length is left out: this run has no generations.",
+        "agreement is left out: this evaluation has no teacher.",
+        "length is left out: this evaluation has no generations.",
     ]
 
 
@@ -66,6 +69,17 @@ def test_what_is_not_finite_becomes_none_with_a_note() -> None:
     assert scores["perplexity"] is None
     assert scores["nll"] == 1e6
     assert notes == ["perplexity is inf."]
+
+
+def test_a_metric_whose_names_are_not_those_it_says_is_noted() -> None:
+    class Length(Metric):
+        values: ClassVar = {"words": Value("words", None, ".1f", "How many words an answer has.")}
+
+        def compute(self, observed: Observations) -> dict[str, float | None]:
+            return {"wrods": 3.0}
+
+    _, notes = compute_metrics([Length()], Observations(TOTALS))
+    assert notes == ["Length computes wrods, and its values are words: words, wrods cannot be shown."]
 
 
 def test_length_and_repetition() -> None:
