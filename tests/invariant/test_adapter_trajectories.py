@@ -109,8 +109,9 @@ def test_resume_is_bitwise(run: str, bases: Path, tmp_path: Path) -> None:
     assert resumed.tally.totals() == whole.tally.totals()
 
 
+@pytest.mark.parametrize("saved", ["steps", "best"])
 @pytest.mark.parametrize("run", quick("lora", "prefix, projected", among=RUNS))
-def test_the_best_checkpoint_is_loaded(run: str, bases: Path, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_loaded(run: str, saved: str, bases: Path, tmp_path: Path) -> None:
     """load_best_model_at_end gives the weights of the best evaluation, all that is trained."""
     case, keys = RUNS[run]
     scores = iter([2.0, 1.0, 3.0])
@@ -121,7 +122,7 @@ def test_the_best_checkpoint_is_loaded(run: str, bases: Path, tmp_path: Path) ->
         return {"nll_per_token": next(scores)}
 
     arguments = {
-        "save_strategy": "steps",
+        "save_strategy": saved,
         "save_steps": 1,
         "eval_strategy": "steps",
         "eval_steps": 1,

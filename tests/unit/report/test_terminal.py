@@ -75,6 +75,17 @@ def test_how_few_rows_were_evaluated_and_who_evaluated_is_said(tmp_path: Path) -
     assert "those of the untouched student are from sft-s0" in text
 
 
+def test_why_no_metric_was_computed_is_said_in_place_of_a_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    told = json.loads((run / "results.json").read_text())
+    why = "rouge is left out: this evaluation has no generations."
+    (run / "results.json").write_text(json.dumps(told | {"metrics": {}, "notes": [why]}))
+    text = summary(run, 400)
+    assert "No metric was computed." in text
+    assert f"Note: {why}" in text
+    assert "higher is better" not in text
+
+
 def test_markup_and_escapes_in_texts_are_shown_as_text(tmp_path: Path) -> None:
     text = summary(write_run(tmp_path, hostile=True), 240, force_terminal=True, color_system="truecolor")
     assert "[red]not red[/red] [/]" in text
