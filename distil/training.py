@@ -21,6 +21,7 @@ from distil.engine.checkpoint_reading import numbers_only
 from distil.engine.evaluation import pad_id, score_rows
 from distil.engine.scalars import MetricsLog
 from distil.engine.trainer import DistillationTrainer
+from distil.engine.trial_step import try_step
 from distil.methods.base import Method
 from distil.parts import Parts
 from distil.processes import ranks
@@ -71,7 +72,7 @@ def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArgume
     chosen.setdefault("dataloader_pin_memory", torch.cuda.is_available())  # else a warning and nothing gained
     try:
         with starting():
-            return TrainingArguments(
+            arguments = TrainingArguments(
                 **chosen,
                 output_dir=str(folder / CHECKPOINTS),
                 seed=config.seed,
@@ -85,6 +86,8 @@ def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArgume
         raise InputError(
             f"trainer: transformers refuses these keys together: {one_line(error, 600)}"
         ) from error
+    try_step(arguments, torchs_optimizer=config.trainer.optimizer_package is None)
+    return arguments
 
 
 def _for_this_device() -> dict[str, Any]:

@@ -78,8 +78,9 @@ def generate() -> str:
         kind = annotation(hints[name])
         lines.append(f"    {name}: {kind} = None" if kind == "Any" else f"    {name}: {kind} | None = None")
     lines += ["", "", "CHOICES: dict[str, tuple[str, ...]] = {"]
+    listed = {f.name: tuple(f.metadata.get("choices", ())) for f in dataclasses.fields(TrainingArguments)}
     for name in names:
-        if options := choices(hints[name]):
+        if options := choices(hints[name]) or listed[name]:
             lines += _entry(name, options)
     lines += ["}", '"""What a field that is a name may be."""', ""]
     return "\n".join(lines)

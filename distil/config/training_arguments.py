@@ -154,7 +154,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
         "stable_adamw",
     ),
     "logging_strategy": ("no", "steps", "epoch"),
+    "log_level": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+    "log_level_replica": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
     "eval_strategy": ("no", "steps", "epoch"),
     "save_strategy": ("no", "steps", "epoch", "best"),
+    "dataloader_multiprocessing_context": ("fork", "spawn", "forkserver"),
+    "train_sampling_strategy": ("random", "sequential", "group_by_length", "batch_rebalance"),
+    "ddp_backend": ("nccl", "gloo", "mpi", "xccl", "hccl", "cncl", "mccl"),
 }
 """What a field that is a name may be."""

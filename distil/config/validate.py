@@ -109,6 +109,12 @@ def check_packages(config: ExperimentConfig) -> None:
     kind = config.model.teacher.quantization
     if kind is not None:
         keys.setdefault("bitsandbytes", f"model.teacher.quantization={kind}")
+    if config.trainer.use_liger_kernel:
+        check(
+            find_spec("liger_kernel") is not None,
+            "trainer.use_liger_kernel=true needs the package liger-kernel, which is not installed: "
+            "install it, or leave the key out.",
+        )
     for package, key in keys.items():
         check(
             find_spec(package) is not None,

@@ -72,6 +72,8 @@ def test_only_what_was_set_is_passed_on(training_arguments: Any, tmp_path: Path)
         ("eval_strategy", "step"),
         ("lr_scheduler_type", "cosin"),
         ("optim", "adamw"),
+        ("log_level", "loud"),
+        ("ddp_backend", "glue"),
         ("metric_for_best_model", "nll"),
         ("metric_for_best_model", "eval_kl_to_teacher"),
         ("auto_find_batch_size", True),
