@@ -82,7 +82,7 @@ def training_arguments(config: ExperimentConfig, folder: Path) -> TrainingArgume
                 remove_unused_columns=False,
                 logging_nan_inf_filter=False,
             )
-    except (ValueError, TypeError, ImportError) as error:
+    except Exception as error:  # of what is no number or name: files, settings of accelerate
         raise InputError(
             f"trainer: transformers refuses these keys together: {one_line(error, 600)}"
         ) from error

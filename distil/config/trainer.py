@@ -53,6 +53,7 @@ OURS: dict[str, str] = {
     "average_tokens_across_devices": "scored tokens are always counted over all processes",
     "remove_unused_columns": "the runner needs its own columns: rows keep all of them",
     "label_names": "the runner's rows have labels",
+    "parallelism_config": "models are cut up by FSDP or DeepSpeed alone: see conf/accelerate",
     "local_rank": "torchrun sets it for each of its processes",
     "disable_tqdm": "the runner has a progress bar of its own in terminals, and plain lines elsewhere",
     "logging_nan_inf_filter": "a loss that is NaN stops the run, with its step and its rows",
@@ -102,6 +103,11 @@ OPTIMIZERS = {
 }
 """The package that transformers imports for an ``optim`` (patterns, the first counts)."""
 
+_OF_WORKERS = (
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "dataloader_multiprocessing_context",
+)
 _ABOVE_0 = ("num_train_epochs", "learning_rate", "adam_epsilon", "logging_steps", "eval_steps", "save_steps")
 _AT_LEAST_0 = (
     "weight_decay",
@@ -187,6 +193,18 @@ class TrainerConfig(TrainingFields):
             "trainer.save_only_model=true leaves out the optimizer: a stopped run would go on from such a "
             "checkpoint to other weights without a word. student/ holds the model alone.",
         )
+        check(
+            self.greater_is_better in (None, self.more_is_better),
+            f"trainer.greater_is_better={str(self.greater_is_better).lower()} with trainer."
+            f"metric_for_best_model={self.metric_for_best_model or 'loss'}: the worst student would be the "
+            "best. Leave trainer.greater_is_better out.",
+        )
+        for key in _OF_WORKERS:
+            check(
+                not getattr(self, key) or bool(self.dataloader_num_workers),
+                f"trainer.{key} is of processes that read ahead, and there are none: give "
+                "trainer.dataloader_num_workers=1, or more, or leave it out.",
+            )
         keeps_best = self.save_strategy == "best"
         best = "save_strategy=best" if keeps_best else "load_best_model_at_end=true"
         check(
@@ -222,8 +240,8 @@ class TrainerConfig(TrainingFields):
 
     @property
     def more_is_better(self) -> bool:
-        """Of ``best_by``, where ``greater_is_better`` does not say."""
-        return WHILE_TRAINING[self.best_by] if self.greater_is_better is None else self.greater_is_better
+        """Of ``best_by``."""
+        return WHILE_TRAINING[self.best_by]
 
     def arguments(self) -> dict[str, Any]:
         """What was set, as keyword arguments of ``transformers.TrainingArguments``."""

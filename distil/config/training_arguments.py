@@ -72,7 +72,6 @@ class TrainingFields:
     full_determinism: bool | None = None
     use_cpu: bool | None = None
     accelerator_config: Any = None
-    parallelism_config: Any = None
     dataloader_drop_last: bool | None = None
     dataloader_num_workers: int | None = None
     dataloader_pin_memory: bool | None = None

@@ -42,6 +42,21 @@ def test_what_a_library_refuses_is_told_with_its_keys(keys: dict[str, Any], tmp_
 
 
 @pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"accelerator_config": "nowhere.json"}, "nowhere.json"),
+        ({"accelerator_config": {"foo": 1}}, "foo"),
+        ({"fsdp_config": "nowhere.json", "fsdp": "full_shard"}, "nowhere.json"),
+    ],
+)
+def test_what_transformers_refuses_of_files_and_settings_is_told(
+    keys: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"^trainer: transformers refuses these keys together: .*{told}"):
+        made(tmp_path, keys)
+
+
+@pytest.mark.parametrize(
     "keys",
     [
         {},

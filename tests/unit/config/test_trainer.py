@@ -124,9 +124,24 @@ def test_pairs_that_exclude_each_other() -> None:
         TrainerConfig(bf16=True, fp16=True)
     with pytest.raises(InputError, match=r"Give trainer\.save_strategy=steps or best\.$"):
         TrainerConfig(load_best_model_at_end=True, eval_strategy="steps", save_strategy="epoch")
+    for keys in (
+        {"greater_is_better": True},
+        {"metric_for_best_model": "top1_agreement", "greater_is_better": False},
+    ):
+        with pytest.raises(InputError, match=r"Leave trainer\.greater_is_better out"):
+            TrainerConfig(**keys)
     for keys in ({"load_best_model_at_end": True, "save_strategy": "no"}, {"save_strategy": "best"}):
         with pytest.raises(InputError, match="goes by the evaluation during training"):
             TrainerConfig(eval_strategy="no", **keys)
+    for key in (
+        "dataloader_persistent_workers",
+        "dataloader_prefetch_factor",
+        "dataloader_multiprocessing_context",
+    ):
+        value = "spawn" if key.endswith("context") else 1
+        with pytest.raises(InputError, match=rf"trainer\.{key} .* give trainer\.dataloader_num_workers=1"):
+            TrainerConfig(**{key: value})
+        assert TrainerConfig(dataloader_num_workers=1, **{key: value})
     assert TrainerConfig(auto_find_batch_size=False).auto_find_batch_size is False
 
 
