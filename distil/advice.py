@@ -185,6 +185,11 @@ def advice(
             "it never reaches "
             f"trainer.learning_rate={config.trainer.learning_rate}. Try trainer.warmup_steps={steps // 10}."
         )
+    elif warmup_steps > steps / 2:
+        said.append(
+            f"trainer.warmup_steps={warmup_steps} is most of the run's {steps} steps: they are taken below "
+            f"trainer.learning_rate={config.trainer.learning_rate}. Try trainer.warmup_steps={steps // 10}."
+        )
     active = [term for term in terms if term.weight]
     covers = any(term.score in (cross_entropy, forward_kl) for term in active)
     if config.model.student.init == "random" and not covers:

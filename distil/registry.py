@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 import zlib
@@ -140,7 +141,8 @@ def load_plugins(paths: Iterable[str]) -> None:
             ) from error
     for path in map(Path, paths):
         if not path.exists():
-            raise InputError(f"run.plugins={path}: no such file or folder.")
+            several = f" DISTIL_PLUGINS holds several divided by {os.pathsep!r}." if "," in str(path) else ""
+            raise InputError(f"run.plugins={path}: no such file or folder.{several}")
         for file in sorted(path.glob("*.py")) if path.is_dir() else [path]:
             _import_file(file.resolve())
 

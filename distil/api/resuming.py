@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from distil.system.files import read_json
 
 logger = logging.getLogger(__name__)
 
+TRAINER_STATE = "trainer_state.json"
+"""Of transformers, in each checkpoint."""
+
 
 def checkpoint_of(
     root: Path, resume: str | Path | bool | None, purpose: Mapping[str, Any], *, adapted: bool
@@ -24,7 +29,7 @@ def checkpoint_of(
     Args:
         root: where checkpoints are.
         resume: a checkpoint folder, True for the newest whole one of ``root``, or nothing.
-        purpose: what this training is for: its method's name and settings, and those of the trainer.
+        purpose: what this training is for: its method's name and settings, those of the trainer, its rows.
         adapted: whether it trains an adapter alone.
 
     Raises ArgumentError where there is none, or it is of another method, or of a student made otherwise.
@@ -50,6 +55,29 @@ def checkpoint_of(
     return folder
 
 
+def rows_print(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What tells these rows, in this order, from others."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row["input_ids"], row["labels"]]).encode())
+    return f"{len(rows)} rows ({digest.hexdigest()[:8]})"
+
+
+def warn_of_nothing_left(checkpoint: Path, step: int) -> None:
+    """Say so where a training that went on from ``checkpoint`` made no step: it ended at ``step``."""
+    try:
+        began = int(read_json(checkpoint / TRAINER_STATE)["global_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if began >= step:
+        logger.warning(
+            "%s is of step %d, the last of this training: nothing was trained. More epochs go on from there; "
+            "resume_from_checkpoint=None begins anew.",
+            checkpoint,
+            began,
+        )
+
+
 def _check_purpose(folder: Path, purpose: Mapping[str, Any], adapted: bool) -> None:
     """Refuse another method's checkpoint; say what else is no longer as it was."""
     then = read_json(folder / OWN_STATE).get("purpose") or purpose
@@ -72,7 +100,7 @@ def _check_purpose(folder: Path, purpose: Mapping[str, Any], adapted: bool) -> N
         if name in then and then[name] != value
     ]
     if changed:
-        logger.warning("%s was trained with other settings: %s.", folder, "; ".join(changed))
+        logger.warning("%s was trained otherwise: %s.", folder, "; ".join(changed))
 
 
 def make_room(root: Path, resumed: Path | None) -> None:
@@ -92,13 +120,12 @@ def make_room(root: Path, resumed: Path | None) -> None:
     finished = _finished(earlier[-1])
     aside = _set_aside(root, earlier, "finished" if finished else "unfinished")
     logger.warning(
-        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. %s",
+        "Checkpoints of an earlier training in %s, which %s to its end, are now in %s. "
+        "resume_from_checkpoint=%r goes on from there.",
         root,
         "came" if finished else "did not come",
         aside,
-        "They go when you remove them."
-        if finished
-        else f"resume_from_checkpoint={str(aside / earlier[-1].name)!r} goes on from there.",
+        str(aside / earlier[-1].name),
     )
 
 
@@ -116,7 +143,7 @@ def _set_aside(root: Path, folders: list[Path], kind: str) -> Path:
 def _finished(folder: Path) -> bool:
     """Whether this was the last checkpoint of its training."""
     try:
-        state = read_json(folder / "trainer_state.json")
+        state = read_json(folder / TRAINER_STATE)
         return bool(state["global_step"] >= state["max_steps"])
     except (OSError, ValueError, KeyError):
         return False

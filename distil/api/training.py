@@ -18,7 +18,7 @@ from transformers.utils.import_utils import is_in_notebook
 from distil.api.advise import advise
 from distil.api.errors import require
 from distil.api.inputs import broken_weights
-from distil.api.resuming import checkpoint_of, make_room
+from distil.api.resuming import checkpoint_of, make_room, rows_print, warn_of_nothing_left
 from distil.api.scores import LESS_IS_BETTER, scores_of
 from distil.config.schema import ExperimentConfig, MethodConfig
 from distil.engine.anatomy import has_prefix, is_adapted
@@ -70,11 +70,12 @@ def train(
     _check_early_stopping(job, arguments)
     check_writable(arguments.output_dir or ".")
     root = Path(arguments.output_dir or ".")
-    purpose = asdict(job.method.config) | noted(arguments)
+    purpose = asdict(job.method.config) | noted(arguments) | {"rows": rows_print(job.rows)}
     checkpoint = checkpoint_of(root, resume, purpose, adapted=is_adapted(job.student))
     set_seed(arguments.seed)
     with borrowed(job.student):
         trainer = _trainer(job, arguments)
+        trainer.purpose = purpose
         make_room(root, checkpoint)
         advise(trainer, job.experiment, fresh=job.fresh, evaluates=job.held_out is not None)
         progress = Progress(Console(stderr=True, quiet=not ranks.is_main()))
@@ -95,6 +96,8 @@ def train(
         finally:
             ended(trainer.state)
         trainer.refuse_broken_student()
+    if checkpoint is not None:
+        warn_of_nothing_left(checkpoint, trainer.state.global_step)
     return output
 
 

@@ -39,8 +39,8 @@ Flags (Hydra's own: --hydra-help)
   --info defaults     where every value comes from
   --shell-completion install=bash
 
-Files of Python that add methods, adapters, data or metrics: run.plugins=[FILE]
-or DISTIL_PLUGINS=FILE. The same command again goes on with an unfinished run.
+Files of Python that add methods, adapters, data or metrics: run.plugins=[A,B]
+or DISTIL_PLUGINS=A:B. The same command again goes on with an unfinished run.
 """
 
 _WITHOUT_OPTIONS_OF_ITS_OWN = ("accelerate", "recipe", "tuned", "tuned_adapter", "hydra")

@@ -14,12 +14,15 @@ NOT_IN_PARTS = {
     "fsdp": "Start it by accelerate launch --config_file conf/accelerate/fsdp2.yaml instead.",
     "deepspeed": "Start it by accelerate launch --config_file conf/accelerate/zero3.yaml instead.",
     "accelerator_config": "Its ways to cut a batch would count rows twice: leave it out.",
-    "parallelism_config": "Only the files of conf/accelerate cut models up so far: leave it out.",
     "train_sampling_strategy": "Its order hangs on the chance of each process: leave it out.",
     "ignore_data_skip": "Rows that fill up an epoch could not be told any more: leave it out.",
     "save_on_each_node": "The first process alone writes: leave it out.",
 }
 """Keys of the trainer that several processes cannot have, and why."""
+OF_SEVERAL = {key: NOT_IN_PARTS[key].replace("instead", "then") for key in ("fsdp", "deepspeed")} | {
+    "ddp_backend": "Start it by torchrun then, or leave the key out.",
+}
+"""Keys that one process cannot have, and how several are started."""
 
 FSDP2 = {
     "FSDP_VERSION": ("2", "fsdp_version"),
@@ -58,8 +61,13 @@ ELEMENTWISE = (None, "adamw_torch", "adamw_torch_fused")
 def check_processes(config: ExperimentConfig) -> None:
     """Raise InputError for what cannot be trained in several processes."""
     check_launch()
-    world = ranks.world_size()
+    world, chosen = ranks.world_size(), config.trainer.arguments()
     if world == 1:
+        for key, way in OF_SEVERAL.items():
+            check(
+                not chosen.get(key),
+                f"trainer.{key}={chosen.get(key)} is of several processes, and this run is one. {way}",
+            )
         return
     said = f"This run has {world} processes (WORLD_SIZE={world})"
     missing = [
@@ -69,7 +77,6 @@ def check_processes(config: ExperimentConfig) -> None:
         raise InputError(
             f"{said}, but {', '.join(missing)} is not set: start it by torchrun, or unset WORLD_SIZE."
         )
-    chosen = config.trainer.arguments()
     for key, why in NOT_IN_PARTS.items():
         if chosen.get(key) not in (None, False, "", [], {}, "random", "sequential"):
             raise InputError(f"{said}: trainer.{key}={chosen[key]} does not go with that. {why}")

@@ -50,14 +50,22 @@ def prompt_rows(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     ending: str = "",
+    context: str = "",
 ) -> list[dict[str, Any]]:
     """A row ready to be answered for each prompt: chat template, headings and BOS as in training.
 
-    ``ending`` closes prompts that are written as they are, where they lack it.
+    ``ending`` closes prompts that are written as they are, where they lack it; ``context`` goes with each. A
+    prompt that has the headings already, as a sample shows it, is taken as it stands.
 
-    Raises InputError for an empty prompt, and where the run's template wants several columns.
+    Raises InputError for an empty prompt, where the run's template wants several columns, and for a context
+    where its rows have none.
     """
     config = replace(config, max_length=UNLIMITED, truncation="response", score="response")
+    if context and (shape.kind is not Kind.PAIR or shape.template is not None):
+        written = "data.prompt_template" if shape.template is not None else f"{shape.kind.value} rows"
+        raise InputError(f"--context: the prompts of this run are written from {written}, without a context.")
+    if context:
+        shape = replace(shape, context=shape.context or "context")
     if shape.kind is Kind.TEXT or shape.kind is Kind.TOKENS:
         # Text is gone on from as it stands.
         config = replace(config, chat_template=False)
@@ -70,19 +78,27 @@ def prompt_rows(
             "distil evaluate RUN --data FILE."
         )
     encoder = Encoder(config, shape, tokenizer, "--prompt", ending)
-    rows = [_raw(shape, fields, prompt) for prompt in prompts]
+    bare = replace(shape, headings=False, context=None)
+    as_it_stands = Encoder(config, bare, tokenizer, "--prompt", ALPACA[-1])
     found = []
-    for prompt, encoded in zip(prompts, encoder.encode(rows, range(len(rows))), strict=True):
+    for prompt in prompts:
+        given = not context and is_headed(encoder, prompt)
+        (encoded,) = (as_it_stands if given else encoder).encode([_raw(shape, fields, prompt, context)], [0])
         if isinstance(encoded, Dropped):
             raise InputError(f"--prompt {prompt!r}: {encoded.reason}. Give a text.")
-        found.append(
-            {"prompt_ids": encoded.ids[: encoded.prompt], "prompt": prompt, "response": "", "slots": None}
-        )
+        ids = encoded.ids[: encoded.prompt]
+        found.append({"prompt_ids": ids, "prompt": prompt, "response": "", "slots": None, "headed": given})
     return found
 
 
-def _raw(shape: Shape, fields: Sequence[str], prompt: str) -> dict[str, Any]:
+def _raw(shape: Shape, fields: Sequence[str], prompt: str, context: str) -> dict[str, Any]:
     if shape.kind is Kind.MESSAGES:
         turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ANSWER}]
         return {shape.messages or "": turns}
-    return {(fields[0] if fields else shape.prompt or ""): prompt, shape.response or "": ANSWER}
+    row = {(fields[0] if fields else shape.prompt or ""): prompt, shape.response or "": ANSWER}
+    return row | ({shape.context: context} if shape.context else {})
+
+
+def is_headed(encoder: Encoder, prompt: str) -> bool:
+    """Whether ``prompt`` has the headings already that ``encoder`` would put around it."""
+    return encoder.shape.headings and encoder.chat is None and prompt.lstrip().startswith(HEADING)

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     warn(run.folder, run.record.damaged)
     begin("Answering with", run.folder)
     with network(run.config.run.allow_network):
-        answers = _answers(run, prompts, config, seed, teacher=given.teacher)
+        answers = _answers(run, prompts, config, seed, given.context.strip(), teacher=given.teacher)
     texts = {who: [answer.text for answer in answers[who]] for who in answers}
     if len(prompts) == 1 and not given.teacher:
         from distil.system.printable import printable
@@ -75,6 +75,9 @@ def _parser() -> Parser:
     )
     parser.add_argument("--teacher", action="store_true", help="show the teacher's answer beside it")
     parser.add_argument("--max-new-tokens", metavar="N", type=whole(1))
+    parser.add_argument(
+        "--context", metavar="TEXT", default="", help="what a prompt is about, as the context column has it"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--sample", action="store_true", help="draw tokens; the four below imply it")
     how.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
@@ -106,7 +109,7 @@ def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
 
 
 def _answers(
-    run: FinishedRun, prompts: Sequence[str], config: EvalConfig, seed: int, *, teacher: bool
+    run: FinishedRun, prompts: Sequence[str], config: EvalConfig, seed: int, context: str, *, teacher: bool
 ) -> dict[str, list[Generation]]:
     """What each model writes to each prompt."""
     from rich.console import Console
@@ -121,7 +124,11 @@ def _answers(
     assert isinstance(data, ColumnsConfig)
     with Progress(Console(stderr=True)).spinner("loading"):
         pair = reevaluation.load_pair(run, teacher=teacher)
-    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending_of(run.prompts))
+    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending_of(run.prompts), context)
+    if any(row["headed"] for row in rows):
+        print(
+            "A prompt that has the headings of the training already is taken as it stands.", file=sys.stderr
+        )
     longest, room = (
         max(len(row["prompt_ids"]) for row in rows),
         reevaluation.longest_row(pair.student, pair.teacher),

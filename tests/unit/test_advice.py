@@ -35,6 +35,8 @@ def test_warm_up_longer_than_the_run() -> None:
     """500 warm-up steps are the default; a small data set has fewer steps than that (trap 52)."""
     assert "trainer.warmup_steps=500" in said("kd", steps=300, warmup=500)
     assert "Try trainer.warmup_steps=30" in said("kd", steps=300, warmup=500)
+    assert "trainer.warmup_steps=200 is most of the run's 300 steps" in said("kd", steps=300, warmup=200)
+    assert "warmup_steps" not in said("kd", steps=300, warmup=150)
 
 
 def test_random_student_under_mode_seeking_objectives() -> None:

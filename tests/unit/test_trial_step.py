@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from distil.adapters.none import NoneConfig
+from distil.config.processes import check_processes
 from distil.config.schema import ExperimentConfig
 from distil.config.trainer import TrainerConfig
 from distil.training import training_arguments
@@ -74,3 +75,22 @@ def test_what_transformers_refuses_of_files_and_settings_is_told(
 def test_what_works_is_let_through(keys: dict[str, Any], tmp_path: Path) -> None:
     arguments = made(tmp_path, keys)
     assert {key: getattr(arguments, key) for key in keys} == keys
+
+
+@pytest.mark.parametrize(
+    ("keys", "way"),
+    [
+        ({"fsdp": "full_shard"}, "fsdp2.yaml"),
+        ({"deepspeed": "z.json"}, "zero3.yaml"),
+        ({"ddp_backend": "gloo"}, "torchrun"),
+    ],
+)
+def test_what_is_of_several_processes_names_how_they_are_started(
+    keys: dict[str, Any], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(
+        InputError, match=rf"is of several processes, and this run is one\. Start it by .*{way}"
+    ):
+        check_processes(ExperimentConfig(peft=NoneConfig(), trainer=TrainerConfig(**keys)))
+    check_processes(ExperimentConfig(peft=NoneConfig(), trainer=TrainerConfig(deepspeed={}, fsdp_config={})))

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import re
 import shlex
 import shutil
 import subprocess
@@ -377,8 +378,16 @@ def test_resuming_is_exact_and_an_unfinished_training_is_set_aside(
     assert aside.is_dir()
     assert str(aside) in caplog.text
     again = KnowledgeDistillation(teacher, load("gpt2"), config)
+    caplog.clear()
     again.train(rows, resume_from_checkpoint=f"~/{aside.relative_to(tmp_path)}")
     assert same(weights(again.student), expected)
+    assert "otherwise" not in caplog.text
+    assert "nothing was trained" not in caplog.text
+    KnowledgeDistillation(teacher, load("gpt2"), config).train(
+        rows.select(range(len(rows) - 1, -1, -1)), resume_from_checkpoint=True
+    )
+    assert re.search(rf"rows='{len(rows)} rows \(\w+\)' then, '{len(rows)} rows \(\w+\)' now", caplog.text)
+    assert "is of step 4, the last of this training: nothing was trained" in caplog.text
     again.save_student("~/saved")
     again.load_student(tmp_path / "saved")
     assert same(weights(again.student), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,6 +104,38 @@ def test_rows_of_a_file_are_closed_as_typed_prompts_are(gpt2: PreTrainedTokenize
         assert [row["prompt_ids"] == gpt2("Say a.\n\n")["input_ids"] for row in typed] == [
             name == "prompt"
         ] * 3 + [False]
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "chatml"])
+@pytest.mark.parametrize("name", ["prompt", "question"])
+def test_a_context_is_written_as_that_of_a_row(
+    name: str, tokenizer: str, request: pytest.FixtureRequest
+) -> None:
+    reader: PreTrainedTokenizerBase = request.getfixturevalue(tokenizer)
+    config = JsonlConfig(train_file="nowhere.jsonl")
+    row = {name: "Where is it?", "context": "It is at home.", "response": "At home."}
+    (encoded, _) = encode_rows(config, [row], reader, "rows")
+    for context in ("context", None):  # None: no record of it is left
+        shape = Shape(Kind.PAIR, name, "response", context, headings=name == "question")
+        (asked,) = prompt_rows(config, shape, reader, ["Where is it?"], context="It is at home.")
+        assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
+    for other in (Shape(Kind.TEXT, text="text"), Shape(Kind.MESSAGES, messages="messages")):
+        with pytest.raises(InputError, match="--context: the prompts of this run are written from"):
+            prompt_rows(config, other, reader, ["Where is it?"], context="It is at home.")
+
+
+def test_a_prompt_that_has_its_headings_gets_no_others(gpt2: PreTrainedTokenizerBase) -> None:
+    """As the samples of a run show it, which is what people paste."""
+    config = JsonlConfig(train_file="nowhere.jsonl")
+    row = {"question": "Where is it?", "context": "It is at home.", "answer": "At home."}
+    (encoded, _) = encode_rows(config, [row], gpt2, "rows")
+    shape, shown = Shape(Kind.PAIR, "question", "answer", "context", headings=True), encoded[0]["prompt"]
+    for pasted in (shown, shown.rstrip("\n")):
+        (asked,) = prompt_rows(config, shape, gpt2, [pasted])
+        assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
+        assert asked["headed"]
+    (plain,) = prompt_rows(config, replace(shape, headings=False), gpt2, [shown])
+    assert not plain["headed"]
 
 
 def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:
