@@ -70,7 +70,8 @@ class Encoder:
             raise InputError(
                 f"{self.where} holds chat messages, which need a chat template, and "
                 f"{'data.chat_template=false turns it off' if off else 'the tokenizer has none'}. "
-                "Give a model whose tokenizer has one, or name data.prompt_column and data.response_column."
+                "Give a model whose tokenizer has one (save_pretrained keeps what is set as its "
+                "chat_template), or rows of prompt and response."
             )
         encoders = {
             Kind.PAIR: self._pairs,

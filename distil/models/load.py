@@ -160,6 +160,11 @@ def user_error(source: Source, allow_network: bool) -> Iterator[None]:
         if source.folder is None and lost(error):
             check_may_ask(source, allow_network)
             raise InputError(told(source, f"{type(error).__name__}: {one_line(error)}")) from error
+        if "ignore_mismatched_sizes" in str(error):
+            raise InputError(
+                f"{source.label}: the weights there are not of the sizes that its config.json says: one of "
+                "them is another model's. Give a folder written by save_pretrained()."
+            ) from error
         raise InputError(
             f"{source.label} cannot be loaded: {type(error).__name__}: {one_line(error, 600)}"
         ) from error

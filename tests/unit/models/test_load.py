@@ -137,6 +137,15 @@ def test_missing_weights_are_never_random(teacher_folder: Path, tmp_path: Path) 
         load_teacher(config(tmp_path))
 
 
+def test_weights_of_another_model_than_the_config_beside_them(
+    tiny_llama: ModelFactory, teacher_folder: Path, tmp_path: Path
+) -> None:
+    tiny_llama(intermediate_size=24).config.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((teacher_folder / "model.safetensors").read_bytes())
+    with pytest.raises(InputError, match="the weights there are not of the sizes that its config"):
+        load_teacher(config(tmp_path))
+
+
 def test_damaged_files(teacher_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((teacher_folder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes((teacher_folder / "model.safetensors").read_bytes()[:5000])
