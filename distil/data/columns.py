@@ -107,6 +107,7 @@ def detect(config: ColumnsConfig, columns: Collection[str], where: str) -> Shape
     if list(chosen) != [Kind.TEXT]:
         shape = _pair(config, columns)
         if shape is not None:
+            _check_answer_apart(shape, columns)
             return shape
     text = config.text_column or (None if chosen else _first(TEXT_NAMES, columns))
     if text:
@@ -129,10 +130,27 @@ def _check_apart(config: ColumnsConfig, columns: Collection[str]) -> None:
     )
 
 
+def _check_answer_apart(shape: Shape, columns: Collection[str]) -> None:
+    """Raise InputError where prompts would hold what is asked for, or the context is the prompt once more."""
+    other = {shape.response: "response", shape.prompt: "prompt"}.get(shape.context)
+    if shape.template is None and shape.context is not None and other is not None:
+        raise InputError(
+            f"data.context_column={shape.context} is the {other}'s column, too: a context is what a prompt "
+            f"is about, beside both. {listed(columns)}"
+        )
+    if shape.response in template_fields(shape.template):
+        raise InputError(
+            f"data.prompt_template={shape.template!r} names {{{shape.response}}}, the response's column: "
+            f"each prompt would hold its answer. {listed(columns)}"
+        )
+
+
 def _pair(config: ColumnsConfig, columns: Collection[str]) -> Shape | None:
     taken = {config.response_column, config.context_column}
     prompt = config.prompt_column or _first(PROMPT_NAMES, [c for c in columns if c not in taken])
-    response = config.response_column or _first(RESPONSE_NAMES, [c for c in columns if c != prompt])
+    response = config.response_column or _first(
+        RESPONSE_NAMES, [c for c in columns if c not in (prompt, config.context_column)]
+    )
     context = config.context_column or _first(
         CONTEXT_NAMES, [c for c in columns if c not in (prompt, response)]
     )

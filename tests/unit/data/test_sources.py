@@ -407,6 +407,30 @@ def test_one_column_is_no_prompt_and_its_response(
     assert told in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"context_column": "answer"}, "has no columns to learn from"),
+        (
+            {"context_column": "answer", "response_column": "answer"},
+            "data.context_column=answer is the response's column, too",
+        ),
+        (
+            {"context_column": "question", "prompt_column": "question"},
+            "data.context_column=question is the prompt's column, too",
+        ),
+        (
+            {"prompt_template": "{question} {answer}"},
+            "names {answer}, the response's column: each prompt would hold its answer",
+        ),
+    ],
+)
+def test_no_prompt_holds_its_answer(keys: dict[str, str], told: str) -> None:
+    """The student would copy it, with a loss near 0."""
+    with pytest.raises(InputError, match=re.escape(told)):
+        detect(ColumnsConfig(name="test", **keys), ["question", "answer"], "rows.csv")  # type: ignore[arg-type]
+
+
 def test_named_columns_win_over_well_known_ones() -> None:
     shape = detect(
         ColumnsConfig(name="t", text_column="story"), ["story", "prompt", "response", "input_ids"], "rows"
