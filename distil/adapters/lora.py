@@ -43,14 +43,21 @@ class LoraConfig(PeftConfig):
     """Modules trained whole and saved beside the adapter."""
     layers_to_transform: list[int] | None = None
     """Indices of the blocks that get an adapter. null: all."""
-    rank_pattern: dict[str, int] | None = None
-    """Another r for some modules, by name or pattern."""
-    alpha_pattern: dict[str, int] | None = None
+    rank_pattern: Any = None
+    """Another r for some modules, by name or pattern: ``{q_proj:4}``."""
+    alpha_pattern: Any = None
+    """Another lora_alpha for some modules, likewise."""
 
     def __post_init__(self) -> None:
         check(self.r >= 1, f"peft.r must be at least 1, got {self.r}.")
         check(self.lora_alpha >= 1, f"peft.lora_alpha must be at least 1, got {self.lora_alpha}.")
         check(0 <= self.lora_dropout < 1, f"peft.lora_dropout must lie in [0, 1), got {self.lora_dropout}.")
+        for key in ("rank_pattern", "alpha_pattern"):
+            check(
+                _whole_numbers(pattern := getattr(self, key)),
+                f"peft.{key}={pattern}: it takes whole numbers from 1 on by module, as in "
+                f"'peft.{key}={{q_proj:4}}'.",
+            )
         check_names("peft.target_modules", self.target_modules)
         check_names("peft.exclude_modules", self.exclude_modules)
         check_choice("peft.bias", self.bias, ("none", "all", "lora_only"))
@@ -64,6 +71,15 @@ class LoraConfig(PeftConfig):
             init != "orthogonal" or self.r % 2 == 0,
             f"peft.init_lora_weights=orthogonal needs an even peft.r, got {self.r}.",
         )
+
+
+def _whole_numbers(pattern: Any) -> bool:
+    """Whether it is a dict of them, or nothing."""
+    return pattern is None or (
+        isinstance(pattern, dict)
+        and all(type(number) is int and number >= 1 for number in pattern.values())
+        and all(isinstance(name, str) for name in pattern)
+    )
 
 
 L = TypeVar("L", bound=LoraConfig)

@@ -223,6 +223,17 @@ def test_flags_that_exclude_each_other(tmp_path: Path) -> None:
     assert part.stderr == "error: --package says which part is shown: write --cfg job --package trainer.\n"
 
 
+def test_ranks_by_module_are_given_on_the_command_line(tmp_path: Path) -> None:
+    shown = command(
+        "peft=lora", "peft.rank_pattern={q_proj:4}", "--cfg", "job", "--package", "peft", cwd=tmp_path
+    )
+    assert "rank_pattern:\n  q_proj: 4\n" in shown.stdout
+    for wrong in ("{q_proj:0}", "{q_proj:many}", "4"):
+        refused = command("peft=lora", f"peft.alpha_pattern={wrong}", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "it takes whole numbers from 1 on by module" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
