@@ -132,7 +132,7 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
             raise InputError(
                 f"{KEY}={folder} was trained on {theirs}; the student is {base_name}, whose weights are "
                 f"others. Give model.student.path={theirs} (and the keep_layers and dtype that {SIDECAR} "
-                "there names: float16 rounds weights to others)."
+                "there names: float16 rounds weights to others), beside the model.teacher.path of this run."
             )
         return None
     if Path(theirs).name == Path(base_name).name:

@@ -40,7 +40,8 @@ def validate(config: ExperimentConfig) -> None:
         check(
             teacher is not None,
             f"model.teacher.path=null, and method={config.method.name} learns from a teacher. Give "
-            "model.teacher.path=FOLDER_OR_HUB_NAME, or a method that needs none: method=sft.",
+            "model.teacher.path=FOLDER_OR_HUB_NAME (beside a student of your own, the teacher of a ready "
+            "pair is not used), or a method that needs none: method=sft.",
         )
     check(
         teacher is not None or student is not None,

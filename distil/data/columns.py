@@ -21,6 +21,7 @@ RESPONSE_NAMES = ("response", "output", "completion", "answer")
 CONTEXT_NAMES = ("context", "input")
 MESSAGES_NAMES = ("messages", "conversations")
 TEXT_NAMES = ("text",)
+CONTEXT = "data.context_column names what a prompt is about."
 KNOWN_NAMES = dict(
     zip(COLUMNS, (PROMPT_NAMES, RESPONSE_NAMES, CONTEXT_NAMES, MESSAGES_NAMES, TEXT_NAMES), strict=True)
 )
@@ -169,13 +170,15 @@ def _to_name(config: ColumnsConfig, columns: Collection[str]) -> str:
         pair[key] = getattr(config, key) or _like(KNOWN_NAMES[key], [c for c in columns if c not in taken])
     if config.prompt_template or any(pair.values()):
         words = (shlex.quote(f"data.{key}={name or 'NAME'}") for key, name in pair.items())
-        return f"Name them: {' '.join(words)}."
+        more = len(_without_ids(columns)) > len(pair) and not config.prompt_template
+        return f"Name them: {' '.join(words)}.{f' {CONTEXT}' if more else ''}"
     for key in ("messages_column", "text_column"):
         if name := _like(KNOWN_NAMES[key], columns):
             return f"Name it: {shlex.quote(f'data.{key}={name}')}."
     return (
         "Name them: data.prompt_column and data.response_column (or data.prompt_template), "
         "data.messages_column, or data.text_column."
+        f"{f' {CONTEXT}' if len(_without_ids(columns)) > 2 else ''}"
     )
 
 

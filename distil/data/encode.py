@@ -29,6 +29,13 @@ Turns: TypeAlias = tuple[list[Message], str, str]
 """Messages before the response, the same as readable text, response."""
 
 
+SHAREGPT = {"human": "user", "gpt": "assistant"}
+"""Roles under the names that ShareGPT gives them."""
+WITH_TEMPLATE = (
+    "Give a model whose tokenizer has one (save_pretrained keeps what is set as its chat_template)"
+)
+
+
 def closed(prompt: str, ending: str) -> str:
     """``prompt`` with ``ending``, of which it may have the beginning already."""
     there = next(n for n in range(len(ending), -1, -1) if prompt.endswith(ending[:n]))
@@ -66,12 +73,12 @@ class Encoder:
         messages without a chat template.
         """
         if self.shape.kind is Kind.MESSAGES and self.chat is None:
-            off = self.config.chat_template is False
+            why, way = "the tokenizer has none", WITH_TEMPLATE
+            if self.config.chat_template is False:
+                why, way = "data.chat_template=false turns it off", "Leave data.chat_template=false out"
             raise InputError(
-                f"{self.where} holds chat messages, which need a chat template, and "
-                f"{'data.chat_template=false turns it off' if off else 'the tokenizer has none'}. "
-                "Give a model whose tokenizer has one (save_pretrained keeps what is set as its "
-                "chat_template), or rows of prompt and response."
+                f"{self.where} holds chat messages, which need a chat template, and {why}. {way}, or give "
+                "rows of prompt and response."
             )
         encoders = {
             Kind.PAIR: self._pairs,
@@ -218,12 +225,15 @@ def stop_ids(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[int
 
 
 def read_messages(value: object, where: str) -> list[Message]:
-    """Chat turns from a cell. Raises MalformedRow where it is not a list of {role, content}."""
+    """Chat turns from a cell. Raises MalformedRow where it is not a list of {role, content}, or of ShareGPT's
+    {from, value}."""
     wanted = f"{where}: a list of {{role, content}} is wanted"
     if not isinstance(value, (list, tuple)):
         raise MalformedRow(f"{wanted}, it holds {type(value).__name__}.")
     messages: list[Message] = []
     for turn in value:
+        if isinstance(turn, dict) and turn.keys() >= {"from", "value"} and "role" not in turn:
+            turn = {"role": SHAREGPT.get(str(turn["from"]), turn["from"]), "content": turn["value"]}
         if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
             raise MalformedRow(f"{wanted}, a turn is {str(turn)[:80]!r}.")
         if turn["role"] not in ROLES:

@@ -69,9 +69,12 @@ def _beside(path: Path) -> str:
         names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in FORMATS]
     except OSError:
         return f" Nor is there a folder {path.parent}." if not path.parent.exists() else ""
-    stems = {Path(name).stem: name for name in names if _for_evaluation(name) == _for_evaluation(path.name)}
-    near = nearest(path.stem, stems)
-    return f" Did you mean {path.parent / stems[near]}?" if near else ""
+    names = [name for name in names if _for_evaluation(name) == _for_evaluation(path.name)]
+    near = nearest(path.stem, [Path(name).stem for name in names])
+    meant = sorted(
+        (name for name in names if Path(name).stem == near), key=lambda name: Path(name).suffix != path.suffix
+    )
+    return f" Did you mean {path.parent / meant[0]}?" if meant else ""
 
 
 def _for_evaluation(name: str) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig
-from distil.data.columns import Kind, Shape, template_fields
+from distil.data.columns import CONTEXT, Kind, Shape, template_fields
 from distil.data.encoded import PROMPT_TOO_LONG, TOO_LONG
 
 if TYPE_CHECKING:
@@ -134,6 +134,16 @@ def unread_notes(config: ColumnsConfig, shape: Shape) -> list[str]:
         for key in ("prompt_column", "context_column")
         if (name := getattr(config, key)) is not None and name not in read
     ]
+
+
+def context_note(config: ColumnsConfig, shape: Shape, columns: Collection[str]) -> str | None:
+    """A line where prompt or response are named, and columns are left that may be what prompts are about."""
+    named = config.prompt_column or config.response_column
+    if shape.kind is not Kind.PAIR or shape.template or shape.context or not named:
+        return None
+    own = {shape.prompt, shape.response, "slots", "id"}
+    left = [name for name in columns if name not in own and not name.casefold().endswith("_id")]
+    return f"Columns that are not read: {', '.join(left)}. {CONTEXT}" if left else None
 
 
 def form_of(shape: Shape, chat: bool) -> str:

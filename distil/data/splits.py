@@ -18,6 +18,7 @@ from distil.data.raw_rows import RawRows, columns_of, iterate
 from distil.data.row_notes import (
     alpaca_note,
     chosen_note,
+    context_note,
     cut_note,
     form_note,
     form_of,
@@ -98,6 +99,7 @@ def load_splits(
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
         template_note(config.prompt_template),
         *unread_notes(config, train.encoder.shape),
+        context_note(config, train.encoder.shape, columns_of(train.rows)),
     )
     said = [note for note in notes if note is not None]
     shape = train.encoder.shape

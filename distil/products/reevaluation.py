@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from distil.config.schema import EvalConfig
 from distil.data.base import COLUMNS, ColumnsConfig
-from distil.data.columns import Kind, listed, renamed, template_fields
+from distil.data.columns import Kind, detect, listed, renamed, template_fields
 from distil.data.encode import stop_ids
 from distil.data.jsonl import JsonlConfig
 from distil.data.local import load_file
@@ -107,6 +107,12 @@ def rows_of_file(
         for key in COLUMNS:
             text = text.replace(f"data.{key}", f"--{key.replace('_', '-')}")
         raise InputError(text) from error
+    asked = run.shape
+    if asked.kind is Kind.PAIR and asked.context and detect(config, columns_of(raw), where).context is None:
+        notes.append(
+            f"The prompts of the run had a context (its column {asked.context}), and no column here is read "
+            "as one: --context-column NAME."
+        )
     if limit < own.max_length:
         takes = f"the {limit} tokens that the models take"
         notes = [note.replace(f"data.max_length={limit}", takes) for note in notes]

@@ -79,7 +79,11 @@ def _parser() -> Parser:
         "--context", metavar="TEXT", default="", help="what a prompt is about, as the context column has it"
     )
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--sample", action="store_true", help="draw tokens; the four below imply it")
+    how.add_argument(
+        "--sample",
+        action="store_true",
+        help="draw tokens; --temperature, --top-k, --top-p and --seed imply it",
+    )
     how.add_argument("--greedy", action="store_true", help="take the likeliest token each time")
     parser.add_argument("--temperature", metavar="T", type=float)
     parser.add_argument("--top-k", metavar="K", type=whole(0), help="the K likeliest tokens only; 0: all")
@@ -91,6 +95,8 @@ def _parser() -> Parser:
 
 def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
     """The run's own settings with what was given in their place. InputError for what is out of range."""
+    if given.temperature == 0:
+        raise InputError("--temperature 0 draws nothing: write --greedy.")
     named = [option for option in SAMPLING if getattr(given, option) is not None]
     if given.greedy and named:
         raise InputError(f"--greedy draws nothing: leave out --{named[0].replace('_', '-')}.")

@@ -225,6 +225,19 @@ def test_evaluate_a_file_with_columns_of_its_own(
     assert "--prompt-column" in capsys.readouterr().err, "unnamed, nobody can know them"
 
 
+def test_evaluate_says_where_a_file_lacks_the_context_that_prompts_had(runs: Runs, tmp_path: Path) -> None:
+    run = runs.copy("none", tmp_path)
+    results = results_of(run)
+    results["data"]["shape"] |= {"context": "about"}
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    rows = [row | {"facts": "w3 w4"} for row in rows_in(runs.folder / "test.jsonl")]
+    notes = evaluated(run, tmp_path / "rows.jsonl", rows)["notes"]
+    assert any(note.startswith("The prompts of the run had a context (its column about)") for note in notes)
+    named = ("--prompt-column", "prompt", "--response-column", "response", "--context-column", "facts")
+    notes = evaluated(run, tmp_path / "rows.jsonl", rows, *named)["notes"]
+    assert not any("context" in note for note in notes)
+
+
 def test_evaluate_writes_rows_of_a_file_as_the_run_wrote_its_own(
     runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

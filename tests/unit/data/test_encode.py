@@ -225,3 +225,23 @@ def test_shorten(row: Encoded, max_length: int, truncation: str) -> None:
         tail = short.ids[row.keep : short.prompt]
         assert tail == prompt[len(prompt) - len(tail) :], "the prompt loses its left, after the BOS"
         assert kept == response or short.prompt <= row.keep + 1, "the response is cut last"
+
+
+def test_chats_as_sharegpt_writes_them(chatml: PreTrainedTokenizerBase) -> None:
+    turns = [("system", "Be kind."), ("human", "Hi?"), ("gpt", "Hello.")]
+    theirs = {"conversations": [{"from": role, "value": text} for role, text in turns]}
+    roles = {"human": "user", "gpt": "assistant"}
+    ours = {"messages": [{"role": roles.get(role, role), "content": text} for role, text in turns]}
+    assert one(theirs, chatml) == one(ours, chatml)
+    with pytest.raises(InputError, match="role 'narrator' is unknown"):
+        encode([{"conversations": [{"from": "narrator", "value": "a"}]}], chatml)
+
+
+def test_chats_without_a_template_name_the_way_out_that_fits(
+    gpt2: PreTrainedTokenizerBase, chatml: PreTrainedTokenizerBase
+) -> None:
+    row = {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}
+    with pytest.raises(InputError, match=r"the tokenizer has none\. Give a model whose tokenizer has one"):
+        encode([row], gpt2)
+    with pytest.raises(InputError, match=r"turns it off\. Leave data\.chat_template=false out, or give rows"):
+        encode([row], chatml, chat_template=False)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -358,6 +359,30 @@ def test_a_file_beside_the_one_that_is_missing(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=re.escape("no such file")) as caught:
             check_data(JsonlConfig(train_file=str(tmp_path / name)))
         assert told in str(caught.value).replace("Nor is there a folder", "no folder")
+    for name in ("rows.csv", "rows.json"):  # of one stem: the kind that was typed is meant
+        (tmp_path / name).write_text("a", encoding="utf-8")
+    for name in ("row.jsonl", "row.csv", "row.json"):
+        with pytest.raises(
+            InputError, match=re.escape(f"Did you mean {tmp_path / name.replace('row', 'rows')}?")
+        ):
+            check_data(JsonlConfig(train_file=str(tmp_path / name)))
+
+
+def test_what_prompts_may_be_about_is_not_left_unread_without_a_word(
+    tmp_path: Path, gpt2: PreTrainedTokenizerBase
+) -> None:
+    rows = [
+        {"ask": f"How old is {n}?", "facts": f"It is {n}.", "reply": str(n), "row_id": n} for n in range(60)
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    named: dict[str, Any] = {"prompt_column": "ask", "response_column": "reply"}
+    config = JsonlConfig(train_file=str(tmp_path / "rows.jsonl"))
+    told = "data.context_column names what a prompt is about."
+    with pytest.raises(InputError, match=re.escape(told)):
+        check_data(config)
+    assert f"Columns that are not read: facts. {told}" in load_splits(replace(config, **named), gpt2).notes
+    whole = load_splits(replace(config, **named, context_column="facts"), gpt2)
+    assert not any("not read" in note for note in whole.notes)
 
 
 @pytest.mark.parametrize(
