@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -136,13 +136,13 @@ def unread_notes(config: ColumnsConfig, shape: Shape) -> list[str]:
     ]
 
 
-def context_note(config: ColumnsConfig, shape: Shape, columns: Collection[str]) -> str | None:
-    """A line where prompt or response are named, and columns are left that may be what prompts are about."""
-    named = config.prompt_column or config.response_column
-    if shape.kind is not Kind.PAIR or shape.template or shape.context or not named:
+def context_note(shape: Shape, row: Mapping[str, object]) -> str | None:
+    """A line where ``row``, the first of training, has more texts, which may be what prompts are about."""
+    if shape.kind is not Kind.PAIR or shape.template or shape.context:
         return None
-    own = {shape.prompt, shape.response, "slots", "id"}
-    left = [name for name in columns if name not in own and not name.casefold().endswith("_id")]
+    own = (shape.prompt, shape.response)
+    texts = [name for name, cell in row.items() if isinstance(cell, str) and len(cell.split()) > 1]
+    left = [name for name in texts if name not in own]
     return f"Columns that are not read: {', '.join(left)}. {CONTEXT}" if left else None
 
 

@@ -99,7 +99,7 @@ def load_splits(
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
         template_note(config.prompt_template),
         *unread_notes(config, train.encoder.shape),
-        context_note(config, train.encoder.shape, columns_of(train.rows)),
+        context_note(train.encoder.shape, next(iterate(train.rows, train.usable[:1]), {})),
     )
     said = [note for note in notes if note is not None]
     shape = train.encoder.shape

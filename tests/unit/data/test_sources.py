@@ -372,7 +372,8 @@ def test_what_prompts_may_be_about_is_not_left_unread_without_a_word(
     tmp_path: Path, gpt2: PreTrainedTokenizerBase
 ) -> None:
     rows = [
-        {"ask": f"How old is {n}?", "facts": f"It is {n}.", "reply": str(n), "row_id": n} for n in range(60)
+        {"ask": f"How old is {n}?", "facts": f"It is {n}.", "reply": str(n), "row_id": n, "tag": "zoo"}
+        for n in range(60)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     named: dict[str, Any] = {"prompt_column": "ask", "response_column": "reply"}
@@ -381,6 +382,10 @@ def test_what_prompts_may_be_about_is_not_left_unread_without_a_word(
     with pytest.raises(InputError, match=re.escape(told)):
         check_data(config)
     assert f"Columns that are not read: facts. {told}" in load_splits(replace(config, **named), gpt2).notes
+    known = [{"question": row["ask"], "facts": row["facts"], "answer": row["reply"]} for row in rows]
+    (tmp_path / "known.jsonl").write_text("\n".join(map(json.dumps, known)), encoding="utf-8")
+    found = load_splits(JsonlConfig(train_file=str(tmp_path / "known.jsonl")), gpt2)
+    assert f"Columns that are not read: facts. {told}" in found.notes
     whole = load_splits(replace(config, **named, context_column="facts"), gpt2)
     assert not any("not read" in note for note in whole.notes)
 
