@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ def try_step(arguments: TrainingArguments, *, torchs_optimizer: bool) -> None:
         with _told(arguments, "optim", "optim_args"):
             kind, keys = Trainer.get_optimizer_cls_and_kwargs(arguments)
             optimizer = kind([weight], **keys)
+        _check_read(arguments, keys)
     more = arguments.lr_scheduler_kwargs
     with _told(arguments, "lr_scheduler_type", "lr_scheduler_kwargs"):
         get_scheduler(
@@ -51,6 +53,23 @@ def try_step(arguments: TrainingArguments, *, torchs_optimizer: bool) -> None:
             torch.compile(
                 torch.neg, backend=arguments.torch_compile_backend, mode=arguments.torch_compile_mode
             )
+
+
+def _check_read(arguments: TrainingArguments, keys: dict[str, Any]) -> None:
+    """Raise InputError where one of ``optim_args`` is not in the optimizer's ``keys``: it was passed over."""
+    if not arguments.optim_args:
+        return
+    without = copy(arguments)
+    without.optim_args = None
+    _, usual = Trainer.get_optimizer_cls_and_kwargs(without)
+    given = [part.partition("=")[0].strip() for part in arguments.optim_args.split(",")]
+    unread = [key for key in given if key not in keys or (key in usual and keys[key] == usual[key])]
+    if unread:
+        raise InputError(
+            f"trainer.optim_args={arguments.optim_args}: nothing reads {unread[0]} of "
+            f"trainer.optim={getattr(arguments.optim, 'value', arguments.optim)}. Leave it out. "
+            "(AdamW has keys of its own: trainer.adam_beta1, adam_beta2, adam_epsilon, weight_decay.)"
+        )
 
 
 @contextmanager

@@ -118,10 +118,15 @@ def runs_code(source: Source) -> str:
 
 
 def _check_folder(source: Source, weights: bool) -> None:
-    """A folder must hold the GGUF file asked for, or a config and safetensors."""
+    """A folder must hold the GGUF file asked for, or a config and safetensors, and has no versions."""
     assert source.folder is not None
     present = sorted(path.name for path in source.folder.iterdir())
     prefix = source.key.removesuffix("path")
+    if source.revision is not None:
+        raise InputError(
+            f"{prefix}revision={source.revision}: {source.label} is a folder, which has one version. Leave "
+            "the revision out."
+        )
     if source.gguf_file is not None:
         if source.file(source.gguf_file) is None:
             found = ", ".join(name for name in present if name.endswith(".gguf")) or "none"

@@ -43,6 +43,24 @@ def test_what_a_library_refuses_is_told_with_its_keys(keys: dict[str, Any], tmp_
 
 
 @pytest.mark.parametrize(
+    ("optim", "given", "unread"),
+    [
+        ("sgd", "momentum=0.9,foo=1", "foo"),
+        ("adamw_torch", "weight_decay=0.1", "weight_decay"),
+        ("adamw_torch_fused", "eps=1e-3", "eps"),
+        ("adafactor", "clip_threshold=2.0", "clip_threshold"),
+    ],
+)
+def test_what_nothing_reads_of_an_optimizers_arguments_is_told(
+    optim: str, given: str, unread: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=f"optim_args={given}: nothing reads {unread} of trainer.optim={optim}"
+    ):
+        made(tmp_path, {"optim": optim, "optim_args": given})
+
+
+@pytest.mark.parametrize(
     ("keys", "told"),
     [
         ({"accelerator_config": "nowhere.json"}, "nowhere.json"),
@@ -62,7 +80,7 @@ def test_what_transformers_refuses_of_files_and_settings_is_told(
     [
         {},
         {"optim": "sgd", "optim_args": "momentum=0.9"},
-        {"optim": "adafactor", "optim_args": "clip_threshold=2.0"},
+        {"optim": "sgd", "optim_args": "momentum=0.9, nesterov=true"},
         {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
         {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 2}},
         {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "steps"},

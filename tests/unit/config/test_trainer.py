@@ -124,6 +124,17 @@ def test_pairs_that_exclude_each_other() -> None:
         TrainerConfig(bf16=True, fp16=True)
     with pytest.raises(InputError, match=r"Give trainer\.save_strategy=steps or best\.$"):
         TrainerConfig(load_best_model_at_end=True, eval_strategy="steps", save_strategy="epoch")
+    for save, evaluate in ((3, 2), (2, 4), (0.5, 2), (0.5, 0.2)):
+        steps = {
+            "eval_strategy": "steps",
+            "save_strategy": "steps",
+            "save_steps": save,
+            "eval_steps": evaluate,
+        }
+        with pytest.raises(InputError, match=rf"no multiple .* Give trainer\.eval_steps={save}, or "):
+            TrainerConfig(load_best_model_at_end=True, **steps)
+        assert TrainerConfig(**steps)
+        assert TrainerConfig(load_best_model_at_end=True, **(steps | {"eval_steps": save}))
     for keys in (
         {"greater_is_better": True},
         {"metric_for_best_model": "top1_agreement", "greater_is_better": False},

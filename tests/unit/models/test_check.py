@@ -160,6 +160,11 @@ def test_missing_folder_names_its_neighbours(folder: Path) -> None:
         check(pair("distil:nothing/of/the/sort"))
 
 
+def test_a_folder_has_one_version(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"^model\.teacher\.revision=v1: .*Leave the revision out\.$"):
+        check(ModelConfig("m", TeacherConfig(path=str(folder), revision="v1"), StudentConfig()))
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
 def test_config_of_something_else(folder: Path, content: str) -> None:
     (folder / "config.json").write_text(content)
