@@ -133,7 +133,7 @@ def _verb(arguments: list[str]) -> int:
     if verb in IN_MODULES:
         code: int = importlib.import_module(f"distil.verbs.{verb}").main(rest)
         return code
-    if verb not in ("--help", "-h"):
+    if verb not in ("--help", "-h", "help"):
         if "=" in verb or verb.startswith("-"):
             raise InputError(f"distil wants a verb first. Write: distil run {shlex.join(arguments)}")
         raise InputError(unknown_name("distil", verb, VERBS).replace("distil=", "distil "))

@@ -46,8 +46,8 @@ HYDRA_FLAGS = (*BARE_FLAGS, *VALUED_FLAGS, *INFO_FLAGS, "--shell-completion", "-
 APPENDED_GROUPS = ("experiment", "debug", "sweep")
 """Groups without a default, for which Hydra wants ``+experiment=x``: ``experiment=x`` is understood too."""
 
-FREE_KEYS = ("model.student.overrides.",)
-"""Below these any key may be set; Hydra wants ``++`` for a key that no schema has."""
+FREE_KEYS = ("model.student.overrides.", "model.student.overrides=")
+"""Below these any key may be set, one by one or as ``={a:1}``; Hydra wants ``++`` for what no schema has."""
 
 IMPLIED = {
     "model": ("custom", ("model.teacher.path", "model.student.path")),

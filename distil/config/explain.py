@@ -53,6 +53,14 @@ DATA_SYNONYMS = {
     "train": "train_file",
     "train_path": "train_file",
     "validation": "validation_file",
+    "eval": "validation_file",
+    "eval_file": "validation_file",
+    "val_file": "validation_file",
+    "valid_file": "validation_file",
+    "dev_file": "validation_file",
+    "data_file": "train_file",
+    "data_files": "train_file",
+    "training_file": "train_file",
     "test": "test_file",
     "split": "validation_fraction",
     "val_fraction": "validation_fraction",
@@ -241,6 +249,8 @@ def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> s
     siblings = _keys_of(owner, schemas) if group else _root_keys(schemas)
     found = _nearest(name, group, siblings, schemas)
     hint = f" Did you mean {' or '.join(found)}?" if found else ""
+    if found and (only := found[0].removeprefix(f"{path} (with ")) != found[0]:
+        hint = f" It is a key of {only.rstrip(')')}."
     place = next(
         (f"{p.replace('/', '=')}" for p, c in schemas.items() if c.__name__ == owner and "/" in p), group
     )
@@ -266,6 +276,9 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
         return f"{shown} has the wrong type: it cannot be null."
     if "is not a ListConfig" in text:
         return f"{shown} has the wrong type: it takes a list, as in '{path}=[{value or 'a,b'}]'."
+    if listed := re.search(r"Cannot convert '(list|dict)\w*' to string", text):
+        kind = "list" if listed[1] == "list" else "mapping"
+        return f"{shown} has the wrong type: it takes one text, and no {kind}."
     if "is not a subclass of" in text:
         return f"{shown} has the wrong type: it holds keys of its own, as in {path}.KEY=VALUE. See --cfg job."
     reasons = [line for line in _useful_lines(text) if not line.startswith("Error merging override")]

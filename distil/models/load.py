@@ -134,7 +134,9 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
         kwargs["gguf_file"] = source.gguf_file
     # Said each time: where it is left out, transformers asks whoever sits at the terminal.
     kwargs["trust_remote_code"] = source.trust_remote_code
-    with user_error(source, allow_network):
+    prefix = source.key.removesuffix("path")
+    asked = [f"{prefix}{key}={kwargs[key]}" for key in ("attn_implementation", "device_map") if key in kwargs]
+    with user_error(source, allow_network, asked):
         if source.folder is None:
             try:
                 return load(source.location, local_files_only=True, **kwargs)
@@ -146,8 +148,11 @@ def from_source(load: Callable[..., T], source: Source, allow_network: bool, **k
 
 
 @contextmanager
-def user_error(source: Source, allow_network: bool) -> Iterator[None]:
-    """Turn what transformers raises about a model it cannot load into an InputError that names the key."""
+def user_error(source: Source, allow_network: bool, asked: Sequence[str] = ()) -> Iterator[None]:
+    """Turn what transformers raises about a model it cannot load into an InputError that names the key.
+
+    ``asked``: keys with values that say how it is loaded, named where nothing else is to blame.
+    """
     try:
         yield
     except DistilError:
@@ -166,7 +171,8 @@ def user_error(source: Source, allow_network: bool) -> Iterator[None]:
                 "them is another model's. Give a folder written by save_pretrained()."
             ) from error
         raise InputError(
-            f"{source.label} cannot be loaded: {type(error).__name__}: {one_line(error, 600)}"
+            f"{' with '.join([source.label, *asked])} cannot be loaded: {type(error).__name__}: "
+            f"{one_line(error, 600)}"
         ) from error
 
 

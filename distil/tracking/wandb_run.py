@@ -194,7 +194,7 @@ class WandbTracker(Tracker):
 
 def _refusal(text: str) -> str:
     return (
-        f"tracker=wandb: W&B refuses the run: {text} Look at WANDB_API_KEY, tracker.entity and "
+        f"tracker=wandb: W&B refuses the run: {text.rstrip('.')}. Look at WANDB_API_KEY, tracker.entity and "
         "tracker.project, or record offline with WANDB_MODE=offline."
     )
 

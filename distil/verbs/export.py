@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
 
     run = _open(given.run, given.trust_remote_code)
     output: Path = given.output or run.folder / FOLDER
+    if given.push is not None and (output / "README.md").is_file():
+        raise InputError(
+            f"{output} is there already. To upload it as it is: hf upload {given.push} {output}. To export "
+            "once more, give a folder that is absent or empty: --output DIR."
+        )
     check_export(run, output, merged=given.merge)
     warn(run.folder, run.record.damaged)
     begin("Exporting", run.folder)
@@ -85,7 +92,10 @@ def _parser() -> Parser:
     )
     parser.add_argument("--merge", action="store_true", help="adapter and base as one plain model")
     parser.add_argument(
-        "--license", metavar="ID", help="of the card, as in apache-2.0; that of the source model if not given"
+        "--license",
+        metavar="ID",
+        type=_license,
+        help="of the card, as in apache-2.0; that of the source model if not given",
     )
     parser.add_argument(
         "--samples", metavar="N", type=whole(0), default=3,
@@ -99,6 +109,15 @@ def _parser() -> Parser:
     parser.add_argument("--public", action="store_true", help="for everybody to see; without it private")
     parser.may_trust()
     return parser
+
+
+def _license(text: str) -> str:
+    """Argparse type: a name as a hub has it, which knows no spaces and no capitals."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", text):
+        raise argparse.ArgumentTypeError(
+            f"hubs name licenses as in apache-2.0, mit or cc-by-4.0, and others other; got {text!r}"
+        )
+    return text
 
 
 def _told(exported: Exported) -> str:

@@ -322,6 +322,8 @@ def test_without_output_it_goes_into_the_run(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {run / 'export'} is there already."), said  # before anything loads
     assert "--output DIR" in said
+    assert main(["export", str(run), "--push", "me/small"]) == 2
+    assert f"To upload it as it is: hf upload me/small {run / 'export'}" in capsys.readouterr().err
 
 
 class TestRefused:
@@ -364,6 +366,10 @@ class TestRefused:
     def test_merging_what_cannot_be(self, refuse: Any, runs: Runs) -> None:
         assert "has no adapter (peft=none)" in refuse(runs.run("none"), "--merge")
         assert "Leave --merge out" in refuse(runs.run("prefix"), "--merge")
+
+    @pytest.mark.parametrize("given", ["Apache-2.0", "apache 2", ""])
+    def test_a_license_that_no_hub_knows(self, refuse: Any, runs: Runs, given: str) -> None:
+        assert "as in apache-2.0" in refuse(runs.run("none"), "--license", given)
 
     def test_public_without_push(self, refuse: Any, runs: Runs) -> None:
         assert "give both" in refuse(runs.run("none"), "--public")

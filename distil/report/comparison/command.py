@@ -77,7 +77,9 @@ def run_compare(arguments: Sequence[str]) -> int:
     try:
         write_comparison(comparison, folder)
     except OSError as error:
-        raise InputError(f"{folder}: {error}. Give another folder: --out FOLDER.") from error
+        raise InputError(
+            f"{folder}: {error.strerror or error}. Give another folder: --out FOLDER."
+        ) from error
     print_comparison(comparison, Console(), folder)
     return 0
 

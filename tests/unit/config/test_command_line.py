@@ -30,6 +30,7 @@ from distil.types import InputError
         (["data.train_file=F"], ["data=jsonl", "data.train_file=F"]),
         (["data=hf", "data.path=F"], ["data=hf", "data.path=F"]),
         (["model.student.overrides.hidden_size=8"], ["++model.student.overrides.hidden_size=8"]),
+        (["model.student.overrides={hidden_size:8}"], ["++model.student.overrides={hidden_size:8}"]),
         (["method=kd", "seed=1,2"], ["method=kd", "seed=1,2"]),
     ],
 )

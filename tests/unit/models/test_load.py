@@ -171,6 +171,16 @@ def test_real_model(shared_data: Path) -> None:
     assert size == embedding_and_norm + (260_032 - embedding_and_norm) * 3 // 5
 
 
+@pytest.mark.parametrize("keys", [{"device_map": "nowhere"}, {"attn_implementation": "nothing"}])
+def test_how_it_was_to_be_loaded_is_named_where_that_fails(
+    teacher_folder: Path, keys: dict[str, str]
+) -> None:
+    teacher = TeacherConfig(path=str(teacher_folder), **keys)  # type: ignore[arg-type]  # all texts
+    ((key, value),) = keys.items()
+    with pytest.raises(InputError, match=rf"with model\.teacher\.{key}={value} cannot be loaded"):
+        load_teacher(ModelConfig("m", teacher, StudentConfig()))
+
+
 def test_from_the_hub_cache_and_by_revision(teacher_folder: Path) -> None:
     from huggingface_hub import constants
 
