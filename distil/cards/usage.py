@@ -103,6 +103,6 @@ def _own_prompt(run: FinishedRun, chat: bool) -> str:
     shape = run.shape
     if shape.kind is not Kind.PAIR:
         return OWN
-    columns = template_fields(shape.template) or [str(shape.prompt)]
+    columns = template_fields(shape.template) or [name for name in (shape.prompt, shape.context) if name]
     written = prompt_of(dict.fromkeys(columns, OWN), shape, chat, where="the card")
     return closed(written, ending_of(run.prompts)) if shape.as_it_is and not chat else written

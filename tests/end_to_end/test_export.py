@@ -18,7 +18,7 @@ import yaml
 from huggingface_hub import ModelCard, constants
 
 from distil.cli import main
-from distil.data.columns import ALPACA
+from distil.data.columns import ALPACA, ALPACA_CONTEXT
 from distil.data.dolly15k import Dolly15kConfig
 from distil.models.sources import mirror_folder
 from distil.origins import data_of
@@ -250,6 +250,11 @@ def test_data_is_of_the_hub_only_where_they_came_from_it(tmp_path: Path) -> None
 OWN = "Once upon a time"
 FORMS: dict[str, tuple[dict[str, Any], str, str]] = {
     "headings": ({"kind": "pair", "prompt": "prompt", "headings": True}, "w3", ALPACA.format(prompt=OWN)),
+    "context": (
+        {"kind": "pair", "prompt": "prompt", "context": "about", "headings": True},
+        "w3",
+        ALPACA_CONTEXT.format(prompt=OWN, context=OWN),
+    ),
     "template": ({"kind": "pair", "template": "Q: {q} A:", "response": "r"}, "w3", f"Q: {OWN} A:"),
     "closed": ({"kind": "pair", "prompt": "ask", "response": "r"}, "w3\n", f"{OWN}\n"),
     "text": ({"kind": "text", "text": "text"}, "w3\n", OWN),
@@ -277,7 +282,7 @@ def test_a_prompt_of_the_card_s_own_has_the_form_of_the_run_s(
     assert main(["export", str(run), "--output", str(tmp_path / "out"), "--samples", "0"]) == 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     if chat and form != "text":
-        own = json.dumps(wanted if form == "template" else OWN)
+        own = json.dumps({"template": wanted, "context": f"{OWN}\n\n{OWN}"}.get(form, OWN))
         assert f'messages = [{{"role": "user", "content": {own}}}]\n' in card
     else:
         assert f"prompt = {json.dumps(wanted)}\n" in card
