@@ -26,7 +26,7 @@ from distil.api.inputs import (
 )
 from distil.api.keeper import StudentKeeper
 from distil.api.padding import without_padding
-from distil.api.rows import raw_rows, read_rows, shape_of
+from distil.api.rows import raw_rows, read_rows, score_of, shape_of
 from distil.api.scores import scores_of
 from distil.api.tokenizers import has_chat_template
 from distil.data.row_notes import alpaca_note
@@ -163,7 +163,8 @@ class BaseDistillation(StudentKeeper):
 
             def ended(state: TrainerState) -> None:
                 if state.global_step:  # else nothing was trained
-                    self.history, self._columns, self._shape = state.log_history, raw.columns, shape
+                    self.history, self._shape = state.log_history, shape
+                    self._score = score_of(raw.columns)
                     self._past = past.ended(state.global_step, state.max_steps)
 
             return train(job, training_args, resume_from_checkpoint, ended)

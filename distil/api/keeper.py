@@ -17,7 +17,6 @@ from distil.api.inputs import (
     shared_ids,
 )
 from distil.api.past import Past
-from distil.api.rows import score_of
 from distil.api.tokenizers import (
     check_same_tokens,
     has_chat_template,
@@ -61,7 +60,7 @@ class StudentKeeper:
     ) -> None:
         self.config, self.teacher, self.tokenizer = config, teacher, tokenizer
         self._past = Past()
-        self._columns: list[str] = ["input_ids"]
+        self._score = "response"
         self._shape: Shape | None = None
         self._student: PreTrainedModel | None = None
         with library_words(config.peft_type):
@@ -200,8 +199,9 @@ class StudentKeeper:
         """The command line that trains the same student, to the bit where models and rows are the same.
 
         It says the last training, from where the student began then; before any, the one that would begin
-        now. Rows are scored as those that ``train`` saw last. What no command line says (a caller's own
-        ``TrainingArguments``, a model that was cut or changed in memory) is logged as a warning.
+        now. Rows are scored as those that ``train`` saw last; before any, their responses are. What no
+        command line says (a caller's own ``TrainingArguments``, a model that was cut or changed in memory)
+        is logged as a warning.
 
         Args:
             data: a folder of ``save_to_disk`` with splits ``train``, ``validation`` and ``test``, or a hub
@@ -253,7 +253,7 @@ class StudentKeeper:
             config,
             self.method,
             data=data,
-            score=score_of(self._columns),
+            score=self._score,
             models={
                 "teacher": half_precision(self.teacher),
                 "student": half_precision(student) | self._past.keys,

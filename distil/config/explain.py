@@ -276,9 +276,9 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
         return f"{shown} has the wrong type: it cannot be null."
     if "is not a ListConfig" in text:
         return f"{shown} has the wrong type: it takes a list, as in '{path}=[{value or 'a,b'}]'."
-    if listed := re.search(r"Cannot convert '(list|dict)\w*' to string", text):
-        kind = "list" if listed[1] == "list" else "mapping"
-        return f"{shown} has the wrong type: it takes one text, and no {kind}."
+    if plural := re.search(r"Cannot convert '(list|dict)\w*' to string", text):
+        which = "list" if plural[1] == "list" else "mapping"
+        return f"{shown} has the wrong type: it takes one text, and no {which}."
     if "is not a subclass of" in text:
         return f"{shown} has the wrong type: it holds keys of its own, as in {path}.KEY=VALUE. See --cfg job."
     reasons = [line for line in _useful_lines(text) if not line.startswith("Error merging override")]

@@ -51,6 +51,23 @@ def test_padding_without_a_mask_is_told_by_the_tokenizer(
     assert "which is scored" not in caplog.text
 
 
+def test_the_command_says_how_the_rows_of_the_training_were_scored(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    make: Make,
+    bare: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Before there was one, it is that of rows with a response, as that of the config is."""
+    learns = KnowledgeDistillation(teacher, student, make(), tokenizer)
+    before = learns.command("rows")
+    assert "data.score" not in before
+    learns.train([{"prompt": f"What is {n}?", "response": f"It is {n}."} for n in range(4)])
+    assert learns.command("rows") == before
+    learns.train(bare)
+    assert " data.score=all " in learns.command("rows")
+
+
 def test_what_looks_like_padding_is_told_where_no_tokenizer_is_known(
     teacher: PreTrainedModel,
     student: PreTrainedModel,
