@@ -123,7 +123,8 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
     theirs = str(stored.get("base_model_name_or_path"))
     if (folder / SIDECAR).is_file():
         try:
-            theirs_print = read_json(folder / SIDECAR)["base_print"]
+            told = read_json(folder / SIDECAR)
+            theirs_print, made = told["base_print"], dict(told.get("model", ()))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{KEY}={folder}: {SIDECAR} is damaged ({type(error).__name__}: {error}). Copy it again."
@@ -131,8 +132,8 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
         if not same_base(str(theirs_print), base_print):
             raise InputError(
                 f"{KEY}={folder} was trained on {theirs}; the student is {base_name}, whose weights are "
-                f"others. Give model.student.path={theirs} (and the keep_layers and dtype that {SIDECAR} "
-                "there names: float16 rounds weights to others), beside the model.teacher.path of this run."
+                f"others. Give what it was made of, as {SIDECAR} there says: {_student_keys(theirs, made)}, "
+                "beside the model.teacher.path of this run. (float16 rounds weights to others.)"
             )
         return None
     if Path(theirs).name == Path(base_name).name:
@@ -144,6 +145,13 @@ def _check_base(folder: Path, stored: Mapping[str, Any], base_name: str, base_pr
             f"model.student.path={theirs}, or an adapter of {base_name}."
         )
     return f"{KEY}={folder} names {theirs} as its base; the student is {base_name}: taken to be the same."
+
+
+def _student_keys(path: str, made: Mapping[str, Any]) -> str:
+    """The keys of ``model.student`` that make the base of a saved adapter."""
+    keys = {"path": path} | {key: made[key] for key in ("keep_layers", "dtype") if key in made}
+    written = {key: "null" if value is None else str(value).replace(" ", "") for key, value in keys.items()}
+    return " ".join(f"model.student.{key}={value}" for key, value in written.items())
 
 
 def _check_shape(folder: Path, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

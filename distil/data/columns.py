@@ -264,6 +264,11 @@ def prompt_of(row: Row, shape: Shape, chat: bool, where: str) -> str:
     return (ALPACA_CONTEXT if context.strip() else ALPACA).format(prompt=prompt, context=context)
 
 
+def has_input(prompt: str) -> bool:
+    """Whether a prompt in the Alpaca form has a context."""
+    return "\n\n### Input:\n" in prompt
+
+
 def as_text(value: object, column: str, where: str) -> str:
     """A cell as text: null (NaN, of pandas) is empty, of several references the first counts, a number is
     written out.

@@ -12,7 +12,8 @@ from pathlib import Path
 from distil.data.text_files import Line, check_encoding, in_windows_1252, is_text, snippet
 from distil.types import InputError
 
-_DIVIDERS = (";", "\t", "|")
+TABS = "\t"
+_DIVIDERS = (";", TABS, "|")
 """What divides columns in files that are called CSV, besides commas."""
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*")
 WORDY = 6
@@ -80,6 +81,15 @@ def no_header(names: Iterable[str]) -> str:
     )
 
 
+def to_csv(path: Path, delimiter: str) -> str:
+    """How a file whose columns are divided by ``delimiter`` is made one that is read here."""
+    return (
+        "This converts it: python -c 'import csv, sys; csv.writer(sys.stdout)"
+        f".writerows(csv.reader(sys.stdin, delimiter={json.dumps(delimiter)}))' "
+        f"< {shlex.quote(str(path))} > new.csv"
+    )
+
+
 def _is_value(name: str) -> bool:
     """Whether no column would be called ``name``: a sentence, a text of many words, a number."""
     words = name.split()
@@ -100,9 +110,7 @@ def _header(where: str, reader: Iterator[list[str]], path: Path) -> list[str]:
     if len(header) == 1 and (other := _other_divider(path)):
         raise InputError(
             f"{where}: its first line is one column, {snippet(header[0])}: are columns divided by {other!r}? "
-            "Commas are read. This converts it: python -c 'import csv, sys; csv.writer(sys.stdout)"
-            f".writerows(csv.reader(sys.stdin, delimiter={json.dumps(other)}))' "
-            f"< {shlex.quote(str(path))} > new.csv"
+            f"Commas are read. {to_csv(path, other)}"
         )
     header = [name.strip() for name in header]
     odd = [name or "a column without a name" for name in header if not name or header.count(name) > 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.data.base import MalformedRow, place_of
-from distil.data.csv_rows import read_csv
+from distil.data.csv_rows import TABS, read_csv, to_csv
 from distil.data.text_files import Line, TextRows, read_json
 from distil.registry import nearest
 from distil.system.quiet import quiet_datasets
@@ -39,7 +39,8 @@ def check_file(
     if path.is_dir():
         raise InputError(f"{where} is a folder. Give a file.")
     if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{where}: unknown kind of file {path.suffix!r}. Known: {', '.join(FORMATS)}.")
+        way = f" {to_csv(path, TABS)}" if path.suffix.lower() in (".tsv", ".tab") else ""
+        raise InputError(f"{where}: unknown kind of file {path.suffix!r}. Known: {', '.join(FORMATS)}.{way}")
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{where} is empty. Give a file with rows.")

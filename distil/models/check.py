@@ -253,7 +253,9 @@ def check_layer_range(layers: Any, total: int, label: str) -> None:
         holds = bool(layers) and 0 <= min(layers) <= max(layers) < total
         allowed = f"indices lie in 0..{total - 1}"
     if not holds:
-        raise InputError(f"model.student.keep_layers={layers}: {label} has {total} blocks, so {allowed}.")
+        raise InputError(
+            f"model.student.keep_layers={layers}: {label} has {total} blocks, so {allowed}; null keeps all."
+        )
 
 
 def _check_tokenizers(teacher: Source, student: Source) -> None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from distil.config.command_line import check_arguments
+from distil.config.saved import REGISTRIES
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
 from distil.identity import checked_name
@@ -31,7 +32,8 @@ from distil.sweeps.end import finish
 from distil.sweeps.launchers import BASIC, check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
 from distil.sweeps.on_ray import ray_launcher
-from distil.sweeps.plan import opening, plan
+from distil.sweeps.own_keys import fitted, keys_below
+from distil.sweeps.plan import check_left, opening, plan
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
 from distil.sweeps.search import Interval, SearchSweeper
 from distil.sweeps.searching import Search, finish_search, planned_search, run_search
@@ -83,7 +85,7 @@ def sweep(request: Request) -> None:
         told = (
             [search.opening(folder)] if search else opening(jobs, folder) if jobs else [f"Sweep in {folder}."]
         )
-        print("\n".join([*told, *(f"warning: {printable(note)}" for note in notes)]), flush=True)
+        print("\n".join([*told, *notes]), flush=True)
         place = record.folder / REPORTS / "launcher"
         if class_of(master.hydra.launcher) == BASIC:  # it makes an empty folder for each job
             place = stack.enter_context(scratch("sweep"))
@@ -115,20 +117,39 @@ def sweep(request: Request) -> None:
 
 
 def _composed(request: Request) -> DictConfig:
-    """The config of the sweep as a whole, with Hydra's own part: values that are swept have their default."""
+    """The config of the sweep as a whole, with Hydra's own part: values that are swept have their default.
+
+    The default of a swept group need not have the keys of the options asked for: those are the jobs' alone.
+    """
+    of_groups = keys_below(tuple(REGISTRIES), request.overrides)
+    master = _compose(request, [word for word in request.overrides if word not in of_groups])
+    own: list[str] = []
+    if class_of(master.hydra.sweeper) in (BasicSweeper.__name__, SearchSweeper.__name__):
+        own = keys_below(
+            [word.key_or_group for word in _parsed(_swept(master)) if word.is_sweep_override()], of_groups
+        )
+    if of_groups != own:
+        master = _compose(request, [word for word in request.overrides if word not in own])
+    with read_write(master), open_dict(master):
+        task = [*master.hydra.overrides.task, *own]
+        master.hydra.overrides.task = [word for word in request.overrides if word in task]
+    return master
+
+
+def _compose(request: Request, overrides: Sequence[str]) -> DictConfig:
     hydra = GlobalHydra.instance().hydra
     assert hydra is not None
     with explained(request.overrides):
         return hydra.compose_config(
             config_name=request.config_name,
-            overrides=[*request.overrides, "hydra.mode=MULTIRUN"],
+            overrides=[*overrides, "hydra.mode=MULTIRUN"],
             run_mode=RunMode.MULTIRUN,
             with_log_configuration=False,
         )
 
 
 def _planned(master: DictConfig, folder: Path) -> tuple[list[Job] | None, list[str]]:
-    """The jobs of a grid, all of them checked, and a line on each key that changes nothing.
+    """The jobs of a grid, all of them checked, and a line on each key that some or all go without.
 
     None for a sweeper that finds its jobs as it goes.
 
@@ -139,12 +160,22 @@ def _planned(master: DictConfig, folder: Path) -> tuple[list[Job] | None, list[s
         return None, []
     words = _swept(master)
     with explained(words):
-        (jobs,) = BasicSweeper.split_arguments(_parsed(words), None)
+        (grid,) = BasicSweeper.split_arguments(_parsed(words), None)
+    jobs, left_out = fitted(grid)
     made = [(job, _config_of(master, job)) for job in jobs]
     planned = plan(made, folder)
-    return planned, unused_by_all(
-        [(job, config) for job, config in made if isinstance(config, ExperimentConfig)]
-    )
+    configs = [config for _, config in made if isinstance(config, ExperimentConfig)]
+    if class_of(master.hydra.launcher) == BASIC:  # another machine may have what this one has not
+        check_left(planned, configs, _try_trainer)
+    unused = unused_by_all(list(zip(jobs, configs, strict=True)))
+    return planned, [*left_out, *(f"warning: {printable(note)}" for note in unused)]
+
+
+def _try_trainer(config: ExperimentConfig) -> None:
+    """Raise InputError for what transformers refuses of ``trainer.*``. Loads it, as the first job will."""
+    from distil.training import training_arguments
+
+    training_arguments(config, Path(config.output_dir))
 
 
 def _swept(master: DictConfig) -> list[str]:
@@ -172,7 +203,8 @@ def _search(master: DictConfig) -> Search | None:
             key: _interval(each.value(), key) for key, each in parsed.items() if each.is_interval_sweep()
         }
         rest = [override for key, override in parsed.items() if key not in space]
-        (combinations,) = BasicSweeper.split_arguments(rest, None)
+        (grid,) = BasicSweeper.split_arguments(rest, None)
+    combinations, _ = fitted(grid)
     if not space:
         raise InputError(
             "Nothing is searched: give a key an interval, as in "

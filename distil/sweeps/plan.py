@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +52,21 @@ def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder
     if refused:
         raise InputError(_refusal(refused, len(jobs)))
     return planned
+
+
+def check_left(
+    jobs: Sequence[Job], configs: Sequence[ExperimentConfig], check: Callable[[ExperimentConfig], object]
+) -> None:
+    """Raise InputError where ``check`` raises one of the config of a job that is left: none is started."""
+    refused: list[tuple[int, Job, InputError]] = []
+    for number, (job, config) in enumerate(zip(jobs, configs, strict=True), 1):
+        if job.same_as is None and job.status != DONE:
+            try:
+                check(config)
+            except InputError as error:
+                refused.append((number, job, error))
+    if refused:
+        raise InputError(_refusal(refused, len(jobs)))
 
 
 def _refusal(refused: Sequence[tuple[int, Job, InputError]], total: int) -> str:

@@ -121,6 +121,7 @@ def _answers(
     from rich.console import Console
 
     from distil.data.base import ColumnsConfig
+    from distil.data.columns import has_input
     from distil.data.prompting import ending_of, prompt_rows
     from distil.engine.evaluation import answer_rows
     from distil.products import reevaluation
@@ -134,6 +135,12 @@ def _answers(
     if any(row["headed"] for row in rows):
         print(
             "A prompt that has the headings of the training already is taken as it stands.", file=sys.stderr
+        )
+    if run.shape.context and not context and run.prompts and all(map(has_input, run.prompts)):
+        print(
+            f"The prompts of the training had a context each (column {run.shape.context}), and this has "
+            "none: --context TEXT.",
+            file=sys.stderr,
         )
     longest, room = (
         max(len(row["prompt_ids"]) for row in rows),

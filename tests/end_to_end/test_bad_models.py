@@ -158,8 +158,10 @@ def test_disk_too_small_for_the_checkpoints(
 def test_keys_that_transformers_refuses_together(
     small_arguments: list[str], run_command: Command, tmp_path: Path
 ) -> None:
-    arguments = [word for word in small_arguments if "save_steps" not in word]
-    done = run_command(
-        *arguments, "trainer.load_best_model_at_end=true", "trainer.save_steps=7", f"output_dir={tmp_path}"
-    )
-    check_refused(done, tmp_path, "trainer: transformers refuses these keys together", "round multiple")
+    """Of a sweep before its first job, however good that one is."""
+    plateau = "trainer.lr_scheduler_type=reduce_lr_on_plateau"
+    arguments = [*small_arguments, "trainer.eval_strategy=no", f"output_dir={tmp_path}"]
+    told = ("trainer: transformers refuses these keys together", "requires an eval strategy")
+    check_refused(run_command(*arguments, plateau), tmp_path, *told)
+    swept = run_command("-m", *arguments, plateau.replace("=", "=constant,"))
+    check_refused(swept, tmp_path, f"job 2 of 2 ({plateau}), so none was started", *told)

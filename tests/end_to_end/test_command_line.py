@@ -260,7 +260,9 @@ SWEEPS = {
         "jobs 2 (method=kd method.temperature=-1), 4 (method=sft method.temperature=-1): method.temperature"
         " must be above 0, got -1",
     ],
-    ("seed=0,",): ["seed=0,", "cannot be read"],
+    ("seed=0,",): ["seed=0, ends in a comma", "as in seed=a,b with -m"],
+    ("seed=0,", "1"): ["seed=0, ends in a comma"],
+    ("method=kd,gkd", "method.lamda_gkd=0.3"): ["2 of 2 jobs cannot run", "method.lambda_gkd"],
     ("name=a,../b",): ["job 2 of 2 (name=../b)", "below output_dir"],
     ("--config-path", "x", "seed=0,1"): ["--config-path", "--config-dir"],
     ("--config-dir", "nowhere", "seed=0,1"): ["--config-dir=nowhere", "no such folder"],

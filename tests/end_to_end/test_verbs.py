@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from distil.cli import main
+from distil.data.columns import ALPACA, ALPACA_CONTEXT
 from distil.products.finished_run import open_run
 from distil.products.loading import load_product
 from distil.results import seal
@@ -236,6 +237,28 @@ def test_evaluate_says_where_a_file_lacks_the_context_that_prompts_had(runs: Run
     named = ("--prompt-column", "prompt", "--response-column", "response", "--context-column", "facts")
     notes = evaluated(run, tmp_path / "rows.jsonl", rows, *named)["notes"]
     assert not any("context" in note for note in notes)
+
+
+def test_generate_says_where_a_prompt_lacks_the_context_that_all_had(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs.copy("none", tmp_path)
+    results, samples = results_of(run), samples_of(run)
+    results["data"]["shape"] = {"kind": "pair", "prompt": "ask", "context": "about", "headings": True}
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+
+    def said(prompts: list[str], *more: str) -> str:
+        lines = [json.dumps(s | {"prompt": prompt}) for s, prompt in zip(samples, prompts, strict=False)]
+        (run / "samples.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        seal(run)
+        assert main(["generate", str(run), "--prompt", "w3", "--max-new-tokens", "1", *more]) == 0
+        return capsys.readouterr().err
+
+    with_one = ALPACA_CONTEXT.format(prompt="w3", context="w4")
+    lacks = "had a context each (column about), and this has none: --context TEXT."
+    assert lacks in said([with_one, with_one])
+    assert lacks not in said([with_one, with_one], "--context", "w5")
+    assert lacks not in said([with_one, ALPACA.format(prompt="w3")])
 
 
 def test_evaluate_writes_rows_of_a_file_as_the_run_wrote_its_own(

@@ -180,6 +180,7 @@ BAD_FILES = [
         r"no row for (test|validation) has anything to learn from: empty response \(1\)\. Leave",
     ),
     ("a.parquet", "text", "not a complete Parquet file"),
+    ("a.tsv", "text", r"unknown kind of file '.tsv'.* This converts it: python -c "),
     ("a.txt", "text", r"unknown kind of file '.txt'. Known: .jsonl"),
     ("a.jsonl", '{"a": "b", "c": "d"}\n', "no columns to learn from. Its columns: a, c"),
     ("a.jsonl", '{"prompt": "b"}\n', "no columns to learn from. Its columns: prompt"),
