@@ -128,6 +128,12 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
             f"{several[1]} holds several values: add -m to run one after the other, or write key=[a,b] for a "
             "list and key='\"a,b\"' for a text."
         )
+    if "does not support sweep type" in text:
+        word = next((word for word in arguments if "interval(" in word), "An interval")
+        return (
+            f"{word}: a grid takes values, as in {word.partition('=')[0]}=a,b. An interval is searched: add "
+            "hydra/sweeper=search_rates."
+        )
     if "Error resolving interpolation" in text:
         odd = next((word for word in arguments if re.match(r"~|[\w/]+=\[", word)), "")
         return f"{odd} takes a group away: every run has one option of each, as in method=kd.".lstrip()
