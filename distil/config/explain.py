@@ -128,6 +128,14 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
             f"{several[1]} holds several values: add -m to run one after the other, or write key=[a,b] for a "
             "list and key='\"a,b\"' for a text."
         )
+    if twice := re.search(r"Multiple values for (\S+?)\. To override", text):
+        given = [
+            f"{twice[1]}={value}"
+            for key, value in filter(None, map(split_override, arguments))
+            if key == twice[1]
+        ]
+        told = " ".join(given) or twice[1]
+        return f"{told}: a group has one option. Give one of them, and the keys of the others beside it."
     if "does not support sweep type" in text:
         word = next((word for word in arguments if "interval(" in word), "An interval")
         return (
