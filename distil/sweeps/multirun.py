@@ -236,6 +236,12 @@ def _config_of(master: DictConfig, overrides: list[str]) -> ExperimentConfig | I
     try:
         with explained(overrides):
             config = GlobalHydra.instance().config_loader().load_sweep_config(master, overrides)
+        own = config.hydra.sweeper.get("params")
+        if own and own != master.hydra.sweeper.get("params"):
+            raise InputError(
+                f"it sweeps keys of its own ({', '.join(map(str, own))}), which one job cannot. Give one "
+                "such preset, by itself."
+            )
         return prepared(without_hydra(config), overrides)
     except InputError as error:
         return error
