@@ -277,7 +277,9 @@ def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> s
     if not siblings and place != group:
         return f"{shown} is unknown: {place} has no keys.{hint}"
     if not siblings or len(siblings) > _MANY:
-        return f"{shown} is unknown.{hint} All keys: --cfg job --package {group.split('.')[0]}."
+        part = "hydra" if group.startswith("hydra.") else "job"
+        whole = group if part == "hydra" else group.split(".")[0]
+        return f"{shown} is unknown.{hint} All keys: --cfg {part} --package {whole}."
     return f"{shown} is unknown: {place} has no such key.{hint} It has: {', '.join(siblings)}."
 
 
