@@ -33,7 +33,7 @@ from distil.sweeps.launchers import BASIC, check_installed, class_of, forget_pic
 from distil.sweeps.launching import Launcher, without_hydra
 from distil.sweeps.on_ray import ray_launcher
 from distil.sweeps.own_keys import fitted, keys_below
-from distil.sweeps.plan import check_left, opening, plan
+from distil.sweeps.plan import check_left, not_ranked, opening, plan
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
 from distil.sweeps.search import Interval, SearchSweeper
 from distil.sweeps.searching import Search, finish_search, planned_search, run_search
@@ -168,7 +168,8 @@ def _planned(master: DictConfig, folder: Path) -> tuple[list[Job] | None, list[s
     if class_of(master.hydra.launcher) == BASIC:  # another machine may have what this one has not
         check_left(planned, configs, _try_trainer)
     unused = unused_by_all(list(zip(jobs, configs, strict=True)))
-    return planned, [*left_out, *(f"warning: {printable(note)}" for note in unused)]
+    warnings = [*unused, *not_ranked(configs)]
+    return planned, [*left_out, *(f"warning: {printable(note)}" for note in warnings)]
 
 
 def _try_trainer(config: ExperimentConfig) -> None:

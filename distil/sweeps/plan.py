@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 from distil.config.schema import ExperimentConfig
+from distil.effect import leaves
 from distil.preflight import locate
 from distil.run_files import COST, status_of
 from distil.sweeps.record import DONE, Job, shared
@@ -18,6 +20,10 @@ MOST = 10
 """Reasons that are told; the jobs with others are counted."""
 NAMED = 4
 """Jobs of one reason that are named; the rest are counted."""
+DRAWN = ("data.split_seed", "data.validation_fraction")
+"""Keys that say which rows are set aside for the test, where no file of its own says so."""
+EVALUATED = ("data.test_file", "data.max_eval_rows", "data.score", "eval.generation_rows")
+"""Keys without which runs are evaluated on other rows, or on other parts of them."""
 
 
 def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder: Path) -> list[Job]:
@@ -52,6 +58,17 @@ def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder
     if refused:
         raise InputError(_refusal(refused, len(jobs)))
     return planned
+
+
+def not_ranked(configs: Sequence[ExperimentConfig]) -> list[str]:
+    """A line on the keys that keep the jobs from being ranked: known now, not when all of them are done."""
+    values = [leaves(asdict(config)) for config in configs]
+    drawn = DRAWN if any(each.get("data.test_file", "elsewhere") is None for each in values) else ()
+    differ = [key for key in (*EVALUATED, *drawn) if len({str(each.get(key)) for each in values}) > 1]
+    if not differ:
+        return []
+    way = " data.test_file=FILE gives all of them one test." if set(differ) & set(drawn) else ""
+    return [f"{' and '.join(differ)}: the jobs are evaluated on different rows, and so not ranked.{way}"]
 
 
 def check_left(

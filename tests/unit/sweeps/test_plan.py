@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distil.config.schema import ExperimentConfig, PeftConfig, TrackerConfig
 from distil.data.embedded import EmbeddedDataConfig
+from distil.data.jsonl import JsonlConfig
 from distil.methods.kd import KDConfig
 from distil.methods.sft import SFTConfig
 from distil.preflight import locate
-from distil.sweeps.plan import ending, opening, plan, time_left
+from distil.sweeps.plan import ending, not_ranked, opening, plan, time_left
 from distil.sweeps.record import DONE, FAILED, PENDING, Job
 from distil.system.files import write_json
 from distil.types import InputError
@@ -64,6 +66,34 @@ def test_what_is_done_is_known_and_what_is_begun_goes_on(tmp_path: Path) -> None
         (PENDING, False, None),
     ]
     assert "1 done before, 1 begun before, 1 new" in opening(planned, tmp_path / "default")[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({"split_seed": 0}, {"split_seed": 1}, "data.split_seed: "),
+        (
+            {"split_seed": 0, "validation_fraction": 0.1},
+            {"split_seed": 1, "validation_fraction": 0.2},
+            "data.split_seed and data.validation_fraction: ",
+        ),
+        ({"test_file": "a.csv", "split_seed": 0}, {"test_file": "a.csv", "split_seed": 1}, None),
+        ({"test_file": "a.csv"}, {"test_file": "b.csv"}, "data.test_file: "),
+        ({"max_train_rows": 10}, {"max_train_rows": 20}, None),
+        ({"score": "all"}, {"score": "response"}, "data.score: "),
+    ],
+)
+def test_jobs_that_will_not_be_ranked_are_told_before_the_first(
+    one: dict[str, Any], other: dict[str, Any], told: str | None, tmp_path: Path
+) -> None:
+    configs = [config(tmp_path, data=JsonlConfig(train_file="rows.csv", **keys)) for keys in (one, other)]
+    lines = not_ranked(configs)
+    assert [line.partition("the jobs are evaluated on different rows")[0] for line in lines] == (
+        [told] if told else []
+    )
+    assert not_ranked(configs[:1]) == []
+    drawn = told is not None and "split_seed" in told
+    assert all(("data.test_file=FILE" in line) == drawn for line in lines)
 
 
 def test_one_job_that_cannot_run_refuses_all(tmp_path: Path) -> None:
