@@ -49,6 +49,9 @@ APPENDED_GROUPS = ("experiment", "debug", "sweep")
 FREE_KEYS = ("model.student.overrides.", "model.student.overrides=")
 """Below these any key may be set, one by one or as ``={a:1}``; Hydra wants ``++`` for what no schema has."""
 
+PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
+"""Where Hydra would put a run, and from where it would run."""
+
 IMPLIED = {
     "model": ("custom", ("model.teacher.path", "model.student.path")),
     "data": ("jsonl", ("data.train_file", "data.validation_file", "data.test_file")),
@@ -136,6 +139,11 @@ def check_arguments(
             raise InputError(
                 f"{shown} is a secret, and command lines are logged. Set it in the environment instead: "
                 "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."
+            )
+        if name in PLACES:
+            raise InputError(
+                f"{name}={value} changes nothing: runs lie in OUTPUT_DIR/NAME, and paths are read from where "
+                "the command is given. Give output_dir= and name=."
             )
         if unknown:
             near = get_close_matches(flag, [f for f in HYDRA_FLAGS if f[:2] == "--"], n=1, cutoff=0.8)

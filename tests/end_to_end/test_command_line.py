@@ -265,6 +265,7 @@ SWEEPS = {
     ("method=kd,gkd", "method.lamda_gkd=0.3"): ["2 of 2 jobs cannot run", "method.lambda_gkd"],
     ("trainer.learning_rate=interval(1e-4,1e-2)",): ["a grid takes values", "hydra/sweeper=search_rates"],
     ("hydra/sweeper=search_rates", "hydra.sweeper.trails=2"): ["--cfg hydra --package hydra.sweeper"],
+    ("seed=0,1", "hydra.sweep.dir=x"): ["hydra.sweep.dir=x changes nothing", "output_dir= and name="],
     ("sweep=methods,seeds",): ["2 of 2 jobs", "(+sweep=seeds): it sweeps keys of its own (seed)"],
     ("experiment=ample_rows,temperature",): [
         "job 2 of 2 (+experiment=temperature)",
