@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from distil.data.converters import to_csv
 from distil.data.text_files import Line, check_encoding, in_windows_1252, is_text, snippet
 from distil.types import InputError
 
-TABS = "\t"
-_DIVIDERS = (";", TABS, "|")
+_DIVIDERS = (";", "\t", "|")
 """What divides columns in files that are called CSV, besides commas."""
 _NUMBER = re.compile(r"[-+]?\d+([.,]\d+)*")
 WORDY = 6
@@ -78,15 +76,6 @@ def no_header(names: Iterable[str]) -> str:
     return (
         "They look like a row: if that is what they are, put a line before it that names the columns, such "
         "as prompt,response, or instruction,context,response."
-    )
-
-
-def to_csv(path: Path, delimiter: str) -> str:
-    """How a file whose columns are divided by ``delimiter`` is made one that is read here."""
-    return (
-        "This converts it: python -c 'import csv, sys; csv.writer(sys.stdout)"
-        f".writerows(csv.reader(sys.stdin, delimiter={json.dumps(delimiter)}))' "
-        f"< {shlex.quote(str(path))} > new.csv"
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from distil.data import converters
 from distil.data.base import MalformedRow, place_of
-from distil.data.csv_rows import TABS, read_csv, to_csv
+from distil.data.csv_rows import read_csv
 from distil.data.text_files import Line, TextRows, read_json
 from distil.registry import nearest
 from distil.system.quiet import quiet_datasets
@@ -35,12 +36,16 @@ def check_file(
     or of the wrong shape; MalformedRow names the first bad line of a text file.
     """
     if not path.exists():
+        if "://" in where:
+            raise InputError(
+                f"{where} is no file of this machine. Download it, and give the way to the file."
+            )
         raise InputError(f"{where}: no such file.{_beside(path)} Give the path of a file that exists.")
     if path.is_dir():
         raise InputError(f"{where} is a folder. Give a file.")
     if path.suffix.lower() not in FORMATS:
-        way = f" {to_csv(path, TABS)}" if path.suffix.lower() in (".tsv", ".tab") else ""
-        raise InputError(f"{where}: unknown kind of file {path.suffix!r}. Known: {', '.join(FORMATS)}.{way}")
+        told = f"{where}: unknown kind of file {path.suffix!r}. Known: {', '.join(FORMATS)}."
+        raise InputError(f"{told} {converters.of_kind(path)}".rstrip())
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{where} is empty. Give a file with rows.")

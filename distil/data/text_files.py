@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import IO, Any, overload
 
+from distil.data.converters import of_object
 from distil.types import InputError
 
 DEEPEST = 100
@@ -82,11 +83,31 @@ def read_json(where: str, path: Path) -> Iterator[Line]:
         except json.JSONDecodeError as error:
             if path.suffix.lower() == ".json":
                 raise InputError(f"{where} is not JSON: {error.msg} in line {error.lineno}.") from error
+    _check_object(where, path)
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if text.strip():
                 yield _of_line(number, text)
+
+
+def _check_object(where: str, path: Path) -> None:
+    """Raise InputError for a ``.json`` file that is one object, where its rows can be told from it."""
+    if path.suffix.lower() != ".json":
+        return
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            first = json.loads(file.readline())
+            if isinstance(first, dict) and file.read(1):
+                return  # rows by line
+    except ValueError:
+        pass
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError):
+        return  # its lines are told of
+    if isinstance(value, dict) and (way := of_object(path, value)):
+        raise InputError(f"{where} is one object, and no list of rows: {way}")
 
 
 def _of_line(number: int, line: bytes) -> Line:
