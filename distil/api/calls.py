@@ -53,6 +53,8 @@ def check_path(name: str, value: Any) -> Path:
     """``value``, its ``~`` written out. Raises ArgumentError unless it is a path."""
     if not isinstance(value, (str, Path)):
         raise ArgumentError(f"{name} is a {type(value).__name__}: give a path.")
+    if value == "":
+        raise ArgumentError(f"{name} is an empty text: give a path.")
     try:
         return Path(value).expanduser()
     except RuntimeError as error:

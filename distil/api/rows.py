@@ -30,6 +30,7 @@ TOKENISE = """Tokenise it first:
     dataset = dataset.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=512), batched=True)
 or call its columns `prompt` and `response` (or one `text`), and give a tokenizer:
     dataset = dataset.rename_columns({"my_question": "prompt", "my_answer": "response"})
+    rows = [{"prompt": row["my_question"], "response": row["my_answer"]} for row in rows]  # of a list
     KnowledgeDistillation(teacher, student, config, tokenizer)"""
 
 ADD_PROMPTS = """GKD lets the student go on from prompts. Add them:

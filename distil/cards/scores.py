@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,10 +62,24 @@ def score_parts(results: Results | None) -> Iterator[str]:
     yield table(_rows(results))
     told = ["↑ higher is better, ↓ lower is better. *before*: the same student, untouched."]
     told += [f"{words.FLOOR.capitalize()}."] if results.floor else []
-    yield " ".join([*told, words.evaluated_on(results), *map(plain, words.notes(results))])
+    yield " ".join([*told, words.evaluated_on(results), *map(plain, _notes(results))])
     meant = [f"* {plain(m.name)}: {plain(m.description)}" for m in results.metrics if m.description]
     if meant:
         yield "\n".join(["<details><summary>What is measured</summary>\n", *meant, "\n</details>"])
+
+
+def _notes(results: Results) -> Iterator[str]:
+    """The run's notes without what they say to whoever ran it: questions, keys, ways out."""
+    for note in words.notes(results):
+        said = [each for each in _SENTENCE.split(note) if not _ADVICE.search(each)]
+        if said:
+            yield " ".join(said)
+
+
+_SENTENCE = re.compile(r"(?<=[.?!]) (?=[A-Z])")
+_ADVICE = re.compile(
+    r"\?$|^Without the headings|\b(data|eval|method|model|peft|rollouts|run|trainer)\.[a-z]\w+"
+)
 
 
 def _rows(results: Results) -> Iterator[list[str]]:

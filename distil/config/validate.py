@@ -9,7 +9,7 @@ from distil.adapters.base import Adapter, adapter_of
 from distil.config.schema import ExperimentConfig, MethodConfig, check
 from distil.data.base import DATA
 from distil.methods.base import Method, method_of
-from distil.metrics.base import METRICS, OF_TEACHER
+from distil.metrics.base import METRICS, OF_TEACHER, Need
 from distil.system.extras import install
 from distil.teacher_cache.formats.base import format_of
 from distil.types import REFERENCE, ROLLOUT
@@ -20,8 +20,7 @@ def validate(config: ExperimentConfig) -> None:
     method = method_of(config.method)
     DATA.get(config.data.name)
     _check_adapter(config, adapter_of(config.peft))
-    for metric in config.eval.metrics:
-        METRICS.get(metric)
+    _check_metrics(config)
     _check_teacher_cache(config, method)
     _check_best(config, method)
     check(
@@ -47,6 +46,28 @@ def validate(config: ExperimentConfig) -> None:
         teacher is not None or student is not None,
         "model.student.path=null and model.teacher.path=null: give at least one, a folder or a hub name, "
         "or choose a pair: model=embedded, gpt2, qwen, smollm2.",
+    )
+
+
+def _check_metrics(config: ExperimentConfig) -> None:
+    """Refuse metrics of which none can be computed: the run would end in no score."""
+    wanted = {name: METRICS.get(name).factory.requires for name in config.eval.metrics}
+    missing = {}
+    if not config.eval.teacher:
+        missing[Need.TEACHER] = "eval.teacher=false"
+    elif config.model.teacher.path is None:
+        missing[Need.TEACHER] = "model.teacher.path=null"
+    if not config.eval.generation_rows:
+        missing[Need.GENERATIONS] = "eval.generation_rows=0"
+    lacking = {
+        name: [missing[need] for need in Need if need in needs and need in missing]
+        for name, needs in wanted.items()
+    }
+    check(
+        not wanted or not all(lacking.values()),
+        f"eval.metrics=[{','.join(wanted)}]: nothing would be evaluated. "
+        + "; ".join(f"{name} cannot be computed with {' and '.join(why)}" for name, why in lacking.items())
+        + f". Leave that out, or add likelihood: 'eval.metrics=[{','.join(['likelihood', *wanted])}]'.",
     )
 
 

@@ -119,7 +119,10 @@ def _of_line(number: int, line: bytes) -> Line:
     try:
         value = json.loads(text, object_pairs_hook=_Pairs.of)
     except json.JSONDecodeError as error:
-        fault = f"is not a JSON object: {snippet(text)} ({error.msg} at its character {error.pos + 1})"
+        why = error.msg.removesuffix(" at")  # of theirs, some end so
+        if why.startswith("Invalid control character") and text[error.pos : error.pos + 1] in "\r\n":
+            why = "it ends inside a text,"
+        fault = f"is not a JSON object: {snippet(text)} ({why} at its character {error.pos + 1})"
         return Line(number, {}, fault, len(line))
     except RecursionError:
         return Line(number, {}, "is nested too deeply", len(line))

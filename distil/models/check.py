@@ -11,6 +11,7 @@ from distil.config.schema import ModelConfig
 from distil.models.sources import SMOLLM2, Source, student_source, teacher_source
 from distil.models.vocabulary import check_same, read_vocabulary
 from distil.models.whole import check_whole
+from distil.run_files import STUDENT
 from distil.system.extras import install
 from distil.system.hub import ask, endpoint, hub_cache, offline_asked, patience, token
 from distil.types import InputError
@@ -144,7 +145,9 @@ def _check_folder(source: Source, weights: bool) -> None:
     gguf = [name for name in present if name.endswith(".gguf")]
     if gguf:
         hint = f"It holds a GGUF file: add {prefix}gguf_file={gguf[0]}"
-    elif "adapter_config.json" in present:
+    elif (source.folder / STUDENT / "config.json").is_file():
+        hint = f"It is a run directory: give its student, {source.key}={source.folder / STUDENT}"
+    elif "adapter_config.json" in present or (source.folder / STUDENT / "adapter_config.json").is_file():
         hint = (
             "It holds an adapter: give the folder of a whole model (distil merge RUN --output FOLDER makes "
             "one of an adapter and its base)."

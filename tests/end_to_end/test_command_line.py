@@ -266,6 +266,10 @@ SWEEPS = {
     ("trainer.learning_rate=interval(1e-4,1e-2)",): ["a grid takes values", "hydra/sweeper=search_rates"],
     ("hydra/sweeper=search_rates", "hydra.sweeper.trails=2"): ["--cfg hydra --package hydra.sweeper"],
     ("seed=0,1", "hydra.sweep.dir=x"): ["hydra.sweep.dir=x changes nothing", "output_dir= and name="],
+    ("seed=0,1", "eval.metrics=[agreement,rouge]", "eval.teacher=false", "eval.generation_rows=0"): [
+        "agreement cannot be computed with eval.teacher=false; rouge cannot be computed with eval.generation",
+        "'eval.metrics=[likelihood,agreement,rouge]'",
+    ],
     ("sweep=methods,seeds",): ["2 of 2 jobs", "(+sweep=seeds): it sweeps keys of its own (seed)"],
     ("experiment=ample_rows,temperature",): [
         "job 2 of 2 (+experiment=temperature)",

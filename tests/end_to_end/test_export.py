@@ -220,6 +220,22 @@ def test_a_secret_where_nothing_of_ours_writes_ends_it(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_card_leaves_out_what_is_said_to_who_ran_it(runs: Runs, tmp_path: Path) -> None:
+    run = runs.copy("none", tmp_path)
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    results["notes"] = [
+        "The teacher is worse: nll 9.5, the student 5.7. Are model.teacher.path and the other the right way?",
+        "Column q is written in the Alpaca form (### Response:). Without the headings: call it prompt.",
+        "trainer.warmup_steps=40 never ends.",
+    ]
+    (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    seal(run)
+    assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 0
+    said = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "The teacher is worse: nll 9.5, the student 5.7. Column q is written in the Alpaca form" in said
+    assert not re.search(r"right way|Without the headings|never ends", said)
+
+
 def test_a_card_counts_the_rows_of_all_processes_and_names_the_file_s_form(
     runs: Runs, tmp_path: Path
 ) -> None:

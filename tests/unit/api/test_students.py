@@ -214,6 +214,7 @@ def test_calls_that_do_not_fit_name_the_nearest(
         (lambda: learns.evaluate(rows, batch_size=1), "evaluate takes no 'batch_size'"),
         (lambda: learns.save_student(folder="x"), "save_student takes no 'folder'"),
         (lambda: learns.save_student(None), "output_dir is a NoneType: give a path"),
+        (lambda: learns.save_student(""), "output_dir is an empty text: give a path"),
         (lambda: learns.load_student(3), "model_path is a int: give a path"),
         (lambda: learns.train(rows, report_to="wandb"), "It goes to TrainingArguments(report_to=…)"),
         (
@@ -496,7 +497,7 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "texts": (["a b c"], '{"text": …}'),
     "messages in two columns": ([{"prompt": [{"role": "user"}], "response": "a"}], "one column, messages"),
     "a frame": (pandas.DataFrame({"text": ["a b c"]}), "Dataset.from_pandas("),
-    "other names": ([{"ask": "a", "say": "b"}], 'dataset.rename_columns({"my_question": "prompt"'),
+    "other names": ([{"ask": "a", "say": "b"}], 'rows = [{"prompt": row["my_question"]'),
     "nothing": (None, "is a NoneType: give a data set"),
     "a name": ("dolly", "is 'dolly': give a data set"),
     "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "DatasetDict of splits (a)"),

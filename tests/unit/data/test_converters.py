@@ -92,5 +92,5 @@ def test_kinds_that_nothing_is_known_of(name: str, tmp_path: Path) -> None:
 
 def test_an_address_is_no_file() -> None:
     address = "https://example.org/rows.jsonl"
-    with pytest.raises(InputError, match="is no file of this machine. Download it"):
+    with pytest.raises(InputError, match=r"is no file of this machine\. Download it"):
         check_file(f"data.train_file={address}", Path(address))

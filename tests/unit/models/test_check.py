@@ -160,6 +160,17 @@ def test_missing_folder_names_its_neighbours(folder: Path) -> None:
         check(pair("distil:nothing/of/the/sort"))
 
 
+def test_a_run_directory_is_told_of_its_student(folder: Path, tmp_path: Path) -> None:
+    make_folder(tmp_path / "run" / "student")
+    with pytest.raises(InputError, match=r"give its student, model\.student\.path=.*/run/student$"):
+        check(pair(folder, tmp_path / "run"))
+    (tmp_path / "run" / "student" / "config.json").rename(
+        tmp_path / "run" / "student" / "adapter_config.json"
+    )
+    with pytest.raises(InputError, match="distil merge RUN"):
+        check(pair(folder, tmp_path / "run"))
+
+
 def test_a_folder_has_one_version(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^model\.teacher\.revision=v1: .*Leave the revision out\.$"):
         check(ModelConfig("m", TeacherConfig(path=str(folder), revision="v1"), StudentConfig()))
