@@ -69,7 +69,7 @@ def score_parts(results: Results | None) -> Iterator[str]:
 
 
 def _notes(results: Results) -> Iterator[str]:
-    """The run's notes without what they say to whoever ran it: questions, keys, ways out."""
+    """The run's notes without what they say to whoever ran it: questions and ways out."""
     for note in words.notes(results):
         said = [each for each in _SENTENCE.split(note) if not _ADVICE.search(each)]
         if said:
@@ -77,9 +77,7 @@ def _notes(results: Results) -> Iterator[str]:
 
 
 _SENTENCE = re.compile(r"(?<=[.?!]) (?=[A-Z])")
-_ADVICE = re.compile(
-    r"\?$|^Without the headings|\b(data|eval|method|model|peft|rollouts|run|trainer)\.[a-z]\w+"
-)
+_ADVICE = re.compile(r"\?$|^Without the headings|^(Add|Give|Leave|Set|Take|Try) |=\S+ sets more aside")
 
 
 def _rows(results: Results) -> Iterator[list[str]]:

@@ -140,7 +140,7 @@ def check_arguments(
                 f"{shown} is a secret, and command lines are logged. Set it in the environment instead: "
                 "HF_TOKEN for the hub, WANDB_API_KEY for Weights & Biases."
             )
-        if name in PLACES:
+        if name in PLACES and value.lower() != "false":
             raise InputError(
                 f"{name}={value} changes nothing: runs lie in OUTPUT_DIR/NAME, and paths are read from where "
                 "the command is given. Give output_dir= and name=."

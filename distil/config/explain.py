@@ -222,7 +222,7 @@ def unparsable(override: str, message: str) -> str:
     if "=" not in override:
         return f"{override} is no option: write key=value without blanks, as in method=gkd. See --help."
     key, _, value = override.partition("=")
-    if re.search(r"[^,\s],\s*$", value):
+    if re.fullmatch(r"[^\[{'\"=]*[^,\s\[{'\"=],\s*", value):
         return (
             f"{override} ends in a comma: the values of a list stand without blanks, as in {key}=a,b with -m."
         )

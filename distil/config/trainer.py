@@ -222,14 +222,14 @@ class TrainerConfig(TrainingFields):
             self._check_evaluated_where_saved()
 
     def _check_evaluated_where_saved(self) -> None:
-        """Shares of a training (below 1) fall together as steps do; a share and steps need not."""
+        """As transformers asks it: of steps, and of shares of the training (below 1)."""
         save, evaluate = self.save_steps, self.eval_steps
         if save is None or evaluate is None:
             return
-        mixed = (save < 1) != (evaluate < 1)
-        scale = 1_000_000 if save < 1 else 1  # as transformers has it: no remainder of binary fractions
+        shares = save < 1 and evaluate < 1
+        scale = 1_000_000 if shares else 1  # as transformers has it: no remainder of binary fractions
         check(
-            not mixed and (save * scale) % (evaluate * scale) == 0,
+            (save * scale) % (evaluate * scale) == 0,
             "trainer.load_best_model_at_end=true takes the best of what was saved, each after an evaluation: "
             f"trainer.save_steps={save:g} is no multiple of trainer.eval_steps={evaluate:g}. Give "
             f"trainer.eval_steps={save:g}, or trainer.save_strategy=best.",

@@ -67,7 +67,7 @@ def _check_metrics(config: ExperimentConfig) -> None:
         not wanted or not all(lacking.values()),
         f"eval.metrics=[{','.join(wanted)}]: nothing would be evaluated. "
         + "; ".join(f"{name} cannot be computed with {' and '.join(why)}" for name, why in lacking.items())
-        + f". Leave that out, or add likelihood: 'eval.metrics=[{','.join(['likelihood', *wanted])}]'.",
+        + f". Change that, or add likelihood: 'eval.metrics=[{','.join(['likelihood', *wanted])}]'.",
     )
 
 

@@ -100,7 +100,7 @@ def _check_object(where: str, path: Path) -> None:
             first = json.loads(file.readline())
             if isinstance(first, dict) and file.read(1):
                 return  # rows by line
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))

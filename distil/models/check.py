@@ -125,8 +125,8 @@ def _check_folder(source: Source, weights: bool) -> None:
     prefix = source.key.removesuffix("path")
     if source.revision is not None:
         raise InputError(
-            f"{prefix}revision={source.revision}: {source.label} is a folder, which has one version. Leave "
-            "the revision out."
+            f"{prefix}revision={source.revision}: {source.label} is a folder, which has one version: "
+            f"{prefix}revision=null."
         )
     if source.gguf_file is not None:
         if source.file(source.gguf_file) is None:

@@ -32,7 +32,7 @@ from distil.sweeps.end import finish
 from distil.sweeps.launchers import BASIC, check_installed, class_of, forget_pickles
 from distil.sweeps.launching import Launcher, without_hydra
 from distil.sweeps.on_ray import ray_launcher
-from distil.sweeps.own_keys import fitted, keys_below
+from distil.sweeps.own_keys import fitted, keys_below, lacking
 from distil.sweeps.plan import check_left, not_ranked, opening, plan
 from distil.sweeps.record import DONE, FAILED, INTERRUPTED, REPORTS, Job, SweepRecord, key_of
 from distil.sweeps.search import Interval, SearchSweeper
@@ -77,9 +77,9 @@ def sweep(request: Request) -> None:
         ray_launcher(master.hydra.launcher)  # a key that nobody knows is told before the first job
         folder = expanded("output_dir", str(master.output_dir)) / checked_name(str(master.name))
         record = SweepRecord(folder.absolute(), key_of([request.command]))
-        search = _search(master)
+        search, left_out = _search(master)
         with Progress(Console(stderr=True)).spinner("checking every job before the first starts"):
-            jobs, notes = (None, []) if search else _planned(master, folder)
+            jobs, notes = (None, left_out) if search else _planned(master, folder)
         stack.enter_context(alone(record.folder, None))
         record.begin(request.command, jobs or (), search.total() if search else None)
         told = (
@@ -121,18 +121,19 @@ def _composed(request: Request) -> DictConfig:
 
     The default of a swept group need not have the keys of the options asked for: those are the jobs' alone.
     """
-    of_groups = keys_below(tuple(REGISTRIES), request.overrides)
-    master = _compose(request, [word for word in request.overrides if word not in of_groups])
+    keyed = keys_below(tuple(REGISTRIES), request.overrides)
+    if not keyed:
+        return _compose(request, request.overrides)
+    master = _compose(request, [word for word in request.overrides if word not in keyed])
     own: list[str] = []
     if class_of(master.hydra.sweeper) in (BasicSweeper.__name__, SearchSweeper.__name__):
-        own = keys_below(
-            [word.key_or_group for word in _parsed(_swept(master)) if word.is_sweep_override()], of_groups
-        )
-    if of_groups != own:
-        master = _compose(request, [word for word in request.overrides if word not in own])
-    with read_write(master), open_dict(master):
-        task = [*master.hydra.overrides.task, *own]
-        master.hydra.overrides.task = [word for word in request.overrides if word in task]
+        swept = [word.key_or_group for word in _parsed(_swept(master)) if word.is_sweep_override()]
+        own = lacking(keys_below(swept, keyed), master.hydra.runtime.choices)
+    master = _compose(request, [word for word in request.overrides if word not in own])
+    if own:
+        task: Any = OmegaConf.to_container(master.hydra.overrides.task, resolve=False)
+        with read_write(master), open_dict(master):
+            master.hydra.overrides.task = [word for word in request.overrides if word in (*task, *own)]
     return master
 
 
@@ -192,11 +193,12 @@ def _parsed(words: list[str]) -> list[Override]:
     return OverridesParser.create(config_loader=loader).parse_overrides(words)
 
 
-def _search(master: DictConfig) -> Search | None:
-    """The search that ``hydra.sweeper`` asks for, checked; None where it is another sweeper."""
+def _search(master: DictConfig) -> tuple[Search | None, list[str]]:
+    """The search that ``hydra.sweeper`` asks for, checked, and a line on each key that some choices go
+    without; None where it is another sweeper."""
     sweeper = master.hydra.sweeper
     if class_of(sweeper) != SearchSweeper.__name__:
-        return None
+        return None, []
     words = _swept(master)
     with explained(words):
         parsed = {override.key_or_group: override for override in _parsed(words)}  # the last word counts
@@ -205,7 +207,7 @@ def _search(master: DictConfig) -> Search | None:
         }
         rest = [override for key, override in parsed.items() if key not in space]
         (grid,) = BasicSweeper.split_arguments(rest, None)
-    combinations, _ = fitted(grid)
+    combinations, left_out = fitted(grid)
     if not space:
         raise InputError(
             "Nothing is searched: give a key an interval, as in "
@@ -218,7 +220,7 @@ def _search(master: DictConfig) -> Search | None:
         raise InputError("A search has one seed, and not one of the comparison's: add seed=1000.")
     keys = ("trials", "batch", "seed", "objective")
     settings = SearchSweeper(**{key: sweeper[key] for key in keys if sweeper.get(key) is not None})
-    return planned_search(combinations, space, settings, lambda job: _config_of(master, job))
+    return planned_search(combinations, space, settings, lambda job: _config_of(master, job)), left_out
 
 
 def _interval(sweep: Any, key: str) -> Interval:

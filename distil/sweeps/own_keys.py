@@ -5,7 +5,7 @@ Each job takes those of its own option. What none of the options has is left for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from distil.config.command_line import split_override
@@ -36,8 +36,8 @@ def fitted(jobs: Sequence[list[str]]) -> tuple[list[list[str]], list[str]]:
             key = (split_override(word) or ("",))[0]
             group, _, name = key.partition(".")
             own = choice.get(group, "")
-            having = {each for each in swept.get(group, ()) if name.partition(".")[0] in _keys(group, each)}
-            if name and _keys(group, own) and having and own not in having:
+            having = {each for each in swept.get(group, ()) if _may_have(group, each, name)}
+            if name and having and own and own not in having:
                 left_out.setdefault(key, (group, having, set()))[2].add(own)
             else:
                 kept.append(word)
@@ -50,7 +50,18 @@ def fitted(jobs: Sequence[list[str]]) -> tuple[list[list[str]], list[str]]:
     ]
 
 
-def _keys(group: str, option: str) -> list[str]:
-    """Those of an option, ``name`` among them; none where it has no dataclass of its name."""
+def lacking(overrides: Sequence[str], choices: Mapping[str, str]) -> list[str]:
+    """Those of ``overrides`` whose key the chosen option of its group does not have.
+
+    Args:
+        overrides: of keys of groups, as ``keys_below`` gives them.
+        choices: the option of each group.
+    """
+    keys = {word: (split_override(word) or ("",))[0].partition(".") for word in overrides}
+    return [word for word, (group, _, name) in keys.items() if not _may_have(group, choices[group], name)]
+
+
+def _may_have(group: str, option: str, name: str) -> bool:
+    """Whether an option has the key ``name``: what has no dataclass of its name is not known, and may."""
     config = schemas().get(f"{group}/{option}")
-    return [] if config is None else [field.name for field in fields(config)]
+    return config is None or name.partition(".")[0] in {field.name for field in fields(config)}

@@ -61,14 +61,14 @@ def plan(jobs: Sequence[tuple[list[str], ExperimentConfig | InputError]], folder
 
 
 def not_ranked(configs: Sequence[ExperimentConfig]) -> list[str]:
-    """A line on the keys that keep the jobs from being ranked: known now, not when all of them are done."""
+    """A line on the keys that may keep the jobs from being ranked: said now, not at the end."""
     values = [leaves(asdict(config)) for config in configs]
     drawn = DRAWN if any(each.get("data.test_file", "elsewhere") is None for each in values) else ()
     differ = [key for key in (*EVALUATED, *drawn) if len({str(each.get(key)) for each in values}) > 1]
     if not differ:
         return []
     way = " data.test_file=FILE gives all of them one test." if set(differ) & set(drawn) else ""
-    return [f"{' and '.join(differ)}: the jobs are evaluated on different rows, and so not ranked.{way}"]
+    return [f"{' and '.join(differ)}: jobs that are evaluated on different rows are not ranked.{way}"]
 
 
 def check_left(

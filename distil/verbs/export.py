@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +32,12 @@ def main(arguments: Sequence[str]) -> int:
 
     run = _open(given.run, given.trust_remote_code)
     output: Path = given.output or run.folder / FOLDER
-    if given.push is not None and (output / "README.md").is_file():
+    if given.push is not None and given.output is None and (output / "README.md").is_file():
+        private = "" if given.public else " --private"
         raise InputError(
-            f"{output} is there already. To upload it as it is: hf upload {given.push} {output}. To export "
-            "once more, give a folder that is absent or empty: --output DIR."
+            f"{output} is there already. To upload it as it is: hf upload {given.push} "
+            f"{shlex.quote(str(output))}{private}. To export once more, give a folder that is absent or "
+            "empty: --output DIR."
         )
     check_export(run, output, merged=given.merge)
     warn(run.folder, run.record.damaged)

@@ -262,6 +262,10 @@ SWEEPS = {
     ],
     ("seed=0,",): ["seed=0, ends in a comma", "as in seed=a,b with -m"],
     ("seed=0,", "1"): ["seed=0, ends in a comma"],
+    ("eval.metrics=[rouge,", "bleu]"): [
+        "eval.metrics=[rouge, cannot be read",
+        "Lists are 'eval.metrics=[a,b]'",
+    ],
     ("method=kd,gkd", "method.lamda_gkd=0.3"): ["2 of 2 jobs cannot run", "method.lambda_gkd"],
     ("trainer.learning_rate=interval(1e-4,1e-2)",): ["a grid takes values", "hydra/sweeper=search_rates"],
     ("hydra/sweeper=search_rates", "hydra.sweeper.trails=2"): ["--cfg hydra --package hydra.sweeper"],
@@ -270,6 +274,11 @@ SWEEPS = {
         "agreement cannot be computed with eval.teacher=false; rouge cannot be computed with eval.generation",
         "'eval.metrics=[likelihood,agreement,rouge]'",
     ],
+    ("method=kd,gkd", "method.lambda_gkd=0.5", "trainer.max_steps=${oc.env:NOWHERE,0}"): [
+        "trainer.max_steps must be at least 1",
+        "got 0",
+    ],
+    ("seed=0,1", "trainer.max_steps=${oc.env:NOWHERE,0}"): ["trainer.max_steps must be at least 1", "got 0"],
     ("sweep=methods,seeds",): ["2 of 2 jobs", "(+sweep=seeds): it sweeps keys of its own (seed)"],
     ("experiment=ample_rows,temperature",): [
         "job 2 of 2 (+experiment=temperature)",

@@ -226,14 +226,16 @@ def test_a_card_leaves_out_what_is_said_to_who_ran_it(runs: Runs, tmp_path: Path
     results["notes"] = [
         "The teacher is worse: nll 9.5, the student 5.7. Are model.teacher.path and the other the right way?",
         "Column q is written in the Alpaca form (### Response:). Without the headings: call it prompt.",
-        "trainer.warmup_steps=40 never ends.",
+        "30 of 40 training rows are longer than data.max_length=32 and were cut. Set data.max_length=64.",
+        "The student was made of these layers: 0, 2 (model.student.keep_layers).",
     ]
     (run / "results.json").write_text(json.dumps(results), encoding="utf-8")
     seal(run)
     assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 0
     said = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "The teacher is worse: nll 9.5, the student 5.7. Column q is written in the Alpaca form" in said
-    assert not re.search(r"right way|Without the headings|never ends", said)
+    assert "longer than data.max_length=32 and were cut. The student was made of these layers: 0, 2" in said
+    assert not re.search(r"right way|Without the headings|Set data", said)
 
 
 def test_a_card_counts_the_rows_of_all_processes_and_names_the_file_s_form(
@@ -344,7 +346,7 @@ def test_without_output_it_goes_into_the_run(
     assert said.startswith(f"error: {run / 'export'} is there already."), said  # before anything loads
     assert "--output DIR" in said
     assert main(["export", str(run), "--push", "me/small"]) == 2
-    assert f"To upload it as it is: hf upload me/small {run / 'export'}" in capsys.readouterr().err
+    assert f"To upload it as it is: hf upload me/small {run / 'export'} --private." in capsys.readouterr().err
 
 
 class TestRefused:

@@ -124,6 +124,13 @@ def test_pairs_that_exclude_each_other() -> None:
         TrainerConfig(bf16=True, fp16=True)
     with pytest.raises(InputError, match=r"Give trainer\.save_strategy=steps or best\.$"):
         TrainerConfig(load_best_model_at_end=True, eval_strategy="steps", save_strategy="epoch")
+    assert TrainerConfig(
+        load_best_model_at_end=True,
+        eval_strategy="steps",
+        save_strategy="steps",
+        save_steps=2,
+        eval_steps=0.5,
+    )
     for save, evaluate in ((3, 2), (2, 4), (0.5, 2), (0.5, 0.2)):
         steps = {
             "eval_strategy": "steps",

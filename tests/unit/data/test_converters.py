@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from distil.data.converters import to_csv
 from distil.data.local import check_file, load_file
 from distil.types import InputError
 
@@ -73,6 +75,9 @@ def test_what_is_told_converts_the_file(
     [
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
         {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+        {"messages": [{"role": "user", "content": "a"}], "tools": [{"type": "function"}]},
+        {"prompt": "q", "context": [{"title": "t", "text": "x"}], "response": "r"},
+        {"prompt": ["a", "b", "c"], "response": ["d", "e", "f"], "source": ["x"]},
         {"input_ids": [1, 2], "labels": [1, 2]},
         {"prompt": "a", "response": ["b", "c"]},
         {"prompt": ["a"], "response": ["b"]},
@@ -81,6 +86,21 @@ def test_what_is_told_converts_the_file(
 def test_an_object_that_is_a_row_is_one(row: dict[str, Any], tmp_path: Path) -> None:
     of_json(row)(tmp_path / "rows.json")
     assert check_file("x", tmp_path / "rows.json") == list(row)
+
+
+def test_a_json_file_that_is_nested_too_deeply_is_told_by_its_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}", encoding="utf-8")
+    with pytest.raises(InputError, match="line 1 is nested too deeply"):
+        check_file("x", tmp_path / "rows.json")
+
+
+def test_a_stray_quote_among_tabs_takes_no_rows_along(tmp_path: Path) -> None:
+    (tmp_path / "rows.tsv").write_text('a\tb\n"Oops\tno\nlast\tone\n', encoding="utf-8")
+    code = shlex.split(to_csv(tmp_path / "rows.tsv", "\t"))[5]
+    with open(tmp_path / "rows.tsv", encoding="utf-8") as file:
+        done = subprocess.run([sys.executable, "-c", code], stdin=file, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "unexpected end of data" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["rows.docx", "rows", "rows.xml"])

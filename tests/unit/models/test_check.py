@@ -172,7 +172,9 @@ def test_a_run_directory_is_told_of_its_student(folder: Path, tmp_path: Path) ->
 
 
 def test_a_folder_has_one_version(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"^model\.teacher\.revision=v1: .*Leave the revision out\.$"):
+    with pytest.raises(
+        InputError, match=r"^model\.teacher\.revision=v1: .*has one version: model\.teacher\.revision=null\.$"
+    ):
         check(ModelConfig("m", TeacherConfig(path=str(folder), revision="v1"), StudentConfig()))
 
 

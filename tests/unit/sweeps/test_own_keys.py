@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from distil.sweeps.own_keys import fitted, keys_below
+from distil.sweeps.own_keys import fitted, keys_below, lacking
 
 
 def test_each_job_takes_the_keys_of_its_option() -> None:
@@ -50,6 +50,18 @@ def test_the_rest_stays_as_it_was_asked_for(job: list[str]) -> None:
     assert fitted([job, job]) == ([job, job], [])
     two = [[*job, "peft=none"], [*job, "peft=lora"]]
     assert fitted(two) == (two, [])
+
+
+def test_an_option_that_is_not_known_may_have_any_key() -> None:
+    jobs, left_out = fitted([[f"method={name}", "method.lambda_gkd=1"] for name in ("kd", "gkd_soft")])
+    assert jobs == [["method=kd"], ["method=gkd_soft", "method.lambda_gkd=1"]]
+    assert left_out == ["method.lambda_gkd is a key of method=gkd_soft: method=kd goes without it."]
+
+
+def test_what_the_chosen_option_lacks() -> None:
+    words = ["method.temperature=2", "method.lambda_gkd=1", "peft.r=4", "+data.foo=1"]
+    choices = {"method": "kd", "peft": "mine", "data": "jsonl"}
+    assert lacking(words, choices) == ["method.lambda_gkd=1", "+data.foo=1"]
 
 
 def test_keys_below_groups() -> None:

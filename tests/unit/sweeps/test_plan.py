@@ -88,7 +88,7 @@ def test_jobs_that_will_not_be_ranked_are_told_before_the_first(
 ) -> None:
     configs = [config(tmp_path, data=JsonlConfig(train_file="rows.csv", **keys)) for keys in (one, other)]
     lines = not_ranked(configs)
-    assert [line.partition("the jobs are evaluated on different rows")[0] for line in lines] == (
+    assert [line.partition("jobs that are evaluated on different rows")[0] for line in lines] == (
         [told] if told else []
     )
     assert not_ranked(configs[:1]) == []
