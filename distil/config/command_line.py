@@ -63,6 +63,8 @@ NO_PATH = ("self", "null")
 
 _INNER_KEY = re.compile(r"[{,]\s*['\"]?([\w.-]+)['\"]?\s*:")
 """Keys of a mapping in a value: ``{hub_token: x}``."""
+_HOME = re.compile(r"""([=,])(~/[^,"'\[\]{}()]*)(?=,|$)""")
+"""A path below one's home among the values of a key: Hydra reads no ~ without quotes."""
 _OVERRIDE = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[A-Za-z_][\w./@-]*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -176,6 +178,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def _signed(word: str) -> str:
+    word = _HOME.sub(r'\1"\2"', word)
     if word.startswith(tuple(f"{group}=" for group in APPENDED_GROUPS)):
         return f"+{word}"
     return f"++{word}" if word.startswith(FREE_KEYS) else word

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--baseline", metavar="NAME",
         help="group, method or adapter to hold the others against (sft among methods, none among adapters, "
-        "the group of both where both were swept; else what was asked first)",
+        "the group of both where both were swept; else the first of the sweep)",
     )  # fmt: skip
     arguments.add_argument(
         "--budget", choices=KINDS, help="read the validation curves where all runs have spent the same"

@@ -13,7 +13,7 @@ from distil.report.comparison.budget import KINDS, EqualBudget, Held, equal_budg
 from distil.report.comparison.costs import COSTS, cost_of
 from distil.report.comparison.differences import CLOSE, Difference, differences, evaluated_apart
 from distil.report.comparison.groups import Group, groups_of, with_baselines
-from distil.report.comparison.keys import config_of, group_names, same, sort_keys
+from distil.report.comparison.keys import configs_of, group_names, same, sort_keys
 from distil.report.comparison.notes import notes
 from distil.report.comparison.runs import LeftOut, metrics_of, read_runs, score_of, seed_of
 from distil.report.comparison.statistics import in_reach
@@ -83,7 +83,7 @@ def compare(
     found, unfit = read_runs(folders)
     missing = sorted((*left_out, *unfit), key=lambda each: (each.run, each.why))
     runs, older = _newest(found)
-    configs = [config_of(run) for run in runs]
+    configs = configs_of(runs)
     _check_declared(declared, runs)
     keys = sort_keys(runs, configs, declared)
     labels = group_names(configs, keys.swept)
@@ -155,8 +155,8 @@ def _newest(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[LeftOut]]:
     """Of runs with one config the one that ended last, in the order of ``runs``; and the older ones."""
     newest: dict[str, RunRecord] = {}
     older = []
-    for run in sorted(runs, key=lambda run: run.finished):
-        config = same(config_of(run))
+    by_age = sorted(runs, key=lambda run: run.finished)
+    for run, config in zip(by_age, map(same, configs_of(by_age)), strict=True):
         if (before := newest.get(config)) is not None:
             why = f"done again: {run.path.resolve().name} is the newer run of the same config."
             older.append(LeftOut(before.path.resolve().name, why))

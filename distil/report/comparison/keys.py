@@ -55,6 +55,23 @@ def config_of(run: RunRecord) -> Config:
     return with_effect(run.config, (*UNSCORED, *(map(str, unused) if isinstance(unused, list) else ())))
 
 
+def configs_of(runs: Sequence[RunRecord]) -> list[Config]:
+    """``config_of`` each, with one path for all files and folders of one content that a key names: where they
+    lie, and how that is written, changes no score."""
+    named: dict[tuple[str, str], Any] = {}
+    configs: list[Config] = []
+    for run in runs:
+        config = config_of(run)
+        prints = mapping(run.environment.get("fingerprints"))
+        paths = {
+            key: named.setdefault((key, str(content)), config[key])
+            for key, content in prints.items()
+            if key in config
+        }
+        configs.append({**config, **paths})
+    return configs
+
+
 def given(command: str) -> dict[str, str]:
     """The overrides of a command line, by key; none where it cannot be taken apart."""
     try:

@@ -29,6 +29,13 @@ from distil.types import InputError
         (["experiment=x", "model.teacher.path=A"], ["+experiment=x", "model.teacher.path=A"]),
         (["data.train_file=F"], ["data=jsonl", "data.train_file=F"]),
         (["data=hf", "data.path=F"], ["data=hf", "data.path=F"]),
+        (["data.train_file=~/my rows.csv"], ["data=jsonl", 'data.train_file="~/my rows.csv"']),
+        (
+            ["data=jsonl", "data.train_file=~/a.csv,b.csv,~/c.csv"],
+            ["data=jsonl", 'data.train_file="~/a.csv",b.csv,"~/c.csv"'],
+        ),
+        (["data=jsonl", 'data.train_file="~/a.csv"'], ["data=jsonl", 'data.train_file="~/a.csv"']),
+        (["~sweep", "name=a~b"], ["~sweep", "name=a~b"]),
         (["model.student.overrides.hidden_size=8"], ["++model.student.overrides.hidden_size=8"]),
         (["model.student.overrides={hidden_size:8}"], ["++model.student.overrides={hidden_size:8}"]),
         (["method=kd", "seed=1,2"], ["method=kd", "seed=1,2"]),

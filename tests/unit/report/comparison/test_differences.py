@@ -254,6 +254,20 @@ def test_what_the_runs_recorded_beside_the_config(
     assert [each.key for each in compare([tmp_path]).confounds] == [told]
 
 
+@pytest.mark.parametrize("key", ["data.train_file", "model.teacher.path"])
+def test_one_file_under_two_paths_is_no_difference(tmp_path: Path, key: str) -> None:
+    told = {"fingerprints": {key: "aa"}}
+    for folder, content in (("equal", "aa"), ("other", "bb")):
+        grid(tmp_path / folder, [("sft", {key: "./rows"})], environment=told)
+        grid(tmp_path / folder, [("kd", {key: "/there/rows"})], environment={"fingerprints": {key: content}})
+    assert not compare([tmp_path / "equal"]).confounds
+    assert key in [each.key for each in compare([tmp_path / "other"]).confounds]
+    grid(tmp_path / "equal", [("sft", {key: "../rows"})], environment=told, finished=9e9)
+    assert [each.why.partition(":")[0] for each in compare([tmp_path / "equal"]).left_out][:1] == [
+        "done again"
+    ]
+
+
 def test_a_tracker_s_version_is_nobody_s_business(tmp_path: Path) -> None:
     grid(tmp_path, [("sft", {})])
     grid(tmp_path, [("kd", {})], environment={"versions": {"torch": "2.13.0", "wandb": "0.32"}})
