@@ -78,7 +78,8 @@ def with_baselines(
 def _usual(groups: Sequence[Group], swept: Sequence[str]) -> Sequence[Group]:
     """Where methods were swept ``sft``, where adapters were ``none``, where both were the group of both.
 
-    Of a sweep that has no such group: ``sft`` or ``none`` where either is there; else the first of the sweep, or what ran first.
+    Of a sweep that has no such group: ``sft`` or ``none`` where either is there; else the first of the sweep,
+    or what ran first.
     """
     keys = [key for key in DEFAULTS if key in swept]
     for wanted in (keys, *([key] for key in keys)):
