@@ -210,7 +210,7 @@ def planned(flags: Sequence[str], overrides: Sequence[str]) -> None:
     request = multirun.Request(conf_folder(), "config", overrides, "", "", cli.HYDRA_VERSION_BASE)
     with initialize_config_dir(str(conf_folder()), version_base=cli.HYDRA_VERSION_BASE):
         master = multirun._composed(request)
-        search = multirun._search(master)
+        search, _ = multirun._search(master)
         jobs = None if search else multirun._planned(master, Path("outputs/sweep"))[0]
     assert (search.total() if search else len(jobs or ())) > 1
 
