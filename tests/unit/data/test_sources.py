@@ -168,7 +168,7 @@ BAD_FILES = [
     ("a.csv", "prompt,response\n", "a header and no rows"),
     ("a.csv", "\n", "has no header"),
     ("a.csv", "prompt,response\na,b\na,b,c\n", "line 3 has 3 fields, the header 2"),
-    ("a.csv", "prompt;response\na;b\n", r"divided by ';'\? .* delimiter=\";\"\)\)' < \S+/a.csv > new.csv"),
+    ("a.csv", "prompt;response\na;b\n", r"divided by ';'\? .* delimiter=\";\", strict=True\)\)' < \S+/a.csv"),
     ("a.csv", "prompt\tresponse\na\tb\n", r"divided by '\\t'\?"),
     ("a.jsonl", GOOD, "has 1 row: too few to set aside"),
     ("a.jsonl", '{"prompt": "a", "response": " "}\n' * 9, r"anything to learn from: empty response \(9\)"),
