@@ -55,15 +55,25 @@ def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
             )
 
 
+def _is_split(value: object) -> bool:
+    """Whether ``value`` is a list of rows, and no conversation, whose messages are objects too."""
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(row, dict) and not {"role", "from"} & set(row) for row in value)
+
+
 def _of_mapping(dataset: Mapping[str, Any], name: str) -> str:
     """What to give in place of a mapping: one row, one batch, or splits."""
     if "input_ids" in dataset:
         rows = f"datasets.Dataset.from_dict({{key: list(value) for key, value in {name}.items()}})"
         return f"{name} is one batch, as a tokenizer returns it. Give its rows: {rows}."
-    if all(isinstance(value, (str, int, float, list)) for value in dataset.values()):
+    cells = all(isinstance(value, (str, int, float, list)) for value in dataset.values())
+    if cells and not all(map(_is_split, dataset.values())):
         return f"{name} is one row: give a list of rows, [{name}]."
     held_out = [one for one in dataset if str(one) in ("validation", "test")]
-    split = held_out[0] if name == "eval_dataset" and held_out else next(iter(dataset))
+    split = "train" if "train" in dataset else next(iter(dataset))
+    if name == "eval_dataset" and held_out:
+        split = held_out[0]
     splits = ", ".join(map(str, dataset))
     return f"{name} is a {type(dataset).__name__} of splits ({splits}): give one, {name}=data[{split!r}]."
 

@@ -90,6 +90,16 @@ def chosen_note(validation: Dataset, test: Dataset) -> str | None:
     return f"{_listed({'test': (shared, len(test))})} {are}: what validation chooses is not tested on others."
 
 
+def copies_note(test: Dataset) -> str | None:
+    """On test rows of which half or more are copies of others, token for token."""
+    different = len(set(_ids(test)))
+    if len(test) < 2 * different or len(test) < 2:
+        return None
+    are = "1 is" if different == 1 else f"{different:,} are"
+    count = f"Of {len(test):,} test rows {are} different"
+    return f"{count}: copies tell nothing new, so scores are less sure than said."
+
+
 def _common(rows: Dataset, others: Dataset) -> list[bytes]:
     """The token ids of those of ``rows`` that are among ``others``."""
     ids = list(_ids(rows))

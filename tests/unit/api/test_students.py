@@ -500,6 +500,10 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "other names": ([{"ask": "a", "say": "b"}], 'rows = [{"prompt": row["my_question"]'),
     "nothing": (None, "is a NoneType: give a data set"),
     "a name": ("dolly", "is 'dolly': give a data set"),
+    "all splits, plain": (
+        {"test": [{"text": "a"}], "train": [{"text": "b"}]},
+        "dict of splits (test, train): give one, ",
+    ),
     "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "DatasetDict of splits (a)"),
     "empty": (Dataset.from_dict({"input_ids": []}), "is empty"),
     "an empty list": ([], "is empty"),

@@ -263,6 +263,24 @@ def test_rows_that_are_cut_are_told(
     )
 
 
+def test_test_rows_that_are_copies_are_told(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
+    """Copies are set aside together, so that none is trained on; they are no more rows for it."""
+    copied = load_splits(
+        JsonlConfig(train_file=jsonl("a.jsonl", rows(8) * 6), validation_fraction=0.12), gpt2
+    )
+    assert len(copied.test) == 6
+    assert copied.notes == [
+        "Of 6 test rows 1 is different: copies tell nothing new, so scores are less sure than said."
+    ]
+    mostly = [*rows(9), *rows(4)]
+    config = JsonlConfig(train_file=jsonl("b.jsonl", rows(60)[20:]), test_file=jsonl("c.jsonl", mostly))
+    assert load_splits(config, gpt2).notes == [], "9 of 13"
+    config = replace(config, test_file=jsonl("d.jsonl", rows(2) * 2))
+    assert [note.partition(":")[0] for note in load_splits(config, gpt2).notes] == [
+        "Of 4 test rows 2 are different"
+    ]
+
+
 def test_held_out_rows_that_are_trained_on_are_told(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
     """Those that are set aside, or that a cap leaves out, are trained on no more; validation rows are told of
     test rows likewise."""
