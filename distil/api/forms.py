@@ -8,6 +8,7 @@ from typing import Any
 
 from distil.api.errors import ArgumentError
 from distil.data.columns import PROMPT_NAMES, TEXT_NAMES
+from distil.data.converters import are_rows
 from distil.data.local import FORMATS
 
 PLAIN_BATCHES = """{name} is a DataLoader whose batches are no tensors of rows: torch's own collate takes
@@ -55,20 +56,13 @@ def plain_rows(dataset: Any, name: str) -> Iterator[Mapping[str, Any]]:
             )
 
 
-def _is_split(value: object) -> bool:
-    """Whether ``value`` is a list of rows, and no conversation, whose messages are objects too."""
-    if not isinstance(value, list) or not value:
-        return False
-    return all(isinstance(row, dict) and not {"role", "from"} & set(row) for row in value)
-
-
 def _of_mapping(dataset: Mapping[str, Any], name: str) -> str:
     """What to give in place of a mapping: one row, one batch, or splits."""
     if "input_ids" in dataset:
         rows = f"datasets.Dataset.from_dict({{key: list(value) for key, value in {name}.items()}})"
         return f"{name} is one batch, as a tokenizer returns it. Give its rows: {rows}."
     cells = all(isinstance(value, (str, int, float, list)) for value in dataset.values())
-    if cells and not all(map(_is_split, dataset.values())):
+    if cells and not all(map(are_rows, dataset.values())):
         return f"{name} is one row: give a list of rows, [{name}]."
     held_out = [one for one in dataset if str(one) in ("validation", "test")]
     split = "train" if "train" in dataset else next(iter(dataset))

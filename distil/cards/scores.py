@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from distil.cards.subject import Subject
 
 
+_SENTENCE = re.compile(r"(?<=[.?!]) (?=[A-Z])")
+_ADVICE = re.compile(r"\?$|^Without the headings|^(Add|Give|Leave|Set|Take|Try) |=\S+ sets more aside")
+"""Sentences to whoever ran it."""
+
+
 def first_score(results: Results | None) -> str:
     """How far the first metric went, in one sentence; empty where nothing was measured."""
     metric = next(iter(results.metrics), None) if results else None
@@ -74,10 +79,6 @@ def _notes(results: Results) -> Iterator[str]:
         said = [each for each in _SENTENCE.split(note) if not _ADVICE.search(each)]
         if said:
             yield " ".join(said)
-
-
-_SENTENCE = re.compile(r"(?<=[.?!]) (?=[A-Z])")
-_ADVICE = re.compile(r"\?$|^Without the headings|^(Add|Give|Leave|Set|Take|Try) |=\S+ sets more aside")
 
 
 def _rows(results: Results) -> Iterator[list[str]]:

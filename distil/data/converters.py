@@ -38,7 +38,7 @@ def of_object(path: Path, value: dict[str, Any]) -> str:
     """For a JSON file that is one object and holds the rows below a key, or by columns; empty for others."""
     lists = {key: each for key, each in value.items() if isinstance(each, list) and each}
     for key, rows in lists.items():
-        if (key.lower() in HOLDERS or len(value) == 1) and all(_is_row(row) for row in rows):
+        if (key.lower() in HOLDERS or len(value) == 1) and are_rows(rows):
             taken = f"import json, sys; json.dump(json.load(sys.stdin)[{json.dumps(key)}], sys.stdout)"
             return f"rows lie below {json.dumps(key)}. {_by_python(taken, path, 'new.json')}"
     texts = [each for each in lists.values() if all(isinstance(cell, str) for cell in each)]
@@ -50,8 +50,13 @@ def of_object(path: Path, value: dict[str, Any]) -> str:
     return ""
 
 
-def _is_row(value: object) -> bool:
-    return isinstance(value, dict) and not set(TURNS) & set(value)
+def are_rows(value: object) -> bool:
+    """Whether ``value`` is a list of rows, and no conversation, whose messages are objects too."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(row, dict) and not set(TURNS) & set(row) for row in value)
+    )
 
 
 def _by_python(code: str, path: Path, new: str, opening: str = "This converts it: ") -> str:
