@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from distil.data.base import ColumnsConfig, MalformedRow, Row
-from distil.data.columns import Kind, Shape, as_text, prompt_of
-from distil.data.encoded import EMPTY_PROMPT, EMPTY_RESPONSE, EMPTY_TEXT
+from distil.data.base import ColumnsConfig, place_of
+from distil.data.columns import Shape
+from distil.data.encode import nothing_in
 from distil.data.held_out import set_aside
 from distil.data.local import FORMATS, load_file
 from distil.data.text_files import TextRows
@@ -35,17 +35,22 @@ def small_rows(where: str, path: Path) -> TextRows | None:
 def check_rows(
     config: ColumnsConfig, where: str, rows: TextRows, shape: Shape, missing: Sequence[str]
 ) -> None:
-    """Raise InputError where the rows of a text file are too few for the ``missing`` splits, or all empty.
+    """Raise InputError where the rows of a text file are too few for the ``missing`` splits, or all empty;
+    MalformedRow for the first whose cells are not what their columns are read as.
 
     Knows no tokenizer: rows that turn out too long are found later.
     """
-    reasons = Counter(_empty(row, shape, where) for row in rows)
+    found = [
+        nothing_in(row, shape, f"{where}, {place_of(line, number)}")
+        for number, (row, line) in enumerate(zip(rows, rows.lines, strict=True))
+    ]
+    reasons = Counter(found)
     if not reasons[None]:
         raise InputError(
             f"{where}: no row has anything to learn from: {_listed(reasons)}. Look at the columns."
         )
     for split, numbers in set_aside(rows, shape, missing, config, where).items():
-        empty = Counter(_empty(rows[number], shape, where) for number in numbers)
+        empty = Counter(found[number] for number in numbers)
         if not empty[None]:
             raise InputError(
                 f"{where}: no row for {split} has anything to learn from: {_listed(empty)}. "
@@ -55,17 +60,3 @@ def check_rows(
 
 def _listed(reasons: Counter[str | None]) -> str:
     return ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common() if count)
-
-
-def _empty(row: Row, shape: Shape, where: str) -> str | None:
-    """What of ``row`` is empty; None where nothing is, or where that is not for here to say."""
-    try:
-        if shape.kind is Kind.TEXT:
-            return None if as_text(row.get(shape.text or ""), "", where).strip() else EMPTY_TEXT
-        if shape.kind is not Kind.PAIR:
-            return None
-        if not prompt_of(row, shape, True, where).strip():
-            return EMPTY_PROMPT
-        return None if as_text(row.get(shape.response or ""), "", where).strip() else EMPTY_RESPONSE
-    except MalformedRow:
-        return None

@@ -101,11 +101,11 @@ class Encoder:
             if self.chat is not None and _empty(prompt, response) is None:
                 self.chat.prompts([_asked(prompt)], [where])
         elif self.shape.kind is Kind.MESSAGES:
-            turns = self._chat_turns(row, where)
+            turns = _turns_of(row, self.shape, where)
             if not isinstance(turns, str) and self.chat is not None:
                 self.chat.prompts([turns[0]], [where])
         elif self.shape.kind is Kind.TEXT:
-            as_text(row.get(self.shape.text or ""), self.shape.text or "", where)
+            _text_of(row, self.shape, where)
         else:
             token_row(row, where, self.codec, self.config.score)
 
@@ -153,28 +153,15 @@ class Encoder:
         return _with_dropped(encoded, reasons)
 
     def _pair(self, row: Row, where: str) -> tuple[str, str]:
-        """Prompt and response of a row as text."""
-        column = self.shape.response or ""
-        prompt = prompt_of(row, self.shape, self.chat is not None, where)
-        return prompt, as_text(row.get(column), column, where)
+        return _pair_of(row, self.shape, self.chat is not None, where)
 
     def _messages(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
-        found = [self._chat_turns(row, where) for row, where in zip(rows, wheres, strict=True)]
+        found = [_turns_of(row, self.shape, where) for row, where in zip(rows, wheres, strict=True)]
         kept = [
             (turns, where) for turns, where in zip(found, wheres, strict=True) if not isinstance(turns, str)
         ]
         encoded = self._turns([turns for turns, _ in kept], [where for _, where in kept])
         return _with_dropped(encoded, [turns if isinstance(turns, str) else None for turns in found])
-
-    def _chat_turns(self, row: Row, where: str) -> Turns | str:
-        """The turns of a row up to its last one by the assistant, or why it has none."""
-        column = self.shape.messages or ""
-        messages = read_messages(row.get(column) or [], f"{where}, column {column}")
-        last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
-        if last is None:
-            return NO_ASSISTANT
-        prompt, response = _conversation(messages[:last]), messages[last]["content"]
-        return _empty(prompt, response) or (messages[:last], prompt, response)
 
     def _turns(self, turns: Sequence[Turns], wheres: Sequence[str]) -> list[Encoded]:
         """Turns through the chat template."""
@@ -187,9 +174,7 @@ class Encoder:
         ]
 
     def _texts(self, rows: Sequence[Row], wheres: Sequence[str]) -> list[Encoded | Dropped]:
-        assert self.shape.text is not None
-        column = self.shape.text
-        texts = [as_text(row.get(column), column, where) for row, where in zip(rows, wheres, strict=True)]
+        texts = [_text_of(row, self.shape, where) for row, where in zip(rows, wheres, strict=True)]
         start, end = self.codec.start_ids, [self.codec.eos_id]
         unscored = [IGNORE_INDEX] * len(start)
         encoded = [
@@ -244,6 +229,43 @@ def read_messages(value: object, where: str) -> list[Message]:
             content = "".join(as_text(part, "content", where) for part in parts)
         messages.append({"role": turn["role"], "content": as_text(content, "content", where)})
     return messages
+
+
+def nothing_in(row: Row, shape: Shape, where: str) -> str | None:
+    """Why nothing is learnt from a row, whatever the tokenizer; None where that is not seen without one.
+
+    Raises MalformedRow where its columns do not hold what they should.
+    """
+    if shape.kind is Kind.TEXT:
+        return None if _text_of(row, shape, where).strip() else EMPTY_TEXT
+    if shape.kind is Kind.PAIR:
+        return _empty(*_pair_of(row, shape, True, where))
+    if shape.kind is Kind.MESSAGES:
+        turns = _turns_of(row, shape, where)
+        return turns if isinstance(turns, str) else None
+    return None
+
+
+def _text_of(row: Row, shape: Shape, where: str) -> str:
+    column = shape.text or ""
+    return as_text(row.get(column), column, where)
+
+
+def _pair_of(row: Row, shape: Shape, chat: bool, where: str) -> tuple[str, str]:
+    """Prompt and response of a row as text."""
+    column = shape.response or ""
+    return prompt_of(row, shape, chat, where), as_text(row.get(column), column, where)
+
+
+def _turns_of(row: Row, shape: Shape, where: str) -> Turns | str:
+    """The turns of a row up to its last one by the assistant, or why it has none."""
+    column = shape.messages or ""
+    messages = read_messages(row.get(column) or [], f"{where}, column {column}")
+    last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
+    if last is None:
+        return NO_ASSISTANT
+    prompt, response = _conversation(messages[:last]), messages[last]["content"]
+    return _empty(prompt, response) or (messages[:last], prompt, response)
 
 
 def _asked(prompt: str) -> list[Message]:

@@ -90,13 +90,13 @@ def chosen_note(validation: Dataset, test: Dataset) -> str | None:
     return f"{_listed({'test': (shared, len(test))})} {are}: what validation chooses is not tested on others."
 
 
-def copies_note(test: Dataset) -> str | None:
-    """On test rows of which half or more are copies of others, token for token."""
-    different = len(set(_ids(test)))
-    if len(test) < 2 * different or len(test) < 2:
+def copies_note(rows: Dataset, what: str = "test rows") -> str | None:
+    """On rows to test on of which half or more are copies of others, token for token."""
+    different = len(set(_ids(rows)))
+    if len(rows) < 2 * different or len(rows) < 2:
         return None
     are = "1 is" if different == 1 else f"{different:,} are"
-    count = f"Of {len(test):,} test rows {are} different"
+    count = f"Of {len(rows):,} {what} {are} different"
     return f"{count}: copies tell nothing new, so scores are less sure than said."
 
 

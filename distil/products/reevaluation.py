@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from distil.config.schema import EvalConfig
-from distil.data.base import COLUMNS, ColumnsConfig
-from distil.data.columns import Kind, detect, listed, renamed, template_fields
 from distil.data.encode import stop_ids
-from distil.data.jsonl import JsonlConfig
-from distil.data.local import load_file
-from distil.data.prompting import ending_of
-from distil.data.raw_rows import RawRows, columns_of
 from distil.data.row_notes import shared_note
-from distil.data.splits import encode_rows, load_splits
+from distil.data.splits import load_splits
 from distil.engine.anatomy import position_limit
 from distil.identity import rows_digest
 from distil.methods.base import method_of
@@ -77,83 +69,6 @@ def own_rows(run: FinishedRun, tokenizer: PreTrainedTokenizerBase) -> tuple[Data
     digest = None if results is None else results.evaluation.get("rows_digest")
     same = digest is None or digest == rows_digest(rows)
     return rows, [] if same else ["The data changed since: these are not the test rows of the run."]
-
-
-def rows_of_file(
-    run: FinishedRun,
-    file: Path,
-    named: dict[str, str | None],
-    tokenizer: PreTrainedTokenizerBase,
-    longest: int,
-) -> tuple[Dataset, list[str]]:
-    """All rows of ``file`` that can be scored, encoded as the run's are (prompts that are written as they are
-    end with the line break that those of the run have), and notes: on rows that cannot, or are cut.
-
-    ``named``: columns by config key. Where none is named, the run's own names count if the file has them all.
-    """
-    own = run.config.data
-    assert isinstance(own, ColumnsConfig)
-    where = f"--data {file}"
-    raw = load_file(where, file.expanduser(), skip=own.on_bad_row == "skip")
-    given = {key: value for key, value in named.items() if value is not None}
-    limit = min(own.max_length, longest)
-    as_own = {key.name: getattr(own, key.name) for key in fields(ColumnsConfig) if key.name != "name"}
-    keys = as_own | dict.fromkeys(COLUMNS) | {"prompt_template": None, "max_length": limit}
-    config = JsonlConfig(train_file=str(file), **keys | _columns(own, given, raw, where))
-    try:
-        rows, notes = encode_rows(config, raw, tokenizer, where, ending_of(run.prompts), _headings(run))
-    except InputError as error:
-        text = str(error).replace(" (or data.prompt_template)", "")
-        for key in COLUMNS:
-            text = text.replace(f"data.{key}", f"--{key.replace('_', '-')}")
-        raise InputError(text) from error
-    asked = run.shape
-    if asked.kind is Kind.PAIR and asked.context and detect(config, columns_of(raw), where).context is None:
-        notes.append(
-            f"The prompts of the run had a context (its column {asked.context}), and no column here is read "
-            "as one: --context-column NAME."
-        )
-    if limit < own.max_length:
-        takes = f"the {limit} tokens that the models take"
-        notes = [note.replace(f"data.max_length={limit}", takes) for note in notes]
-    return rows, notes
-
-
-def _headings(run: FinishedRun) -> bool | None:
-    """Whether the run's prompts had headings; None where it is not for them to say."""
-    known = run.record.results is not None or run.recorded_shape is not None
-    pairs = run.shape.kind is Kind.PAIR and run.shape.template is None
-    return run.shape.headings if known and pairs else None
-
-
-def _columns(own: ColumnsConfig, given: Mapping[str, str], raw: RawRows, where: str) -> dict[str, str | None]:
-    """Which columns of a file are what, and the template of its prompts: that of the run, in any case.
-
-    Raises InputError where the file lacks what the template names.
-    """
-    there = set(columns_of(raw))
-    theirs = {key: getattr(own, key) for key in COLUMNS if getattr(own, key) is not None}
-    keys: dict[str, str | None] = dict(given)
-    if not given and set(theirs.values()) <= there:
-        keys = theirs
-    template, parts = own.prompt_template, template_fields(own.prompt_template)
-    if template is None or "text_column" in given or "messages_column" in given:
-        return keys
-    if "prompt_column" in given and len(parts) == 1:
-        mine = renamed(template, parts[0], given["prompt_column"])
-        return keys | {"prompt_column": None, "prompt_template": mine}
-    if missing := [name for name in parts if name not in there]:
-        way_out = "--prompt-column NAME says which it is" if len(parts) == 1 else "call its columns so"
-        raise InputError(
-            f"{where} has no column {', '.join(missing)}, of which the prompts of this run are written "
-            f"(data.prompt_template={template!r}): {way_out}. {listed(there)}"
-        )
-    if "prompt_column" in given:
-        raise InputError(
-            f"--prompt-column {given['prompt_column']}: the prompts of this run are written of "
-            f"{', '.join(parts)} (data.prompt_template={template!r}), and {where} has them. Leave it out."
-        )
-    return keys | {"prompt_template": template}
 
 
 def trained_on(run: FinishedRun, rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[str]:

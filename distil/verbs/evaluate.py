@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distil.data.base import COLUMNS
-from distil.system.files import expanded
 from distil.system.offline import network
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn, whole
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from distil.engine.evaluation import Evaluation
     from distil.products.finished_run import FinishedRun
     from distil.products.reevaluation import Pair
+    from distil.products.rows_file import RowsFile
     from distil.system.progress import Progress
 
 
@@ -34,22 +34,22 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--json {given.json}: {given.json.absolute().parent} cannot be written to.")
     if given.json is not None and given.json.is_dir():
         raise InputError(f"--json {given.json} is a folder: name a file in it.")
-    named = {key: getattr(given, key) for key in COLUMNS}
-    if given.data is None and (odd := [key for key, value in named.items() if value is not None]):
-        raise InputError(f"--{odd[0].replace('_', '-')} names a column of --data FILE: give both.")
-    from distil.data.local import check_file
+    named = {key: getattr(given, key) for key in COLUMNS if getattr(given, key) is not None}
+    if given.data is None and named:
+        raise InputError(f"--{next(iter(named)).replace('_', '-')} names a column of --data FILE: give both.")
     from distil.products.library import SavedStudent, open_product
+    from distil.products.rows_file import RowsFile
 
     run = open_product(given.run, trust=given.trust_remote_code)
-    if given.data is not None:
-        skip = run.config.data.on_bad_row == "skip"
-        check_file(f"--data {given.data}", expanded("--data", given.data), skip=skip)
+    file = None if given.data is None else RowsFile(run, given.data, named)
+    if file is not None:
+        file.check()
     elif isinstance(run, SavedStudent):
         raise InputError(f"{given.run} was saved by the library, which kept no test rows: give --data FILE.")
     warn(run.folder, run.record.damaged)
     begin("Evaluating", run.folder)
     with network(run.config.run.allow_network):
-        result = _evaluated(run, given, named)
+        result = _evaluated(run, file, given)
     _print(result)
     if given.json is not None:
         from distil.system.files import write_json
@@ -87,9 +87,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _evaluated(
-    run: FinishedRun, given: argparse.Namespace, named: Mapping[str, str | None]
-) -> dict[str, Any]:
+def _evaluated(run: FinishedRun, file: RowsFile | None, given: argparse.Namespace) -> dict[str, Any]:
     """What ``--json`` writes."""
     from rich.console import Console
 
@@ -101,14 +99,13 @@ def _evaluated(
     progress = Progress(Console(stderr=True))
     with progress.spinner("loading models and data"):
         pair = reevaluation.load_pair(run, teacher=reevaluation.loads_teacher(run) and not given.no_teacher)
-        if given.data is None:
+        if file is None:
             rows, notes = reevaluation.own_rows(run, pair.tokenizer)
         else:
-            longest = reevaluation.longest_row(pair.student, pair.teacher)
-            rows, notes = reevaluation.rows_of_file(run, given.data, dict(named), pair.tokenizer, longest)
+            rows, notes = file.encoded(pair.tokenizer, reevaluation.longest_row(pair.student, pair.teacher))
         if given.rows is not None:
             rows = rows.select(range(min(given.rows, len(rows))))
-        if given.data is not None:
+        if file is not None:
             notes += reevaluation.trained_on(run, rows, pair.tokenizer)
     config, more = reevaluation.fitting(run.config.eval, rows)
     if given.generation_rows is not None:

@@ -19,7 +19,9 @@ from distil.cli import main
 from distil.data.columns import ALPACA, ALPACA_CONTEXT
 from distil.products.finished_run import open_run
 from distil.products.loading import load_product
+from distil.products.rows_file import RowsFile
 from distil.results import seal
+from distil.types import InputError
 from tests.adapters import save_bases, word_tokenizer
 from tests.end_to_end.ask_merged import NEW, PROMPT
 
@@ -224,6 +226,31 @@ def test_evaluate_a_file_with_columns_of_its_own(
     assert not any("training rows" in note for note in first["notes"]), "of those that are evaluated"
     assert main(["evaluate", str(run), "--data", str(tmp_path / "rows.jsonl")]) == 2
     assert "--prompt-column" in capsys.readouterr().err, "unnamed, nobody can know them"
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    {
+        "columns": ([{"ask": "w3", "say": "w4"}], "no columns to learn from. Its columns: ask, say"),
+        "cells": ([{"prompt": {"a": 1}, "response": "w4"}], "line 1: column prompt holds dict values"),
+        "empty": ([{"prompt": "w3", "response": ""}] * 2, "learn from: empty response (2)"),
+    }.values(),
+)
+def test_rows_that_cannot_be_evaluated_are_refused_before_a_model_loads(
+    rows: list[dict[str, Any]], says: str, runs: Runs, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        RowsFile(open_run(runs.run("none")), tmp_path / "rows.jsonl", {}).check()
+    assert str(caught.value).startswith(f"--data {tmp_path / 'rows.jsonl'}")
+    assert says in str(caught.value)
+    assert "data." not in str(caught.value).replace("data.on_bad_row", "")
+
+
+def test_evaluate_says_where_rows_are_copies(runs: Runs, tmp_path: Path) -> None:
+    rows = rows_in(runs.folder / "test.jsonl")[:2] * 3
+    notes = evaluated(runs.run("none"), tmp_path / "rows.jsonl", rows)["notes"]
+    assert any(note.startswith("Of 6 rows 2 are different: copies tell nothing new") for note in notes)
 
 
 def test_evaluate_says_where_a_file_lacks_the_context_that_prompts_had(runs: Runs, tmp_path: Path) -> None:

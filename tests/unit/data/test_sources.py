@@ -179,6 +179,22 @@ BAD_FILES = [
         "prompt,response\na,b\nc,\nd,\n",  # a row a split, and one of the three has a response
         r"no row for (test|validation) has anything to learn from: empty response \(1\)\. Leave",
     ),
+    (
+        "a.jsonl",
+        '{"messages": [{"role": "user", "content": "a"}]}\n' * 9,
+        r"to learn from: no assistant .*\(9\)",
+    ),
+    (
+        "a.jsonl",
+        GOOD * 6 + '{"prompt": {"a": 1}, "response": "b"}\n',
+        "line 7: column prompt holds dict values",
+    ),
+    (
+        "a.json",
+        f"[{GOOD}, {GOOD}, " + '{"messages": 3, "prompt": "a", "response": "b"}]',
+        "row 2, column messages",
+    ),
+    ("a.jsonl", '{"messages": [{"role": "bot", "content": "a"}]}\n', "line 1, column messages: role 'bot'"),
     ("a.parquet", "text", "not a complete Parquet file"),
     ("a.tsv", "text", r"unknown kind of file '.tsv'.* This converts it: python -c "),
     ("a.txt", "text", r"unknown kind of file '.txt'. Known: .jsonl"),
