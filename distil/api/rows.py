@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from distil.api.errors import ArgumentError, require
 from distil.api.forms import plain_rows
 from distil.config.schema import DataConfig
-from distil.data.columns import Kind, Shape, detect
+from distil.data.columns import Kind, Shape, detect, likely_pair, listed
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
 from distil.data.hf import HfConfig
@@ -26,12 +27,10 @@ logger = logging.getLogger(__name__)
 
 BATCHED = "its rows came in batches"
 
-TOKENISE = """Tokenise it first:
-    dataset = dataset.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=512), batched=True)
-or call its columns `prompt` and `response` (or one `text`), and give a tokenizer:
-    dataset = dataset.rename_columns({"my_question": "prompt", "my_answer": "response"})
-    rows = [{"prompt": row["my_question"], "response": row["my_answer"]} for row in rows]  # of a list
-    KnowledgeDistillation(teacher, student, config, tokenizer)"""
+MAPPED = (
+    'dataset = dataset.map(lambda rows: tokenizer(rows["text"], truncation=True, max_length=512), '
+    "batched=True)"
+)
 
 ADD_PROMPTS = """GKD lets the student go on from prompts. Add them:
     def add_prompts(rows):
@@ -108,10 +107,21 @@ def shape_of(raw: RawRows) -> Shape:
     try:
         return detect(HfConfig(), raw.columns, raw.name)
     except InputError:
-        listed = ", ".join(raw.columns) or "none"
         raise ArgumentError(
-            f"{raw.name} has no column to learn from. Its columns: {listed}. {TOKENISE}"
+            f"{raw.name} has no column to learn from. {listed(raw.columns)} {_to_name(raw.columns)}"
         ) from None
+
+
+def _to_name(columns: Sequence[str]) -> str:
+    """How rows of these columns are made readable, in the reader's own names where they are told apart."""
+    pair = likely_pair(columns) or ("my_question", "my_answer")
+    prompt, response = (json.dumps(name, ensure_ascii=False) for name in pair)
+    return f"""Call them `prompt` and `response` (or one `text`), and give a tokenizer:
+    dataset = dataset.rename_columns({{{prompt}: "prompt", {response}: "response"}})
+    rows = [{{"prompt": row[{prompt}], "response": row[{response}]}} for row in rows]  # of a list
+    KnowledgeDistillation(teacher, student, config, tokenizer)
+or tokenise them first:
+    {MAPPED}"""
 
 
 def read_rows(
@@ -140,7 +150,11 @@ def read_rows(
     if shape.kind is Kind.TOKENS:
         reader = ids
     elif tokenizer is None:
-        raise ArgumentError(f"{name} holds text (columns: {', '.join(columns)}), no tokens. {TOKENISE}")
+        raise ArgumentError(
+            f"{name} holds text (columns: {', '.join(columns)}), no tokens. Give a tokenizer:\n"
+            "    KnowledgeDistillation(teacher, student, config, tokenizer)\n"
+            f"or tokenise it first:\n    {MAPPED}"
+        )
     check = _check_prompts if wants_prompts and shape.kind is Kind.TOKENS else None
     return _encode(Encoder(config, shape, reader, name), raw, check)
 

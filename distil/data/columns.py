@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import string
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
@@ -180,6 +180,17 @@ def _to_name(config: ColumnsConfig, columns: Collection[str]) -> str:
         "data.messages_column, or data.text_column."
         f"{f' {CONTEXT}' if len(_without_ids(columns)) > 2 else ''}"
     )
+
+
+def likely_pair(columns: Sequence[str]) -> tuple[str, str] | None:
+    """The columns that may be meant as prompt and response: called nearly so, or the only two there are."""
+    prompt = _like(PROMPT_NAMES, columns)
+    response = _like(RESPONSE_NAMES, [column for column in columns if column != prompt])
+    told = _without_ids(columns)
+    if len(told) == 2 and (prompt is None or response is None):
+        prompt = prompt or next(column for column in told if column != response)
+        response = response or next(column for column in told if column != prompt)
+    return None if prompt is None or response is None else (prompt, response)
 
 
 def _like(names: Collection[str], columns: Collection[str]) -> str | None:

@@ -497,7 +497,11 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "texts": (["a b c"], '{"text": …}'),
     "messages in two columns": ([{"prompt": [{"role": "user"}], "response": "a"}], "one column, messages"),
     "a frame": (pandas.DataFrame({"text": ["a b c"]}), "Dataset.from_pandas("),
-    "other names": ([{"ask": "a", "say": "b"}], 'rows = [{"prompt": row["my_question"]'),
+    "other names": ([{"ask": "a", "say": "b"}], 'rows = [{"prompt": row["ask"], "response": row["say"]}'),
+    "names that are like ours": (
+        [{"n": 1, "my answer": "b", "my question": "a"}],
+        'rename_columns({"my question": "prompt", "my answer": "response"})',
+    ),
     "nothing": (None, "is a NoneType: give a data set"),
     "a name": ("dolly", "is 'dolly': give a data set"),
     "all splits, plain": (
@@ -507,7 +511,7 @@ BAD_ROWS: dict[str, tuple[Any, str]] = {
     "all splits": (DatasetDict(a=Dataset.from_list([{"input_ids": [1]}])), "DatasetDict of splits (a)"),
     "empty": (Dataset.from_dict({"input_ids": []}), "is empty"),
     "an empty list": ([], "is empty"),
-    "no usable column": ([{"foo": 1}], "Its columns: foo. Tokenise it first"),
+    "no usable column": ([{"foo": 1}], "Its columns: foo. Call them `prompt` and `response`"),
     "labels too short": ([{"input_ids": [1, 2, 3], "labels": [1]}], "labels has 1 entries, input_ids 3"),
     "a label that is none": ([{"input_ids": [1, 2, 3], "labels": [1, -1, 3]}], "row 0: labels holds -1"),
     "a label beyond the models": ([{"input_ids": [1, 2], "labels": [1, 5000]}], "labels holds 5000"),
