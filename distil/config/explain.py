@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields
 
-from distil.config.command_line import split_override, value_of
-from distil.config.suggestions import Schemas, keys_of, root_keys, suggestions
+from distil.config.command_line import APPENDED_GROUPS, split_override, value_of
+from distil.config.suggestions import NO_KEY, Schemas, is_group, keys_of, root_keys, suggestions
 from distil.config.trainer import OURS
 from distil.registry import unknown_name
 
@@ -49,8 +49,10 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
         value = None if prefix else value_of(key[1], arguments)
         if re.search(r"Key '.*' not in '\w+'|is not in struct", text):
             owner = re.search(r"not in '(\w+)'", text)
-            below = "" if prefix else _typed_below(key[1], arguments)
-            return prefix + below + unknown_key(key[1], value, owner[1] if owner else "", schemas)
+            name = owner[1] if owner else ""
+            if not prefix and value is None and (pair := _typed_below(key[1], arguments)):
+                return _unknown_below(key[1], pair, name, schemas)
+            return prefix + unknown_key(key[1], value, name, schemas)
         return prefix + wrong_type(key[1], value, text)
     if several := re.search(r"Ambiguous value for argument '(.*)'", text):
         return (
@@ -77,10 +79,20 @@ def explain(text: str, arguments: Sequence[str], schemas: Schemas) -> str:
     return prefix + " ".join(_useful_lines(text))
 
 
-def _typed_below(path: str, arguments: Sequence[str]) -> str:
-    """``modle.teacher.path=x: ``, where ``path`` is ``modle``; empty where it was typed whole."""
+def _typed_below(path: str, arguments: Sequence[str]) -> tuple[str, str] | None:
+    """``modle.teacher.path``, ``x``, where ``path`` is ``modle``; None where it was typed whole."""
     pairs = filter(None, map(split_override, arguments))
-    return next((f"{key}={value}: " for key, value in pairs if key.startswith(f"{path}.")), "")
+    return next((pair for pair in pairs if pair[0].startswith(f"{path}.")), None)
+
+
+def _unknown_below(path: str, typed: tuple[str, str], owner: str, schemas: Schemas) -> str:
+    """The message for ``modle.teacher.path=x``, where ``path`` is ``modle``."""
+    key, value = typed
+    if key in NO_KEY:
+        return unknown_key(key, value, owner, schemas)
+    if path in APPENDED_GROUPS:
+        return f"{key}={value}: {path} has no keys. {path}=NAME chooses one; --help lists them."
+    return f"{key}={value}: {unknown_key(path, None, owner, schemas)}"
 
 
 def _useful_lines(text: str) -> list[str]:
@@ -111,7 +123,7 @@ def unknown_option(missing: str, options: Sequence[str], text: str, schemas: Sch
 
 def no_option(arguments: Sequence[str], schemas: Schemas) -> str:
     """The message where a group is given something for an option that is no name: ``null``, a number."""
-    values = {each.name for each in fields(schemas["experiment"]) if not str(each.type).endswith("Config")}
+    values = {each.name for each in fields(schemas["experiment"]) if not is_group(each)}
     for group, value in filter(None, map(split_override, arguments)):
         if "." in group or group in values or all(_is_text(word) for word in value.split(",")):
             continue
@@ -178,6 +190,8 @@ def unknown_flag(flag: str, value: str, schemas: Schemas) -> str:
     root = root_keys(schemas)
     if name in OURS and name not in root:
         return f"{flag} is no flag, and trainer.{name} is set by the runner: {OURS[name]}."
+    if name in NO_KEY:
+        return f"{flag} is no flag, and there is no such key. {NO_KEY[name]}."
     keys = [name] if "." in name or name in root else suggestions(name, "", root, schemas)
     if not keys:
         return f"{flag} is no flag: keys are written key=value, as in method=gkd or seed=1. See --help."
@@ -191,6 +205,8 @@ def unknown_key(path: str, value: str | None, owner: str, schemas: Schemas) -> s
     shown = path if value is None else f"{path}={value}"
     if group in ("", "trainer") and name in OURS:
         return f"{shown} is set by the runner: {OURS[name]}."
+    if path in NO_KEY:
+        return f"{shown}: there is no such key. {NO_KEY[path]}."
     if value is not None and re.fullmatch(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+", path):
         return f"{path} is no key. An environment variable stands before the command: {shown} python run.py …"
     siblings = keys_of(owner, schemas) if group else root_keys(schemas)
@@ -229,6 +245,7 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
         which = "list" if plural[1] == "list" else "mapping"
         return f"{shown} has the wrong type: it takes one text, and no {which}."
     if "is not a subclass of" in text:
-        return f"{shown} has the wrong type: it holds keys of its own, as in {path}.KEY=VALUE. See --cfg job."
+        one = f"{path}.path={value}" if path.startswith("model.") and value else f"{path}.KEY=VALUE"
+        return f"{shown} has the wrong type: it holds keys of its own, as in {one}. See --cfg job."
     reasons = [line for line in _useful_lines(text) if not line.startswith("Error merging override")]
     return f"{shown} has the wrong type: {reasons[0]}"

@@ -3,81 +3,162 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from distil.config.command_line import APPENDED_GROUPS
-from distil.config.trainer import SYNONYMS
 from distil.registry import nearest
 
 Schemas = Mapping[str, type[Any]]
 """Dataclasses by their name below ``schema/``: ``method/kd``, ``trainer``, …; ``experiment`` is the root."""
 
-FLAT = {
-    "teacher": "model.teacher.path",
-    "student": "model.student.path",
-    "teacher_model": "model.teacher.path",
-    "student_model": "model.student.path",
-    "teacher_model_name_or_path": "model.teacher.path",
-    "model_name_or_path": "model.student.path",
-    "dataset": "data",
-    "dataset_name": "data.path",
-    "temperature": "method.temperature",
-    "alpha": "method.kd_loss_weight",
-    "lambda": "method.lambda_gkd",
-    "lora_r": "peft.r",
-    "lora_rank": "peft.r",
+_OF_TRAINER = {
+    "accumulation_steps": "gradient_accumulation_steps",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "evaluation_strategy": "eval_strategy",
+    "grad_accum": "gradient_accumulation_steps",
+    "grad_clip": "max_grad_norm",
+    "lr": "learning_rate",
+    "num_epochs": "num_train_epochs",
+    "num_workers": "dataloader_num_workers",
+    "optimizer": "optim",
+    "scheduler": "lr_scheduler_type",
+    "steps": "max_steps",
+    "train_batch_size": "per_device_train_batch_size",
+    "warmup_ratio": "warmup_steps",
 }
-"""What programs without groups call keys of several groups."""
+"""Of ``TrainingArguments`` (a warmup_steps below 1 is a ratio)."""
 
-PEFT_SYNONYMS = {
-    "rank": "r",
-    "lora_r": "r",
-    "lora_rank": "r",
-    "alpha": "lora_alpha",
-    "dropout": "lora_dropout",
-    "targets": "target_modules",
-    "lora_target_modules": "target_modules",
-    "prompt_length": "num_virtual_tokens",
-    "prefix_length": "num_virtual_tokens",
-    "load_in_4bit": "bits",
-    "load_in_8bit": "bits",
+SYNONYMS = {
+    "": {short: f"trainer.{key}" for short, key in _OF_TRAINER.items()}
+    | {
+        "T": "method.temperature",
+        "alpha": "method.kd_loss_weight",
+        "beta": "method.mixture_weight",
+        "dataset": "data",
+        "dataset_name": "data.path",
+        "entity": "tracker.entity",
+        "exp_name": "name",
+        "experiment_name": "name",
+        "lambda": "method.lambda_gkd",
+        "logger": "tracker",
+        "lora_r": "peft.r",
+        "lora_rank": "peft.r",
+        "model_name_or_path": "model.student.path",
+        "outputs": "output_dir",
+        "precision": "trainer.bf16",
+        "random_seed": "seed",
+        "save_dir": "output_dir",
+        "student": "model.student.path",
+        "student_model": "model.student.path",
+        "tau": "method.temperature",
+        "teacher": "model.teacher.path",
+        "teacher_model": "model.teacher.path",
+        "teacher_model_name_or_path": "model.teacher.path",
+        "temperature": "method.temperature",
+        "wandb": "tracker",
+        "wandb_entity": "tracker.entity",
+        "wandb_project": "tracker.project",
+        "workers": "trainer.dataloader_num_workers",
+    },
+    "trainer": _OF_TRAINER,
+    "method": {
+        "T": "temperature",
+        "alpha": "kd_loss_weight",
+        "beta": "mixture_weight",
+        "kd_alpha": "kd_loss_weight",
+        "kd_weight": "kd_loss_weight",
+        "lambda": "lambda_gkd",
+        "tau": "temperature",
+        "temp": "temperature",
+    },
+    "model": {"path": "model.student.path", "name_or_path": "model.student.path"},
+    "model.teacher": {"load_in_4bit": "quantization", "load_in_8bit": "quantization", "bits": "quantization"},
+    "model.student": {"num_layers": "keep_layers", "num_hidden_layers": "keep_layers"},
+    "peft": {
+        "alpha": "lora_alpha",
+        "dropout": "lora_dropout",
+        "load_in_4bit": "bits",
+        "load_in_8bit": "bits",
+        "lora_r": "r",
+        "lora_rank": "r",
+        "lora_target_modules": "target_modules",
+        "prefix_length": "num_virtual_tokens",
+        "prompt_length": "num_virtual_tokens",
+        "rank": "r",
+        "targets": "target_modules",
+    },
+    "data": {
+        "answer_column": "response_column",
+        "column": "prompt_column",
+        "data_file": "train_file",
+        "data_files": "train_file",
+        "dev_file": "validation_file",
+        "eval": "validation_file",
+        "eval_file": "validation_file",
+        "file": "train_file",
+        "files": "train_file",
+        "input_column": "prompt_column",
+        "limit": "max_train_rows",
+        "max_rows": "max_train_rows",
+        "max_samples": "max_train_rows",
+        "max_seq_length": "max_length",
+        "output_column": "response_column",
+        "question_column": "prompt_column",
+        "seed": "split_seed",
+        "split": "validation_fraction",
+        "target_column": "response_column",
+        "test": "test_file",
+        "test_fraction": "validation_fraction",
+        "test_size": "validation_fraction",
+        "text": "text_column",
+        "train": "train_file",
+        "train_path": "train_file",
+        "training_file": "train_file",
+        "val_file": "validation_file",
+        "val_fraction": "validation_fraction",
+        "val_size": "validation_fraction",
+        "valid_file": "validation_file",
+        "validation": "validation_file",
+    },
+    "eval": {
+        "limit": "data.max_eval_rows",
+        "max_rows": "data.max_eval_rows",
+        "max_samples": "data.max_eval_rows",
+        "rows": "data.max_eval_rows",
+    },
+    "tracker": {"entity_name": "entity", "project_name": "project"},
 }
-"""What other tools call keys of ``peft``."""
+"""Below each group (none: ``""``) what other tools call a key, and how people shorten it: the key there, or
+with its group the key of another."""
 
-DATA_SYNONYMS = {
-    "file": "train_file",
-    "files": "train_file",
-    "train": "train_file",
-    "train_path": "train_file",
-    "validation": "validation_file",
-    "eval": "validation_file",
-    "eval_file": "validation_file",
-    "val_file": "validation_file",
-    "valid_file": "validation_file",
-    "dev_file": "validation_file",
-    "data_file": "train_file",
-    "data_files": "train_file",
-    "training_file": "train_file",
-    "test": "test_file",
-    "split": "validation_fraction",
-    "val_fraction": "validation_fraction",
-    "val_size": "validation_fraction",
-    "test_fraction": "validation_fraction",
-    "test_size": "validation_fraction",
-    "column": "prompt_column",
-    "text": "text_column",
-    "input_column": "prompt_column",
-    "question_column": "prompt_column",
-    "answer_column": "response_column",
-    "output_column": "response_column",
-    "target_column": "response_column",
-    "max_seq_length": "max_length",
-    "max_rows": "max_train_rows",
-    "max_samples": "max_train_rows",
-    "limit": "max_train_rows",
+_DEVICES = (
+    "A run takes the first GPU there is, else the CPU. Before the command CUDA_VISIBLE_DEVICES=1 chooses "
+    "another and torchrun --nproc_per_node=2 takes several; trainer.use_cpu=true takes none"
+)
+_BITS = (
+    "peft=qlora holds a student in 4 bits under its adapter (peft.bits=8: in 8), "
+    "model.teacher.quantization=nf4 (or int8) the teacher"
+)
+_LMBDA = (
+    "That of TRL is the share of the student's own answers; method.lambda_gkd, with method=gkd, is that of "
+    "the data set's: 1 - lmbda"
+)
+_OFFLINE = "WANDB_MODE=offline before the command records on this machine"
+_LOOK = "--cfg job shows what would run"
+NO_KEY = {
+    **dict.fromkeys(("device", "gpus", "n_gpu", "num_gpus", "trainer.device", "run.device"), _DEVICES),
+    **dict.fromkeys(("load_in_4bit", "load_in_8bit"), _BITS),
+    **dict.fromkeys(
+        (f"model.student.{key}" for key in ("load_in_4bit", "load_in_8bit", "quantization")), _BITS
+    ),
+    **dict.fromkeys(("lmbda", "method.lmbda"), _LMBDA),
+    **dict.fromkeys(("tracker.mode", "wandb.mode", "wandb_mode"), _OFFLINE),
+    **dict.fromkeys(("check", "dry_run", "dryrun"), _LOOK),
 }
-"""What other tools call keys of ``data``, and how people shorten them."""
+"""What people look for among the keys and is said in another way."""
 
 _FEW = 4
 """Keys of which each may have been meant: more say nothing."""
@@ -96,6 +177,11 @@ def keys_of(owner: str, schemas: Schemas) -> list[str]:
     return []
 
 
+def is_group(field: Field[Any]) -> bool:
+    """Whether a field of the whole config is a group of keys."""
+    return str(field.type).endswith("Config")
+
+
 def _nested(schemas: Schemas) -> list[tuple[str, type[Any]]]:
     """Dataclasses inside dataclasses with the path they stand at: ``model.teacher``, …"""
     found = []
@@ -110,14 +196,12 @@ def suggestions(name: str, group: str, siblings: Sequence[str], schemas: Schemas
     """What ``name`` may have been meant to be: a key beside it, or the same or a like key elsewhere."""
     if "/" in name:  # as in Hydra's own groups
         return [name.replace("/", ".")] if name.partition("/")[0] in siblings else []
-    if not group and name in FLAT:
-        return [FLAT[name]]
-    if group in ("", "trainer") and name in SYNONYMS:
-        return [f"trainer.{SYNONYMS[name]}"]
-    if group == "peft" and PEFT_SYNONYMS.get(name) in siblings:
-        return [f"peft.{PEFT_SYNONYMS[name]}"]
-    if group == "data" and name in DATA_SYNONYMS and name not in siblings:
-        return [f"data.{DATA_SYNONYMS[name]}"]
+    if (known := SYNONYMS.get(group, {}).get(name)) and name not in siblings:
+        if "." in known:
+            return [known]
+        if known in siblings or group == "data":  # rows of one's own choose data=jsonl by themselves
+            return [f"{group}.{known}".lstrip(".")]
+        return _elsewhere(known, group, schemas)
     longer = [each for each in siblings if each.endswith(f"_{name}") or each.startswith(f"{name}_")]
     beside = longer[0] if len(longer) == 1 else nearest(name, siblings, cutoff=0.75)
     if beside or 1 < len(longer) <= _FEW:
@@ -129,9 +213,11 @@ def _elsewhere(name: str, group: str, schemas: Schemas) -> list[str]:
     """The same key or a like one of another group, or of other options of this group, named with them."""
     elsewhere: dict[str, dict[str, list[str]]] = {}  # by name, then key: the options of this group with it
     for path, config in [*schemas.items(), *_nested(schemas)]:
-        if path == "experiment" and group:  # nobody writes model= below another group
-            continue
         for field in fields(config):
+            if group and path == "experiment" and is_group(field):  # nobody writes model= below another group
+                continue
+            if path != "experiment" and field.name == "name":  # which is chosen as group=name
+                continue
             place, _, option = path.partition("/") if path != "experiment" else ("", "", "")
             full = f"{place}.{field.name}".lstrip(".")
             if full != f"{group}.{name}" or option:

@@ -63,20 +63,6 @@ OURS: dict[str, str] = {
 USUAL_BATCH = 8
 """Of transformers, where ``per_device_train_batch_size`` is not given."""
 
-SYNONYMS = {
-    "lr": "learning_rate",
-    "epochs": "num_train_epochs",
-    "batch_size": "per_device_train_batch_size",
-    "train_batch_size": "per_device_train_batch_size",
-    "eval_batch_size": "per_device_eval_batch_size",
-    "steps": "max_steps",
-    "evaluation_strategy": "eval_strategy",
-    "warmup_ratio": "warmup_steps",
-    "scheduler": "lr_scheduler_type",
-    "optimizer": "optim",
-}
-"""What people type and what transformers calls it (a warmup_steps below 1 is a ratio)."""
-
 AFTER_TRAINING = {
     "nll": "nll_per_token",
     "perplexity": "nll_per_token",

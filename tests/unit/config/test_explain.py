@@ -10,9 +10,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from distil.adapters.base import ADAPTERS
+from distil.cli import main
 from distil.config.explain import unknown_flag, unknown_key, unknown_option, unparsable
-from distil.config.schema import ExperimentConfig
+from distil.config.schema import ExperimentConfig, StudentConfig, TeacherConfig
 from distil.config.store import schemas
+from distil.config.suggestions import NO_KEY, SYNONYMS
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,11 @@ def test_a_name_is_not_suggested_where_the_adapter_has_no_such_key() -> None:
         ("teacher", "model.teacher.path"),
         ("alpha", "method.kd_loss_weight"),
         ("batch_size", "trainer.per_device_train_batch_size"),
+        ("exp_name", "name"),
+        ("outputs", "output_dir"),
+        ("wandb_project", "tracker.project"),
+        ("num_workers", "trainer.dataloader_num_workers"),
+        ("beta", "method.mixture_weight"),
     ],
 )
 def test_a_group_or_a_key_without_its_group(typed: str, meant: str) -> None:
@@ -109,6 +116,59 @@ def test_a_flag_of_other_programs_is_told_as_it_is_written_here(flag: str, value
 def test_a_flag_for_what_the_runner_sets_itself_and_one_that_nothing_is_like() -> None:
     assert "choose a tracker: tracker=wandb" in unknown_flag("--report_to", "wandb", schemas())
     assert "keys are written key=value" in unknown_flag("--xyzzy", "", schemas())
+    assert unknown_flag("--load_in_4bit", "", schemas()).startswith(
+        "--load_in_4bit is no flag, and there is no"
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("method.alpha", "Did you mean method.kd_loss_weight?"),
+        ("method.beta", "Did you mean method.mixture_weight (with method=gkd)?"),
+        ("method.lmbda", "method.lambda_gkd, with method=gkd, is that of the data set's: 1 - lmbda."),
+        ("run.seed", "Did you mean seed or teacher_cache.seed?"),
+        ("run.output_dir", "Did you mean output_dir?"),
+        ("run.name", "Did you mean name?"),
+        ("eval.rows", "Did you mean data.max_eval_rows?"),
+        ("model.path", "Did you mean model.student.path?"),
+        ("model.teacher.load_in_4bit", "Did you mean model.teacher.quantization?"),
+        ("model.student.load_in_4bit", "peft=qlora holds a student in 4 bits"),
+        ("model.student.num_layers", "Did you mean model.student.keep_layers?"),
+        ("peft.rank", "Did you mean peft.r (with peft=dora, lora or qlora)?"),
+        ("device", "CUDA_VISIBLE_DEVICES=1"),
+        ("tracker.mode", "WANDB_MODE=offline"),
+        ("wandb.mode", "WANDB_MODE=offline"),
+        ("experiment.seed", "experiment=NAME chooses one"),
+        ("model.name", "Write model=x, and for models of your own model.teacher.path="),
+        ("tracker.name", "Write tracker=x."),
+        ("model.teacher", "as in model.teacher.path=x."),
+    ],
+)
+def test_what_people_look_for_among_the_keys_is_told(
+    typed: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", f"{typed}=x", "--cfg", "job"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {typed}=x")
+    assert told in said
+
+
+def test_every_synonym_stands_for_a_key() -> None:
+    keys = {field.name for field in fields(ExperimentConfig)}
+    for option, kind in schemas().items():
+        keys |= {f"{option.partition('/')[0]}.{field.name}" for field in fields(kind)}
+    for who, kind in (("teacher", TeacherConfig), ("student", StudentConfig)):
+        keys |= {f"model.{who}.{field.name}" for field in fields(kind)}
+    for group, names in SYNONYMS.items():
+        full = {name if "." in name else f"{group}.{name}".lstrip(".") for name in names.values()}
+        assert full <= keys
+        assert not {f"{group}.{name}".lstrip(".") for name in names} & keys
+
+
+def test_no_key_is_told_of_what_is_one() -> None:
+    for path in NO_KEY:
+        assert "no such key" in unknown_key(path, "x", ExperimentConfig.__name__, schemas())
 
 
 @pytest.mark.parametrize(

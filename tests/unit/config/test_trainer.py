@@ -12,7 +12,8 @@ import pytest
 
 from distil.adapters.none import NoneConfig
 from distil.config.schema import ExperimentConfig
-from distil.config.trainer import OURS, SYNONYMS, TrainerConfig
+from distil.config.suggestions import SYNONYMS
+from distil.config.trainer import OURS, TrainerConfig
 from distil.config.training_arguments import CHOICES, TrainingFields
 from distil.config.validate import check_packages
 from distil.types import InputError
@@ -42,8 +43,8 @@ def test_every_field_of_transformers_is_either_settable_or_ours(training_argumen
     settable = {field.name for field in dataclasses.fields(TrainingFields)}
     assert settable | set(OURS) == theirs
     assert not settable & set(OURS)
-    assert set(SYNONYMS.values()) <= settable
-    assert not set(SYNONYMS) & theirs
+    assert set(SYNONYMS["trainer"].values()) <= settable
+    assert not set(SYNONYMS["trainer"]) & theirs
 
 
 def test_only_what_was_set_is_passed_on(training_arguments: Any, tmp_path: Path) -> None:
