@@ -146,7 +146,7 @@ _LMBDA = (
     "That of TRL is the share of the student's own answers; method.lambda_gkd, with method=gkd, is that of "
     "the data set's: 1 - lmbda"
 )
-_OFFLINE = "WANDB_MODE=offline before the command records on this machine"
+_OFFLINE = "W&B is online where it can be; WANDB_MODE=offline before the command records on this machine"
 _LOOK = "--cfg job shows what would run"
 NO_KEY = {
     **dict.fromkeys(("device", "gpus", "n_gpu", "num_gpus", "trainer.device", "run.device"), _DEVICES),

@@ -46,7 +46,8 @@ BAD = {
         "data.path=x",
         "It is a key of data=dolly15k or hf.",
     ],
-    "tracker.mode=online": ["tracker.mode=online is unknown: tracker has no such key. It has:"],
+    "tracker.mood=x": ["tracker.mood=x is unknown: tracker has no such key. It has:"],
+    "tracker.mode=online": ["tracker.mode=online: there is no such key.", "WANDB_MODE=offline before"],
     "+experimnt=x": ["experimnt=x", "Did you mean experiment?"],
     "modle.teacher.path=x": ["modle.teacher.path=x: modle is unknown", "Did you mean model?"],
     "lr=1e-4": ["lr=1e-4", "trainer.learning_rate"],
@@ -69,7 +70,7 @@ BAD = {
     "run.resume=perhaps": ["run.resume=perhaps", "true or false"],
     "eval.metrics=3": ["eval.metrics=3", "a list"],
     "method.temperature=null": ["method.temperature=null", "null"],
-    "model.teacher=self": ["model.teacher=self", "model.teacher.KEY"],
+    "model.teacher=self": ["model.teacher=self", "as in model.teacher.path=self"],
     "model.student.keep_layers=[2,1]": ["model.student.keep_layers=[2, 1]", "[0,2,4]"],
     # out of range
     "trainer.learning_rate=-1": ["trainer.learning_rate", "-1"],
