@@ -85,7 +85,7 @@ class Registry(Generic[T]):
         """The entry called ``name``. Raises InputError naming the nearest known name."""
         entries = self.entries()
         if name not in entries:
-            raise InputError(unknown_name(self.kind, name, entries))
+            raise InputError(unknown_entry(self.kind, name, entries))
         return entries[name]
 
 
@@ -173,3 +173,10 @@ def _import_file(file: Path) -> None:
         if isinstance(error, InputError):
             raise
         raise InputError(f"run.plugins={file}: {type(error).__name__}: {error}") from error
+
+
+def unknown_entry(key: str, value: str, known: Iterable[str]) -> str:
+    """``unknown_name`` for what users may register: what nothing known is like may be of theirs."""
+    names = list(known)
+    own = " One of your own needs its file: run.plugins=[FILE.py] or the environment variable DISTIL_PLUGINS."
+    return unknown_name(key, value, names) + ("" if did_you_mean(value, names) else own)

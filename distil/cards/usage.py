@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from distil.data.columns import Kind, prompt_of, template_fields
 from distil.data.encode import closed
 from distil.data.prompting import ending_of
+from distil.data.turns import as_turns, system_of
 from distil.models.quantize import resolved
 from distil.products.loading import load_tokenizer
 
@@ -77,12 +77,19 @@ def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
     """How a prompt becomes ids as in training: (expression, lines before it)."""
     tokenizer: Any = load_tokenizer(run)
     kind = run.shape.kind
-    prompt = next((prompt for prompt in run.prompts[:shown] if not _several_turns(prompt, kind)), None)
+    prompt = next(iter(run.prompts[:shown]), None)
     off = getattr(run.config.data, "chat_template", None) is False or kind in (Kind.TEXT, Kind.TOKENS)
     chat = bool(tokenizer.chat_template) and not off
-    asked = json.dumps(prompt or _own_prompt(run, chat), ensure_ascii=False)
+    text = prompt or _own_prompt(run, chat)
+    asked = json.dumps(text, ensure_ascii=False)
     if chat:
-        lines = [f'messages = [{{"role": "user", "content": {asked}}}]']
+        turns = as_turns(text) if kind is Kind.MESSAGES else [{"role": "user", "content": text}]
+        told = [json.dumps(turn, ensure_ascii=False) for turn in turns]
+        lines = [f"messages = [{told[0]}]"]
+        if len(told) > 1:
+            lines = ["messages = [", *(f"    {turn}," for turn in told), "]"]
+        elif prompt is None and kind is Kind.MESSAGES and system_of(run.prompts):
+            lines = ["# The rows of the training begin with a system message: put yours first.", *lines]
         options = 'add_generation_prompt=True, return_dict=True, return_tensors="pt"'
         return f"tokenizer.apply_chat_template(\n    messages, {options}\n)", lines
     # Training puts a BOS where the tokenizer does, and nothing else around a prompt.
@@ -91,11 +98,6 @@ def _asking(run: FinishedRun, shown: int) -> tuple[str, list[str]]:
     begun = [tokenizer.bos_token_id, *bare]
     more = "" if usual in (bare, begun) else ", add_special_tokens=False"
     return f'tokenizer(prompt, return_tensors="pt"{more})', [f"prompt = {asked}"]
-
-
-def _several_turns(prompt: str, kind: Kind) -> bool:
-    """Whether a prompt is written of several messages, which are no one turn of a user."""
-    return kind is Kind.MESSAGES and re.match(r"\w+: ", prompt) is not None
 
 
 def _own_prompt(run: FinishedRun, chat: bool) -> str:

@@ -10,7 +10,7 @@ from dataclasses import fields
 from distil.config.command_line import APPENDED_GROUPS, split_override, value_of
 from distil.config.suggestions import NO_KEY, Schemas, is_group, keys_of, root_keys, suggestions
 from distil.config.trainer import OURS
-from distil.registry import unknown_name
+from distil.registry import unknown_entry, unknown_name
 
 HYDRA_PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
@@ -118,7 +118,8 @@ def unknown_option(missing: str, options: Sequence[str], text: str, schemas: Sch
         return f"--config-name={missing}: there is no such file. The config of a run is called config."
     if key := _key_of_ones_own(group, name):
         return f"{group}={name} is unknown. {key} Known: {', '.join(sorted(options))}."
-    return unknown_name(group, name, options)
+    registered = any(path.startswith(f"{group}/") for path in schemas)
+    return (unknown_entry if registered else unknown_name)(group, name, options)
 
 
 def no_option(arguments: Sequence[str], schemas: Schemas) -> str:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from distil.config.schema import DataConfig
-from distil.data.base import ColumnsConfig, MalformedRow, Row, place_of
-from distil.data.codec import ROLES, Chat, Codec, Message
+from distil.data.base import ColumnsConfig, Row, place_of
+from distil.data.codec import Chat, Codec, Message
 from distil.data.columns import Kind, Shape, as_text, prompt_of
 from distil.data.encoded import (
     EMPTY_PROMPT,
@@ -20,6 +20,7 @@ from distil.data.encoded import (
     shorten,
 )
 from distil.data.token_rows import token_row
+from distil.data.turns import as_conversation, read_messages
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ Turns: TypeAlias = tuple[list[Message], str, str]
 """Messages before the response, the same as readable text, response."""
 
 
-SHAREGPT = {"human": "user", "gpt": "assistant"}
-"""Roles under the names that ShareGPT gives them."""
 WITH_TEMPLATE = (
     "Give a model whose tokenizer has one (save_pretrained keeps what is set as its chat_template)"
 )
@@ -209,28 +208,6 @@ def stop_ids(config: DataConfig, tokenizer: PreTrainedTokenizerBase) -> list[int
     return sorted({codec.eos_id} | ({chat.turn_end_ids[-1]} if chat else set()))
 
 
-def read_messages(value: object, where: str) -> list[Message]:
-    """Chat turns from a cell. Raises MalformedRow where it is not a list of {role, content}, or of ShareGPT's
-    {from, value}."""
-    wanted = f"{where}: a list of {{role, content}} is wanted"
-    if not isinstance(value, (list, tuple)):
-        raise MalformedRow(f"{wanted}, it holds {type(value).__name__}.")
-    messages: list[Message] = []
-    for turn in value:
-        if isinstance(turn, dict) and turn.keys() >= {"from", "value"} and "role" not in turn:
-            turn = {"role": SHAREGPT.get(str(turn["from"]), turn["from"]), "content": turn["value"]}
-        if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
-            raise MalformedRow(f"{wanted}, a turn is {str(turn)[:80]!r}.")
-        if turn["role"] not in ROLES:
-            raise MalformedRow(f"{where}: role {turn['role']!r} is unknown. Known: {', '.join(ROLES)}.")
-        content = turn["content"]
-        if isinstance(content, list):  # the parts of a multimodal message: its texts
-            parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-            content = "".join(as_text(part, "content", where) for part in parts)
-        messages.append({"role": turn["role"], "content": as_text(content, "content", where)})
-    return messages
-
-
 def nothing_in(row: Row, shape: Shape, where: str) -> str | None:
     """Why nothing is learnt from a row, whatever the tokenizer; None where that is not seen without one.
 
@@ -264,18 +241,12 @@ def _turns_of(row: Row, shape: Shape, where: str) -> Turns | str:
     last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=None)
     if last is None:
         return NO_ASSISTANT
-    prompt, response = _conversation(messages[:last]), messages[last]["content"]
+    prompt, response = as_conversation(messages[:last]), messages[last]["content"]
     return _empty(prompt, response) or (messages[:last], prompt, response)
 
 
 def _asked(prompt: str) -> list[Message]:
     return [{"role": "user", "content": prompt}]
-
-
-def _conversation(messages: Sequence[Message]) -> str:
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def _empty(prompt: str, response: str) -> str | None:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from distil.data.base import ColumnsConfig
+from distil.data.codec import Message
 from distil.data.columns import ALPACA, Kind, Shape, template_fields
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
+from distil.data.turns import as_turns
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 UNLIMITED = 2**31
 ANSWER = "."
 """Rows have a response; what is made of it is thrown away."""
+_ANSWERED = {"role": "assistant", "content": ANSWER}
 HEADING = ALPACA.partition("{")[0]
 
 
@@ -51,19 +54,29 @@ def prompt_rows(
     prompts: Sequence[str],
     ending: str = "",
     context: str = "",
+    system: str = "",
 ) -> list[dict[str, Any]]:
     """A row ready to be answered for each prompt: chat template, headings and BOS as in training.
 
-    ``ending`` closes prompts that are written as they are, where they lack it; ``context`` goes with each. A
-    prompt that has the headings already, as a sample shows it, is taken as it stands.
+    ``ending`` closes prompts that are written as they are, where they lack it; ``context`` and ``system`` (a
+    message) go with each. A prompt that has the headings already, or is written in turns, as a sample shows
+    it, is taken as it stands.
 
     Raises InputError for an empty prompt, where the run's template wants several columns, and for a context
-    where its rows have none.
+    or a system message where its rows can have none.
     """
+    kind = "a prompt column" if shape.kind is Kind.PAIR else f"{shape.kind.value} rows"
+    written = "data.prompt_template" if shape.template is not None else kind
+    if system and shape.kind is not Kind.MESSAGES:
+        raise InputError(
+            f"--system: the prompts of this run are written from {written}, without such a message."
+        )
     config = replace(config, max_length=UNLIMITED, truncation="response", score="response")
     if context and (shape.kind is not Kind.PAIR or shape.template is not None):
-        written = "data.prompt_template" if shape.template is not None else f"{shape.kind.value} rows"
-        raise InputError(f"--context: the prompts of this run are written from {written}, without a context.")
+        raise InputError(
+            f"--context: the prompts of this run are written from {written}, without a context. Write it "
+            "into the prompt."
+        )
     if context:
         shape = replace(shape, context=shape.context or "context")
     if shape.kind is Kind.TEXT or shape.kind is Kind.TOKENS:
@@ -83,7 +96,12 @@ def prompt_rows(
     found = []
     for prompt in prompts:
         given = not context and is_headed(encoder, prompt)
-        (encoded,) = (as_it_stands if given else encoder).encode([_raw(shape, fields, prompt, context)], [0])
+        if shape.kind is Kind.MESSAGES:
+            turns = _turns(prompt, system)
+            row, given = {shape.messages or "": [*turns, _ANSWERED]}, len(turns) > 1 + bool(system)
+        else:
+            row = _raw(shape, fields, prompt, context)
+        (encoded,) = (as_it_stands if given else encoder).encode([row], [0])
         if isinstance(encoded, Dropped):
             raise InputError(f"--prompt {prompt!r}: {encoded.reason}. Give a text.")
         ids = encoded.ids[: encoded.prompt]
@@ -91,10 +109,15 @@ def prompt_rows(
     return found
 
 
+def _turns(prompt: str, system: str) -> list[Message]:
+    """The turns of a prompt of one's own. Raises InputError for two system messages."""
+    turns = as_turns(prompt)
+    if system and turns[0]["role"] == "system":
+        raise InputError("--system: the prompt begins with a system message of its own. Give one of the two.")
+    return [*([{"role": "system", "content": system}] if system else []), *turns]
+
+
 def _raw(shape: Shape, fields: Sequence[str], prompt: str, context: str) -> dict[str, Any]:
-    if shape.kind is Kind.MESSAGES:
-        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": ANSWER}]
-        return {shape.messages or "": turns}
     row = {(fields[0] if fields else shape.prompt or ""): prompt, shape.response or "": ANSWER}
     return row | ({shape.context: context} if shape.context else {})
 

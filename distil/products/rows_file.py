@@ -17,6 +17,7 @@ from distil.data.prompting import ending_of
 from distil.data.raw_rows import columns_of
 from distil.data.row_notes import copies_note
 from distil.data.splits import encode_rows
+from distil.data.turns import system_of
 from distil.products.finished_run import FinishedRun
 from distil.system.files import expanded
 from distil.types import InputError
@@ -66,6 +67,11 @@ class RowsFile:
             notes.append(
                 f"The prompts of the run had a context (its column {asked.context}), and no column here is "
                 "read as one: --context-column NAME."
+            )
+        if asked.kind is Kind.MESSAGES and system_of(self.run.prompts) and not system_of(rows["prompt"]):
+            notes.append(
+                "The prompts of the run had a system message each, and those here have none: give rows of "
+                "messages."
             )
         if limit < self._own.max_length:
             takes = f"the {limit} tokens that the models take"

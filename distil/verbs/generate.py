@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distil.system.offline import network
+from distil.system.printable import printable
 from distil.types import InputError
 from distil.verbs.arguments import Parser, begin, warn, whole
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLING = {"temperature": "sampling_temperature", "top_k": "top_k", "top_p": "top_p", "seed": "seed"}
 """What draws, and what ``eval`` calls it."""
+SHOWN = 60
+"""Characters of a system message that is shown whole."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -46,11 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     warn(run.folder, run.record.damaged)
     begin("Answering with", run.folder)
     with network(run.config.run.allow_network):
-        answers = _answers(run, prompts, config, seed, given.context.strip(), teacher=given.teacher)
+        answers = _answers(run, prompts, config, seed, given)
     texts = {who: [answer.text for answer in answers[who]] for who in answers}
     if len(prompts) == 1 and not given.teacher:
-        from distil.system.printable import printable
-
         print(printable(texts["student"][0]))
     else:
         _print(prompts, texts)
@@ -77,6 +79,12 @@ def _parser() -> Parser:
     parser.add_argument("--max-new-tokens", metavar="N", type=whole(1))
     parser.add_argument(
         "--context", metavar="TEXT", default="", help="what a prompt is about, as the context column has it"
+    )
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        default="",
+        help="the system message before a prompt, as chat rows have it",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
@@ -115,33 +123,23 @@ def _settings(config: EvalConfig, given: argparse.Namespace) -> EvalConfig:
 
 
 def _answers(
-    run: FinishedRun, prompts: Sequence[str], config: EvalConfig, seed: int, context: str, *, teacher: bool
+    run: FinishedRun, prompts: Sequence[str], config: EvalConfig, seed: int, given: argparse.Namespace
 ) -> dict[str, list[Generation]]:
     """What each model writes to each prompt."""
     from rich.console import Console
 
     from distil.data.base import ColumnsConfig
-    from distil.data.columns import has_input
     from distil.data.prompting import ending_of, prompt_rows
     from distil.engine.evaluation import answer_rows
     from distil.products import reevaluation
     from distil.system.progress import Progress
 
-    data = run.config.data
+    data, context, system = run.config.data, given.context.strip(), given.system.strip()
     assert isinstance(data, ColumnsConfig)
     with Progress(Console(stderr=True)).spinner("loading"):
-        pair = reevaluation.load_pair(run, teacher=teacher)
-    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending_of(run.prompts), context)
-    if any(row["headed"] for row in rows):
-        print(
-            "A prompt that has the headings of the training already is taken as it stands.", file=sys.stderr
-        )
-    if run.shape.context and not context and run.prompts and all(map(has_input, run.prompts)):
-        print(
-            f"The prompts of the training had a context each (column {run.shape.context}), and this has "
-            "none: --context TEXT.",
-            file=sys.stderr,
-        )
+        pair = reevaluation.load_pair(run, teacher=given.teacher)
+    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending_of(run.prompts), context, system)
+    _say_form(run, prompts, context, system, headed=any(row["headed"] for row in rows))
     longest, room = (
         max(len(row["prompt_ids"]) for row in rows),
         reevaluation.longest_row(pair.student, pair.teacher),
@@ -154,6 +152,37 @@ def _answers(
         for who, model in models.items()
         if model is not None
     }
+
+
+def _say_form(run: FinishedRun, prompts: Sequence[str], context: str, system: str, *, headed: bool) -> None:
+    """Say on stderr where prompts are more than a text, or lack what all those of the run had."""
+    from distil.data.columns import Kind, has_input
+    from distil.data.turns import system_of
+
+    chat = run.shape.kind is Kind.MESSAGES
+    if headed:
+        what = (
+            "is written in turns (system: …, user: …)" if chat else "has the headings of the training already"
+        )
+        print(f"A prompt that {what} is taken as it stands.", file=sys.stderr)
+    if run.shape.context and not context and run.prompts and all(map(has_input, run.prompts)):
+        print(
+            f"The prompts of the training had a context each (column {run.shape.context}), and this has "
+            "none: --context TEXT.",
+            file=sys.stderr,
+        )
+    if (
+        chat
+        and not system
+        and (theirs := system_of(run.prompts))
+        and not all(system_of([each]) for each in prompts)
+    ):
+        shown = shlex.quote(theirs) if len(theirs) <= SHOWN and "\n" not in theirs else "TEXT"
+        print(
+            "The prompts of the training had a system message each, and this has none: "
+            f"--system {printable(shown)}.",
+            file=sys.stderr,
+        )
 
 
 def _say_unended(answers: Sequence[Generation], limit: int) -> None:

@@ -307,7 +307,7 @@ def test_a_prompt_of_the_card_s_own_has_the_form_of_the_run_s(
         assert "apply_chat_template" not in card
 
 
-def test_several_turns_are_no_one_turn_of_a_user(runs: Runs, tmp_path: Path) -> None:
+def test_several_turns_are_shown_as_several(runs: Runs, tmp_path: Path) -> None:
     run = runs.copy("none", tmp_path)
     prompts = ["system: Be kind.\nuser: Who?", "What now?", "Then?"]
     lines = [sample | {"prompt": prompt} for sample, prompt in zip(samples_of(run), prompts, strict=False)]
@@ -319,7 +319,16 @@ def test_several_turns_are_no_one_turn_of_a_user(runs: Runs, tmp_path: Path) -> 
     seal(run)
     assert main(["export", str(run), "--output", str(tmp_path / "out")]) == 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert 'messages = [{"role": "user", "content": "What now?"}]\n' in card
+    turns = ['{"role": "system", "content": "Be kind."}', '{"role": "user", "content": "Who?"}']
+    assert f"messages = [\n    {turns[0]},\n    {turns[1]},\n]\n" in card
+    for sample in lines:
+        sample["prompt"] = "system: Be kind.\nuser: Who?"
+    (run / "samples.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    seal(run)
+    assert main(["export", str(run), "--output", str(tmp_path / "none"), "--samples", "0"]) == 0
+    card = (tmp_path / "none" / "README.md").read_text(encoding="utf-8")
+    assert f'put yours first.\nmessages = [{{"role": "user", "content": "{OWN}"}}]\n' in card
+    assert "Be kind" not in card
 
 
 def test_what_it_may_be_told(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

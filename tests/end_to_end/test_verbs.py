@@ -51,6 +51,11 @@ UNMERGED: dict[str, list[str]] = {
 }
 CASES = MERGED | UNMERGED
 
+CHAT = (
+    "{% for m in messages %}{{ {'system': 'w2 ', 'user': 'w3 ', 'assistant': 'w4 '}[m['role']] }}"
+    "{{ m['content'] }} w1 {% endfor %}{% if add_generation_prompt %}w4 {% endif %}"
+)
+
 
 class Runs:
     """Runs of seconds, each made once, where a test first asks for it."""
@@ -286,6 +291,55 @@ def test_generate_says_where_a_prompt_lacks_the_context_that_all_had(
     assert lacks in said([with_one, with_one])
     assert lacks not in said([with_one, with_one], "--context", "w5")
     assert lacks not in said([with_one, ALPACA.format(prompt="w3")])
+
+
+def test_a_chat_is_asked_in_the_turns_of_its_rows(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A prompt as the samples show it, or its last turn and ``--system``, has the answer of the sample."""
+    models = {
+        who: Path(shutil.copytree(folder / "llama", tmp_path / who))
+        for who, folder in (("teacher", runs.teachers), ("student", runs.bases))
+    }
+    for folder in models.values():
+        tokenizer = word_tokenizer()
+        tokenizer.chat_template = CHAT
+        tokenizer.save_pretrained(folder)
+    for name in ("rows", "test"):
+        chats = [
+            [("system", "w9 w8"), ("user", row["prompt"]), ("assistant", row["response"])]
+            for row in rows_in(runs.folder / f"{name}.jsonl")
+        ]
+        lines = [json.dumps({"messages": [{"role": r, "content": c} for r, c in chat]}) for chat in chats]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    keys = [f"model.{who}.path={folder}" for who, folder in models.items()]
+    keys += [
+        f"data.{split}_file={tmp_path}/{name}.jsonl" for split, name in (("train", "rows"), ("test", "test"))
+    ]
+    assert main(["run", *runs.arguments(tmp_path / "out"), *keys]) == 0
+    (run,) = (tmp_path / "out" / "default").iterdir()
+    capsys.readouterr()
+    answers = set()
+    for sample in samples_of(run):
+        alone = sample["prompt"].removeprefix("system: w9 w8\nuser: ")
+        assert alone != sample["prompt"]
+        for asked in ([sample["prompt"]], [alone, "--system", "w9 w8"]):
+            assert main(["generate", str(run), *asked]) == 0
+            said = capsys.readouterr()
+            assert said.out == f"{sample['student_after']}\n"
+            assert "had a system message" not in said.err
+            assert ("written in turns" in said.err) == (len(asked) == 1)
+        assert main(["generate", str(run), alone]) == 0
+        said = capsys.readouterr()
+        assert "had a system message each, and this has none: --system 'w9 w8'." in said.err
+        answers.add(said.out == f"{sample['student_after']}\n")
+    assert False in answers, "the message counts"
+    rows = rows_in(runs.folder / "test.jsonl")
+    lacks = (
+        "The prompts of the run had a system message each, and those here have none: give rows of messages."
+    )
+    assert lacks in evaluated(run, tmp_path / "pairs.jsonl", rows)["notes"]
+    assert lacks not in evaluated(run, tmp_path / "chats.jsonl", rows_in(tmp_path / "test.jsonl"))["notes"]
 
 
 def test_evaluate_writes_rows_of_a_file_as_the_run_wrote_its_own(

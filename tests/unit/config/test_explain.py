@@ -121,6 +121,18 @@ def test_a_flag_for_what_the_runner_sets_itself_and_one_that_nothing_is_like() -
     )
 
 
+def test_a_name_that_nothing_is_like_may_be_one_of_a_plugin(capsys: pytest.CaptureFixture[str]) -> None:
+    for typed, may in (
+        ("method=jeffreys", True),
+        ("eval.metrics=[stops]", True),
+        ("data=elsewhere", True),
+        ("method=gdk", False),
+        ("tracker=mlflow", False),
+    ):
+        assert main(["run", typed]) == 2
+        assert ("run.plugins=[FILE.py]" in capsys.readouterr().err) == may, typed
+
+
 @pytest.mark.parametrize(
     ("typed", "told"),
     [

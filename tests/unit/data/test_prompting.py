@@ -14,6 +14,7 @@ from distil.data.columns import Kind, Shape, renamed
 from distil.data.jsonl import JsonlConfig
 from distil.data.prompting import ending_of, likely_shape, prompt_rows
 from distil.data.splits import encode_rows, load_splits
+from distil.data.turns import as_conversation, as_turns, system_of
 from distil.types import InputError
 from tests.unit.data.conftest import WriteJsonl
 
@@ -136,6 +137,54 @@ def test_a_prompt_that_has_its_headings_gets_no_others(gpt2: PreTrainedTokenizer
         assert asked["headed"]
     (plain,) = prompt_rows(config, replace(shape, headings=False), gpt2, [shown])
     assert not plain["headed"]
+
+
+TURNS = {
+    "system": [("system", "Be kind.\nVery."), ("user", ASKED)],
+    "several": [("user", "Hi."), ("assistant", "Hello:\n user: no"), ("user", "Who?")],
+    "all": [("system", ""), ("user", "a\n"), ("assistant", "b"), ("tool", "c"), ("user", "d\n\n")],
+}
+
+
+@pytest.mark.parametrize("turns", TURNS.values(), ids=TURNS)
+def test_a_prompt_that_is_written_in_turns_is_taken_as_these(
+    turns: list[tuple[str, str]], chatml: PreTrainedTokenizerBase
+) -> None:
+    """As the samples of a run show it: they become the ids of the row."""
+    config = JsonlConfig(train_file="nowhere.jsonl")
+    messages = [{"role": role, "content": content} for role, content in turns]
+    assert as_turns(as_conversation(messages)) == messages
+    row = {"messages": [*messages, {"role": "assistant", "content": "Ann."}]}
+    (encoded, _) = encode_rows(config, [row], chatml, "rows")
+    shape = Shape(Kind.MESSAGES, messages="messages")
+    (asked,) = prompt_rows(config, shape, chatml, [encoded[0]["prompt"]])
+    assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
+    assert asked["headed"]
+
+
+@pytest.mark.parametrize(
+    "text", ["Who?", "user: Who?", "Note: a\nuser: b", "user: a\nassistant: b", "a user: b"]
+)
+def test_a_prompt_that_is_no_turns_is_one_of_the_user(text: str) -> None:
+    assert as_turns(text) == [{"role": "user", "content": text}]
+
+
+def test_a_system_message_goes_before_the_prompt(chatml: PreTrainedTokenizerBase) -> None:
+    config, shape = JsonlConfig(train_file="nowhere.jsonl"), Shape(Kind.MESSAGES, messages="messages")
+    (whole,) = prompt_rows(config, shape, chatml, ["system: Be kind.\nuser: Who?"])
+    (given,) = prompt_rows(config, shape, chatml, ["Who?"], system="Be kind.")
+    assert given["prompt_ids"] == whole["prompt_ids"]
+    assert (given["headed"], whole["headed"]) == (False, True)
+    with pytest.raises(InputError, match="--system: the prompt begins with a system message of its own"):
+        prompt_rows(config, shape, chatml, [whole["prompt"]], system="Be kind.")
+    with pytest.raises(InputError, match=r"--system: .* written from a prompt column, without such"):
+        prompt_rows(config, Shape(Kind.PAIR, "prompt", "response"), chatml, ["Who?"], system="Be kind.")
+
+
+def test_the_system_message_that_all_prompts_have() -> None:
+    one, other = "system: Be kind.\nuser: Who?", "developer: Be short.\nuser: What?"
+    assert system_of([one, other]) == "Be kind."
+    assert system_of([one, "Who?"]) is system_of([]) is system_of(["user: a\nsystem: b"]) is None
 
 
 def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:
