@@ -74,7 +74,6 @@ SYNONYMS = {
         "tau": "temperature",
         "temp": "temperature",
     },
-    "model": {"path": "model.student.path", "name_or_path": "model.student.path"},
     "model.teacher": {"load_in_4bit": "quantization", "load_in_8bit": "quantization", "bits": "quantization"},
     "model.student": {"num_layers": "keep_layers", "num_hidden_layers": "keep_layers"},
     "peft": {
@@ -227,6 +226,8 @@ def _elsewhere(name: str, group: str, schemas: Schemas) -> list[str]:
     places = elsewhere[near] if near else {}
     if own := places.get(f"{group}.{name}"):  # first: a key that others of the same group have
         places = {f"{group}.{name}": own}
+    elif group:  # those further down in this group are nearer than others'
+        places = {full: options for full, options in places.items() if full.startswith(f"{group}.")} or places
     with_options = {
         full: f" (with {group}={_either(options)})" for full, options in places.items() if options
     }

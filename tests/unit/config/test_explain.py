@@ -143,7 +143,7 @@ def test_a_name_that_nothing_is_like_may_be_one_of_a_plugin(capsys: pytest.Captu
         ("run.output_dir", "Did you mean output_dir?"),
         ("run.name", "Did you mean name?"),
         ("eval.rows", "Did you mean data.max_eval_rows?"),
-        ("model.path", "Did you mean model.student.path?"),
+        ("model.path", "Did you mean model.teacher.path or model.student.path?"),
         ("model.teacher.load_in_4bit", "Did you mean model.teacher.quantization?"),
         ("model.student.load_in_4bit", "peft=qlora holds a student in 4 bits"),
         ("model.student.num_layers", "Did you mean model.student.keep_layers?"),
