@@ -177,10 +177,14 @@ def _say_form(run: FinishedRun, prompts: Sequence[str], context: str, system: st
         and (theirs := system_of(run.prompts))
         and not all(system_of([each]) for each in prompts)
     ):
-        shown = shlex.quote(theirs) if len(theirs) <= SHOWN and "\n" not in theirs else "TEXT"
+        short = len(theirs) <= SHOWN and "\n" not in theirs
+        one = (
+            f" One of them: --system {printable(shlex.quote(theirs))}"
+            if short
+            else " --system TEXT gives it."
+        )
         print(
-            "The prompts of the training had a system message each, and this has none: "
-            f"--system {printable(shown)}.",
+            f"The prompts of the training had a system message each, and this has none.{one}",
             file=sys.stderr,
         )
 

@@ -331,7 +331,7 @@ def test_a_chat_is_asked_in_the_turns_of_its_rows(
             assert ("written in turns" in said.err) == (len(asked) == 1)
         assert main(["generate", str(run), alone]) == 0
         said = capsys.readouterr()
-        assert "had a system message each, and this has none: --system 'w9 w8'." in said.err
+        assert "had a system message each, and this has none. One of them: --system 'w9 w8'\n" in said.err
         answers.add(said.out == f"{sample['student_after']}\n")
     assert False in answers, "the message counts"
     rows = rows_in(runs.folder / "test.jsonl")
