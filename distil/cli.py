@@ -38,6 +38,7 @@ from distil.registry import unknown_name
 from distil.system import stopping
 from distil.system.limits import out_of_memory, shortage
 from distil.system.printable import printable
+from distil.system.quiet import lossy_logging
 from distil.system.redact import redact
 from distil.types import DistilError, InputError, RunFailed, RunInterrupted
 
@@ -292,8 +293,9 @@ def _through_hydra(arguments: list[str], plugins: list[str]) -> tuple[DictConfig
     told = io.StringIO()
     with _replaced([sys.argv[0], *arguments], environment), explained(arguments):
         try:
-            with redirect_stderr(told):
+            with redirect_stderr(told), lossy_logging():  # --info is logged, and `… | head` may not read all
                 entry()
+            sys.stdout.flush()
         except ValueError as error:
             if "Config group override" in str(error):  # explained, as without flags
                 raise

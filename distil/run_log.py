@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from distil.system.printable import printable
+from distil.system.quiet import lossy_logging
 from distil.system.redact import redact
 
 _SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
@@ -62,12 +63,10 @@ def log_file(path: Path, *, said_at_end: bool = True) -> Iterator[None]:
     root.addHandler(handler)
     ours.addHandler(shown)
     ours.setLevel(logging.INFO)
-    # Trackers keep logs of their own in the run directory: on a full disk each line would print a traceback.
-    raises, logging.raiseExceptions = logging.raiseExceptions, False
     try:
-        yield
+        with lossy_logging():  # of trackers too, whose logs lie in the run directory
+            yield
     finally:
-        logging.raiseExceptions = raises
         ours.setLevel(level)
         ours.removeHandler(shown)
         root.removeHandler(handler)

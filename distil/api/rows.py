@@ -18,6 +18,7 @@ from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
 from distil.data.hf import HfConfig
 from distil.data.raw_rows import BATCH
+from distil.data.row_notes import context_note
 from distil.types import IGNORE_INDEX, InputError
 
 if TYPE_CHECKING:
@@ -155,6 +156,9 @@ def read_rows(
             "    KnowledgeDistillation(teacher, student, config, tokenizer)\n"
             f"or tokenise it first:\n    {MAPPED}"
         )
+    note = context_note(shape, raw.rows[0], "Call the one that a prompt is about `context`.")
+    if note is not None:
+        logger.warning("%s: %s", name, note)
     check = _check_prompts if wants_prompts and shape.kind is Kind.TOKENS else None
     return _encode(Encoder(config, shape, reader, name), raw, check)
 

@@ -76,6 +76,8 @@ def explained(arguments: Sequence[str]) -> Iterator[None]:
         raise InputError(unparsable(error.override, error.message)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(f"{error}\n{error.__cause__ or ''}", arguments, schemas())) from error
+    except BrokenPipeError:  # the reader of what Hydra prints has gone
+        raise
     except OSError as error:  # the name of an option is that of a file
         raise InputError(f"The command line names an option that is none: {error.strerror}.") from error
     except (ValueError, ArithmeticError, RecursionError) as error:  # numbers and nesting without end

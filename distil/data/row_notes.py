@@ -146,14 +146,14 @@ def unread_notes(config: ColumnsConfig, shape: Shape) -> list[str]:
     ]
 
 
-def context_note(shape: Shape, row: Mapping[str, object]) -> str | None:
-    """A line where ``row``, the first of training, has more texts, which may be what prompts are about."""
+def context_note(shape: Shape, row: Mapping[str, object], way_out: str = CONTEXT) -> str | None:
+    """A line where ``row``, the first of its split, has more texts, which may be what prompts are about."""
     if shape.kind is not Kind.PAIR or shape.template or shape.context:
         return None
     own = (shape.prompt, shape.response)
     texts = [name for name, cell in row.items() if isinstance(cell, str) and len(cell.split()) > 1]
     left = [name for name in texts if name not in own]
-    return f"Columns that are not read: {', '.join(left)}. {CONTEXT}" if left else None
+    return f"Columns that are not read: {', '.join(left)}. {way_out}" if left else None
 
 
 def form_of(shape: Shape, chat: bool) -> str:

@@ -15,7 +15,7 @@ from distil.data.jsonl import JsonlConfig
 from distil.data.local import check_file, load_file
 from distil.data.prompting import ending_of
 from distil.data.raw_rows import columns_of
-from distil.data.row_notes import copies_note
+from distil.data.row_notes import context_note, copies_note
 from distil.data.splits import encode_rows
 from distil.data.turns import system_of
 from distil.products.finished_run import FinishedRun
@@ -68,6 +68,9 @@ class RowsFile:
                 f"The prompts of the run had a context (its column {asked.context}), and no column here is "
                 "read as one: --context-column NAME."
             )
+        else:
+            unread = context_note(shape, raw[0], "--context-column NAME says what a prompt is about.")
+            notes += [] if unread is None else [unread]
         if asked.kind is Kind.MESSAGES and system_of(self.run.prompts) and not system_of(rows["prompt"]):
             notes.append(
                 "The prompts of the run had a system message each, and those here have none: give rows of "

@@ -54,3 +54,13 @@ def no_hints() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+@contextmanager
+def lossy_logging() -> Iterator[None]:
+    """Lines that cannot be written (a full disk, a pipe whose reader has gone) are lost without a word."""
+    raises, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = raises

@@ -205,6 +205,23 @@ def test_show_config_and_info(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("arguments", [["--info", "defaults"], ["--info", "config"], ["--cfg", "job"]])
+def test_a_reader_that_stops_reading_is_told_nothing(arguments: list[str], tmp_path: Path) -> None:
+    """As of ``… | head``: the pipe is closed before a line comes."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    ended = subprocess.run(
+        [sys.executable, RUN, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writes)
+    assert ended.stderr == ""
+
+
 def test_shell_completion(tmp_path: Path) -> None:
     line = "python run.py method="
     result = command("-sc", "query=bash", cwd=tmp_path, COMP_LINE=line, COMP_POINT=str(len(line)))

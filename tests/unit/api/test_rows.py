@@ -329,3 +329,22 @@ def test_rows_that_are_cut_are_counted(
     tokens = learns.evaluate(rows)["eval_tokens"]
     assert f"eval_dataset: {longer} of 16 rows lose what is beyond max_length={limit}." in caplog.text
     assert tokens == sum(min(length, limit) - 1 for length in lengths)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [({"facts": "It is red."}, ["facts"]), ({"context": "It is red.", "note": "a b"}, []), ({}, [])],
+)
+def test_columns_that_prompts_may_be_about_and_nobody_reads_are_told(
+    more: dict[str, str],
+    told: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [{"prompt": "What is it?", "response": "A fox.", **more}]
+    read_rows(raw_rows(rows, "train_dataset"), max_length=64, tokenizer=tokenizer, ids=TokenIds(4096))
+    said = [record.getMessage() for record in caplog.records if "not read" in record.getMessage()]
+    assert said == [
+        f"train_dataset: Columns that are not read: {name}. Call the one that a prompt is about `context`."
+        for name in told
+    ]
