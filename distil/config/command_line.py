@@ -52,9 +52,6 @@ FREE_KEYS = ("model.student.overrides.", "model.student.overrides=")
 PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir")
 """Where Hydra would put a run, and from where it would run."""
 
-NAMED_GROUPS = ("method", "model", "peft", "data", "teacher_cache", "tracker")
-"""Groups whose options have a name, which is chosen as ``group=name``."""
-
 IMPLIED = {
     "model": ("custom", ("model.teacher.path", "model.student.path")),
     "data": ("jsonl", ("data.train_file", "data.validation_file", "data.test_file")),
@@ -149,13 +146,6 @@ def check_arguments(
             raise InputError(
                 f"{name}={value} changes nothing: runs lie in OUTPUT_DIR/NAME, and paths are read from where "
                 "the command is given. Give output_dir= and name=."
-            )
-        if name.removesuffix(".name") in NAMED_GROUPS and name.endswith(".name"):
-            group = name.removesuffix(".name")
-            own = ", and for models of your own model.teacher.path= and model.student.path="
-            raise InputError(
-                f"{name}={value} changes a name, and no other key. Write {group}={value}"
-                f"{own if group == 'model' else ''}."
             )
         if unknown:
             near = get_close_matches(flag, [f for f in HYDRA_FLAGS if f[:2] == "--"], n=1, cutoff=0.8)

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distil.config.command_line import plugin_paths, value_of
+from distil.config.command_line import IMPLIED, plugin_paths, value_of
 from distil.config.explain import explain, no_option, unknown_key, unknown_option, unparsable
 from distil.config.saved import REGISTRIES
 from distil.config.schema import (
@@ -99,6 +99,7 @@ def typed(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
 
 def prepared(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
     """The composed config as dataclasses, its plugins loaded, all of it checked that needs no file."""
+    _refuse_labels(arguments)
     experiment = typed(config, arguments)
     # Those of the environment and of config files too: a run's identity covers them.
     experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
@@ -108,10 +109,30 @@ def prepared(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
     return experiment
 
 
+def _refuse_labels(arguments: Sequence[str]) -> None:
+    """``model.name=gpt2`` is a label for models of one's own, and gives others a name that is not theirs."""
+    model, tracker = (value_of(f"{group}.name", arguments) for group in ("model", "tracker"))
+    own = any(value_of(key, arguments) for key in IMPLIED["model"][1])
+    if model not in (None, value_of("model", arguments)) and not own:
+        raise InputError(
+            f"model.name={model} changes a name, and the models stay. Write model=NAME for one of the "
+            "options (--help lists them), or model.teacher.path= and model.student.path= for your own."
+        )
+    if tracker not in (None, value_of("tracker", arguments)):
+        raise InputError(
+            f"tracker.name={tracker} chooses no tracker. Write tracker=NAME; name= names the run."
+        )
+
+
 def _refuse_renamed(experiment: ExperimentConfig) -> None:
     """``method.name=gkd`` gives the keys of another method a name that is not theirs."""
     for group, registry in REGISTRIES.items():
         options = getattr(experiment, group)
+        if group == "data" and options.name not in registry.entries():
+            raise InputError(
+                f"data.name={options.name} is no source of rows. A subset of a set of the hub is "
+                f"data.subset={options.name}."
+            )
         kind = registry.get(options.name).config
         if kind is not None and kind is not type(options):
             raise InputError(

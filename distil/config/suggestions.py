@@ -24,6 +24,7 @@ _OF_TRAINER = {
     "num_epochs": "num_train_epochs",
     "num_workers": "dataloader_num_workers",
     "optimizer": "optim",
+    "precision": "bf16",
     "scheduler": "lr_scheduler_type",
     "steps": "max_steps",
     "train_batch_size": "per_device_train_batch_size",
@@ -48,7 +49,6 @@ SYNONYMS = {
         "lora_rank": "peft.r",
         "model_name_or_path": "model.student.path",
         "outputs": "output_dir",
-        "precision": "trainer.bf16",
         "random_seed": "seed",
         "save_dir": "output_dir",
         "student": "model.student.path",
@@ -197,7 +197,7 @@ def suggestions(name: str, group: str, siblings: Sequence[str], schemas: Schemas
         return [name.replace("/", ".")] if name.partition("/")[0] in siblings else []
     if (known := SYNONYMS.get(group, {}).get(name)) and name not in siblings:
         if "." in known:
-            return [known]
+            return [known + _chosen_by(known, schemas)]
         if known in siblings or group == "data":  # rows of one's own choose data=jsonl by themselves
             return [f"{group}.{known}".lstrip(".")]
         return _elsewhere(known, group, schemas)
@@ -206,6 +206,15 @@ def suggestions(name: str, group: str, siblings: Sequence[str], schemas: Schemas
     if beside or 1 < len(longer) <= _FEW:
         return [f"{group}.{each}".lstrip(".") for each in ([beside] if beside else longer)]
     return _elsewhere(name, group, schemas)
+
+
+def _chosen_by(path: str, schemas: Schemas) -> str:
+    """`` (with method=gkd)``, where some options of its group have the key ``path``, and others have not."""
+    group, _, name = path.partition(".")
+    options = {option: kind for option, kind in schemas.items() if option.startswith(f"{group}/")}
+    having = [option for option, kind in options.items() if name in (each.name for each in fields(kind))]
+    names = [option.partition("/")[2] for option in having]
+    return f" (with {group}={_either(names)})" if names and len(names) < len(options) else ""
 
 
 def _elsewhere(name: str, group: str, schemas: Schemas) -> list[str]:

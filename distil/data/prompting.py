@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from distil.data.base import ColumnsConfig
+from distil.data.base import ColumnsConfig, MalformedRow
 from distil.data.codec import Message
 from distil.data.columns import ALPACA, Kind, Shape, template_fields
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
-from distil.data.turns import as_turns
+from distil.data.turns import SYSTEM, as_turns
 from distil.types import InputError
 
 if TYPE_CHECKING:
@@ -55,12 +55,13 @@ def prompt_rows(
     ending: str = "",
     context: str = "",
     system: str = "",
+    turns: bool = False,
 ) -> list[dict[str, Any]]:
     """A row ready to be answered for each prompt: chat template, headings and BOS as in training.
 
     ``ending`` closes prompts that are written as they are, where they lack it; ``context`` and ``system`` (a
-    message) go with each. A prompt that has the headings already, or is written in turns, as a sample shows
-    it, is taken as it stands.
+    message) go with each. A prompt that has the headings already, as a sample shows it, is taken as it
+    stands; with ``turns`` so is one that is written in turns.
 
     Raises InputError for an empty prompt, where the run's template wants several columns, and for a context
     or a system message where its rows can have none.
@@ -97,11 +98,15 @@ def prompt_rows(
     for prompt in prompts:
         given = not context and is_headed(encoder, prompt)
         if shape.kind is Kind.MESSAGES:
-            turns = _turns(prompt, system)
-            row, given = {shape.messages or "": [*turns, _ANSWERED]}, len(turns) > 1 + bool(system)
+            asked = _asked(prompt, system, turns)
+            row, given = {shape.messages or "": [*asked, _ANSWERED]}, len(asked) > 1 + bool(system)
         else:
             row = _raw(shape, fields, prompt, context)
-        (encoded,) = (as_it_stands if given else encoder).encode([row], [0])
+        try:
+            (encoded,) = (as_it_stands if given else encoder).encode([row], [0])
+        except MalformedRow as error:
+            told, cut, _ = str(error).partition(". Change the rows,")  # which is for rows of training
+            raise InputError(f"{told}. Ask without them." if cut else told) from error
         if isinstance(encoded, Dropped):
             raise InputError(f"--prompt {prompt!r}: {encoded.reason}. Give a text.")
         ids = encoded.ids[: encoded.prompt]
@@ -109,12 +114,12 @@ def prompt_rows(
     return found
 
 
-def _turns(prompt: str, system: str) -> list[Message]:
+def _asked(prompt: str, system: str, turns: bool) -> list[Message]:
     """The turns of a prompt of one's own. Raises InputError for two system messages."""
-    turns = as_turns(prompt)
-    if system and turns[0]["role"] == "system":
+    asked: list[Message] = as_turns(prompt) if turns else [{"role": "user", "content": prompt}]
+    if system and asked[0]["role"] in SYSTEM:
         raise InputError("--system: the prompt begins with a system message of its own. Give one of the two.")
-    return [*([{"role": "system", "content": system}] if system else []), *turns]
+    return [*([{"role": "system", "content": system}] if system else []), *asked]
 
 
 def _raw(shape: Shape, fields: Sequence[str], prompt: str, context: str) -> dict[str, Any]:

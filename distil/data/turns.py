@@ -12,6 +12,9 @@ from distil.data.columns import as_text
 SHAREGPT = {"human": "user", "gpt": "assistant"}
 """Roles under the names that ShareGPT gives them."""
 
+SYSTEM = ("system", "developer")
+"""Roles of a message that comes before all others."""
+
 
 def read_messages(value: object, where: str) -> list[Message]:
     """Chat turns from a cell. Raises MalformedRow where it is not a list of {role, content}, or of ShareGPT's
@@ -58,8 +61,13 @@ def as_turns(text: str) -> list[Message]:
     ]
 
 
+def in_turns(prompts: Sequence[str]) -> bool:
+    """Whether any of these prompts, as a run wrote them, has several turns."""
+    return any(len(as_turns(prompt)) > 1 for prompt in prompts)
+
+
 def system_of(prompts: Sequence[str]) -> str | None:
     """The system message of the first of these prompts, where all of them begin with one."""
     first = [as_turns(prompt)[0] for prompt in prompts]
-    has = bool(first) and all(turn["role"] in ("system", "developer") for turn in first)
+    has = bool(first) and all(turn["role"] in SYSTEM for turn in first)
     return first[0]["content"] if has else None

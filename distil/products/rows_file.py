@@ -12,10 +12,10 @@ from distil.data.base import COLUMNS, ColumnsConfig
 from distil.data.columns import Kind, Shape, detect, listed, renamed, template_fields
 from distil.data.early import check_rows, small_rows
 from distil.data.jsonl import JsonlConfig
-from distil.data.local import check_file, load_file
+from distil.data.local import LOOK_BYTES, check_file, load_file
 from distil.data.prompting import ending_of
 from distil.data.raw_rows import columns_of
-from distil.data.row_notes import context_note, copies_note
+from distil.data.row_notes import context_note
 from distil.data.splits import encode_rows
 from distil.data.turns import system_of
 from distil.products.finished_run import FinishedRun
@@ -44,7 +44,9 @@ class RowsFile:
         with self._in_flags():
             rows = None if self._skip else small_rows(self._where, path)
             columns = check_file(self._where, path, skip=self._skip) if rows is None else rows.column_names
-            if columns is not None:
+            if (
+                columns is not None and path.stat().st_size <= LOOK_BYTES
+            ):  # of larger files, not all are known
                 config, shape = self._read(columns)
                 if rows is not None:
                     check_rows(config, self._where, rows, shape, ())
@@ -79,8 +81,7 @@ class RowsFile:
         if limit < self._own.max_length:
             takes = f"the {limit} tokens that the models take"
             notes = [note.replace(f"data.max_length={limit}", takes) for note in notes]
-        copies = copies_note(rows, "rows")
-        return rows, notes if copies is None else [*notes, copies]
+        return rows, notes
 
     @property
     def _where(self) -> str:

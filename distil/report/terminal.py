@@ -60,7 +60,7 @@ def print_summary(run: RunRecord, console: Console) -> None:
             _side_by_side(sample, show) if console.width >= SIDE_BY_SIDE else _stacked(sample, show)
         )
     console.print()
-    console.print(_facts(run, show))
+    _print_facts(console, run, show)
 
 
 def fitted(console: Console) -> Show:
@@ -155,21 +155,27 @@ def _stacked(sample: Sample, show: Show) -> Table:
     return table
 
 
-def _facts(run: RunRecord, show: Show) -> Table:
-    """Cost and paths. Paths are folded, never cut: they are there to be copied."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True, style="dim")
-    table.add_column(overflow="fold")
+def _print_facts(console: Console, run: RunRecord, show: Show) -> None:
+    """Cost and paths. Paths are neither cut nor broken into lines: they are there to be copied."""
+    facts: list[tuple[str, Text]] = []
     if run.cost is not None:
-        table.add_row("cost", Text(show(words.cost_sentence(run.cost))))
+        facts.append(("cost", Text(show(words.cost_sentence(run.cost)))))
         if line := words.taken_over(run.cost):
-            table.add_row("", Text(show(line), style="dim"))
-    for problem in run.problems:
-        table.add_row("unreadable", Text(show(one_line(problem, LONGEST))))
+            facts.append(("", Text(show(line), style="dim")))
+    facts += [("unreadable", Text(show(one_line(problem, LONGEST)))) for problem in run.problems]
+    paths: list[tuple[str, str]] = []
     if run.status in ("failed", "interrupted") and run.way_on:
-        table.add_row("go on with", Text(show(run.way_on)))
+        paths.append(("go on with", run.way_on))
     if (run.path / REPORT).is_file():
-        table.add_row("report", Text(show(str(run.path / REPORT)), style="bold"))
+        paths.append(("report", str(run.path / REPORT)))
     if run.student is not None:
-        table.add_row("student", Text(show(f"{run.student}/"), style="bold"))
-    return table
+        paths.append(("student", f"{run.student}/"))
+    width = max((len(label) for label, _ in [*facts, *paths]), default=0)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim", width=width)
+    table.add_column(overflow="fold")
+    for fact in facts:
+        table.add_row(*fact)
+    console.print(table)
+    for label, path in paths:
+        console.print(Text.assemble((f"{label:<{width}}  ", "dim"), (show(path), "bold")), soft_wrap=True)

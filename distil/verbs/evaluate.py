@@ -91,6 +91,7 @@ def _evaluated(run: FinishedRun, file: RowsFile | None, given: argparse.Namespac
     """What ``--json`` writes."""
     from rich.console import Console
 
+    from distil.data.row_notes import copies_note
     from distil.engine.evaluation import HOW_IT_ANSWERS, entropy_floor, plan
     from distil.metrics.base import describe
     from distil.products import reevaluation
@@ -106,6 +107,7 @@ def _evaluated(run: FinishedRun, file: RowsFile | None, given: argparse.Namespac
         if given.rows is not None:
             rows = rows.select(range(min(given.rows, len(rows))))
         if file is not None:
+            notes += [copies] if (copies := copies_note(rows, "rows")) else []
             notes += reevaluation.trained_on(run, rows, pair.tokenizer)
     config, more = reevaluation.fitting(run.config.eval, rows)
     if given.generation_rows is not None:

@@ -130,6 +130,7 @@ def _answers(
 
     from distil.data.base import ColumnsConfig
     from distil.data.prompting import ending_of, prompt_rows
+    from distil.data.turns import in_turns
     from distil.engine.evaluation import answer_rows
     from distil.products import reevaluation
     from distil.system.progress import Progress
@@ -138,7 +139,8 @@ def _answers(
     assert isinstance(data, ColumnsConfig)
     with Progress(Console(stderr=True)).spinner("loading"):
         pair = reevaluation.load_pair(run, teacher=given.teacher)
-    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending_of(run.prompts), context, system)
+    ending, turns = ending_of(run.prompts), in_turns(run.prompts)
+    rows = prompt_rows(data, run.shape, pair.tokenizer, prompts, ending, context, system, turns)
     _say_form(run, prompts, context, system, headed=any(row["headed"] for row in rows))
     longest, room = (
         max(len(row["prompt_ids"]) for row in rows),

@@ -256,6 +256,8 @@ def test_evaluate_says_where_rows_are_copies(runs: Runs, tmp_path: Path) -> None
     rows = rows_in(runs.folder / "test.jsonl")[:2] * 3
     notes = evaluated(runs.run("none"), tmp_path / "rows.jsonl", rows)["notes"]
     assert any(note.startswith("Of 6 rows 2 are different: copies tell nothing new") for note in notes)
+    notes = evaluated(runs.run("none"), tmp_path / "rows.jsonl", rows, "--rows", "2")["notes"]
+    assert not any("copies" in note for note in notes), "of those that are evaluated"
 
 
 def test_evaluate_says_where_a_file_lacks_the_context_that_prompts_had(runs: Runs, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -81,7 +82,8 @@ def test_a_name_is_not_suggested_where_the_adapter_has_no_such_key() -> None:
         ("outputs", "output_dir"),
         ("wandb_project", "tracker.project"),
         ("num_workers", "trainer.dataloader_num_workers"),
-        ("beta", "method.mixture_weight"),
+        ("beta", "method.mixture_weight (with method=gkd)"),
+        ("lora_r", "peft.r (with peft=dora, lora or qlora)"),
     ],
 )
 def test_a_group_or_a_key_without_its_group(typed: str, meant: str) -> None:
@@ -152,8 +154,6 @@ def test_a_name_that_nothing_is_like_may_be_one_of_a_plugin(capsys: pytest.Captu
         ("tracker.mode", "WANDB_MODE=offline"),
         ("wandb.mode", "WANDB_MODE=offline"),
         ("experiment.seed", "experiment=NAME chooses one"),
-        ("model.name", "Write model=x, and for models of your own model.teacher.path="),
-        ("tracker.name", "Write tracker=x."),
         ("model.teacher", "as in model.teacher.path=x."),
     ],
 )
@@ -164,6 +164,36 @@ def test_what_people_look_for_among_the_keys_is_told(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {typed}=x")
     assert told in said
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["model.name=gpt2"], "model.name=gpt2 changes a name, and the models stay. Write model=NAME"),
+        (["model=embedded", "model.name=gpt2"], "the models stay"),
+        (
+            ["tracker=wandb", "tracker.name=mine"],
+            "chooses no tracker. Write tracker=NAME; name= names the run.",
+        ),
+        (["data=hf", "data.path=x", "data.name=mrpc"], "hub is data.subset=mrpc."),
+    ],
+)
+def test_a_name_that_is_another_one_in_another_program(
+    typed: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", *typed]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_name_may_be_repeated_and_models_of_ones_own_have_a_label(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is refused is the teacher that is lacking, not a name."""
+    keys = ["tracker.name=none", "tracker=none", "method.name=kd", "model.name=mine"]
+    assert main(["run", *keys, f"model.student.path={tmp_path}", f"output_dir={tmp_path}/out"]) == 2
+    told = capsys.readouterr().err
+    assert ".name" not in told
+    assert told.startswith("error: model.teacher.path=null")
 
 
 def test_every_synonym_stands_for_a_key() -> None:

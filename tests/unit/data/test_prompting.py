@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from typing import Any
@@ -14,7 +15,7 @@ from distil.data.columns import Kind, Shape, renamed
 from distil.data.jsonl import JsonlConfig
 from distil.data.prompting import ending_of, likely_shape, prompt_rows
 from distil.data.splits import encode_rows, load_splits
-from distil.data.turns import as_conversation, as_turns, system_of
+from distil.data.turns import as_conversation, as_turns, in_turns, system_of
 from distil.types import InputError
 from tests.unit.data.conftest import WriteJsonl
 
@@ -157,7 +158,7 @@ def test_a_prompt_that_is_written_in_turns_is_taken_as_these(
     row = {"messages": [*messages, {"role": "assistant", "content": "Ann."}]}
     (encoded, _) = encode_rows(config, [row], chatml, "rows")
     shape = Shape(Kind.MESSAGES, messages="messages")
-    (asked,) = prompt_rows(config, shape, chatml, [encoded[0]["prompt"]])
+    (asked,) = prompt_rows(config, shape, chatml, [encoded[0]["prompt"]], turns=True)
     assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
     assert asked["headed"]
 
@@ -171,14 +172,38 @@ def test_a_prompt_that_is_no_turns_is_one_of_the_user(text: str) -> None:
 
 def test_a_system_message_goes_before_the_prompt(chatml: PreTrainedTokenizerBase) -> None:
     config, shape = JsonlConfig(train_file="nowhere.jsonl"), Shape(Kind.MESSAGES, messages="messages")
-    (whole,) = prompt_rows(config, shape, chatml, ["system: Be kind.\nuser: Who?"])
+    (whole,) = prompt_rows(config, shape, chatml, ["system: Be kind.\nuser: Who?"], turns=True)
     (given,) = prompt_rows(config, shape, chatml, ["Who?"], system="Be kind.")
     assert given["prompt_ids"] == whole["prompt_ids"]
     assert (given["headed"], whole["headed"]) == (False, True)
     with pytest.raises(InputError, match="--system: the prompt begins with a system message of its own"):
-        prompt_rows(config, shape, chatml, [whole["prompt"]], system="Be kind.")
+        prompt_rows(config, shape, chatml, [whole["prompt"]], system="Be kind.", turns=True)
     with pytest.raises(InputError, match=r"--system: .* written from a prompt column, without such"):
         prompt_rows(config, Shape(Kind.PAIR, "prompt", "response"), chatml, ["Who?"], system="Be kind.")
+
+
+def test_a_log_is_one_message_where_no_prompt_of_the_run_had_turns(chatml: PreTrainedTokenizerBase) -> None:
+    config, shape = JsonlConfig(train_file="nowhere.jsonl"), Shape(Kind.MESSAGES, messages="messages")
+    log = "user: error at\nuser: root"
+    (encoded, _) = encode_rows(config, [{"prompt": log, "response": "a"}], chatml, "rows")
+    (asked,) = prompt_rows(config, shape, chatml, [log], turns=in_turns(["Who?", "What?"]))
+    assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
+    assert not asked["headed"]
+    assert in_turns(["Who?", "user: a\nassistant: b\nuser: c"])
+
+
+def test_turns_that_a_template_refuses_are_told_as_those_of_the_prompt(
+    chatml: PreTrainedTokenizerBase,
+) -> None:
+    reader = copy.deepcopy(chatml)
+    assert isinstance(reader.chat_template, str)
+    refuses = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    reader.chat_template = refuses + reader.chat_template
+    config, shape = JsonlConfig(train_file="nowhere.jsonl"), Shape(Kind.MESSAGES, messages="messages")
+    with pytest.raises(
+        InputError, match=r"^--prompt.* refuses turns by system, user.*: no system\. Ask without"
+    ):
+        prompt_rows(config, shape, reader, ["Who?"], system="Be kind.")
 
 
 def test_the_system_message_that_all_prompts_have() -> None:
