@@ -10,7 +10,7 @@ from dataclasses import fields
 from distil.config.command_line import APPENDED_GROUPS, split_override, value_of
 from distil.config.suggestions import NO_KEY, Schemas, is_group, keys_of, root_keys, suggestions
 from distil.config.trainer import OURS
-from distil.registry import unknown_entry, unknown_name
+from distil.registry import did_you_mean, unknown_entry, unknown_name
 
 HYDRA_PLUGINS = {
     "hydra/launcher/joblib": "hydra-joblib-launcher",
@@ -37,6 +37,8 @@ _EXPECTED = {
     "Boolean": "true or false",
     "String": "a text",
 }
+_SEVERAL = r"\d+\s*(\.\.|-|:)\s*\d+|\[\s*\d+(\s*,\s*\d+)*\s*\]"
+"""``1..3``, ``[1,2,3]``: what is typed for one value and means several."""
 _MANY = 16
 """Longer lists of keys are not printed: the command that shows them is."""
 
@@ -116,7 +118,7 @@ def unknown_option(missing: str, options: Sequence[str], text: str, schemas: Sch
         return f"{group}={name} needs the package {package}, which is not installed: pip install {package}"
     if not group:
         return f"--config-name={missing}: there is no such file. The config of a run is called config."
-    if key := _key_of_ones_own(group, name):
+    if key := _key_of_ones_own(group, name, options):
         return f"{group}={name} is unknown. {key} Known: {', '.join(sorted(options))}."
     registered = any(path.startswith(f"{group}/") for path in schemas)
     return (unknown_entry if registered else unknown_name)(group, name, options)
@@ -138,14 +140,23 @@ def _is_text(word: str) -> bool:
     return re.fullmatch(r"null|true|false|[+-]?(nan|inf|[\d._]+(e[+-]?\d+)?)", word, re.IGNORECASE) is None
 
 
-def _key_of_ones_own(group: str, name: str) -> str:
-    """What to write for a model or a file of one's own that was given to its group as an option."""
+def _key_of_ones_own(group: str, name: str, options: Sequence[str]) -> str:
+    """What to write for a model or rows of one's own that were given to their group as an option."""
     if group == "model" and "/" in name:
         return f"For a model of your own: model.teacher.path={name} or model.student.path={name}."
     if group == "data" and re.search(r"[/.]", name):
         return f"For rows of your own: data.train_file={name}, or of a hub: data=hf data.path={name}."
     if group == "data" and (kind := KINDS_OF_FILES.get(name.casefold())):
         return f"A file of rows is given by its path, whatever its kind: data.train_file=FILE.{kind}."
+    if did_you_mean(name, options):
+        return ""
+    if group == "model":
+        return "Models of your own: model.teacher.path=FOLDER_OR_HUB_NAME model.student.path=FOLDER_OR_HUB_NAME."
+    if group == "data":
+        return (
+            f"A data set of a hub: data=hf data.path={name}. Rows of your own: data.train_file=FILE. A source "
+            "of your own: run.plugins=[FILE.py]."
+        )
     return ""
 
 
@@ -236,7 +247,8 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
         value = quoted[1]
     shown = path if value is None else f"{path}={value}"
     if kind := re.search(r"could not be converted to (\w+)", text):
-        return f"{shown} has the wrong type: it takes {_EXPECTED.get(kind[1], kind[1])}."
+        several = f" Several runs: -m {path}=1,2,3." if re.fullmatch(_SEVERAL, value or "") else ""
+        return f"{shown} has the wrong type: it takes {_EXPECTED.get(kind[1], kind[1])}.{several}"
     if "is not a valid bool" in text:
         return f"{shown} has the wrong type: it takes {_EXPECTED['Boolean']}."
     if "is not Optional" in text:

@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     given = _parser().read(arguments)
     if given is None:
         return 0
+    _refuse_folders(given.folder, given.names)
     if given.folder == DEFAULT and not given.folder.exists():
         told = (
             f"There is no cache here yet: runs with teacher_cache= keep theirs in {DEFAULT}, those with an "
@@ -47,16 +48,22 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"distil cache {given.what}: {where}: {error.strerror or error}.") from error
 
 
+def _refuse_folders(root: Path, names: Sequence[str]) -> None:
+    """Refuse a folder where the name of a cache is expected."""
+    for name in names:
+        places = [place.resolve() for place in (Path(name), root / name) if place.is_dir()]
+        if places and all(place.parent != root.resolve() for place in places):
+            raise InputError(
+                f"{name} is a folder: where the caches lie is given as --folder {name}, those meant by their "
+                "names, as info lists them."
+            )
+
+
 def _do(what: str, root: Path, wanted: Sequence[str]) -> int:
     found = caches(root)
     names = {folder.name for folder in found}
     wanted = [Path(name).name if Path(name).resolve().parent == root.resolve() else name for name in wanted]
     for name in wanted:
-        if name not in names and Path(name).is_dir():
-            raise InputError(
-                f"{name} is a folder: where the caches lie is given as --folder {name}, those meant by their "
-                "names, as info lists them."
-            )
         if name not in names:
             raise InputError(unknown_name("cache", name, names))
     chosen = {folder: it for folder, it in found.items() if not wanted or folder.name in wanted}

@@ -69,7 +69,7 @@ def test_verify_names_the_file_that_has_changed(folder: Path, capsys: pytest.Cap
 
 
 def test_a_cache_is_named_by_its_path_too_and_a_folder_is_no_name(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["cache", "verify", str(folder / "hidden-bb"), "--folder", str(folder)]) == 0
     assert capsys.readouterr().out == "hidden-bb: unfinished, so far whole\n"
@@ -78,6 +78,9 @@ def test_a_cache_is_named_by_its_path_too_and_a_folder_is_no_name(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {elsewhere} is a folder: ")
     assert f"--folder {elsewhere}, those meant by their names" in said
+    monkeypatch.chdir(elsewhere)  # where no cache lies
+    assert main(["cache", "info", str(folder)]) == 2
+    assert f"--folder {folder}, those meant by their names" in capsys.readouterr().err
 
 
 def test_clear_removes_caches_and_nothing_else(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
