@@ -33,7 +33,7 @@ WORDS = {
 """Keys of a run and the fields of ``DistillationConfig`` that stand for them, where the last word differs or
 the group says nothing. Other keys of ``trainer`` and ``peft`` lose their group."""
 
-_MODULES = {"target_modules": "target_modules", "feedforward_modules": "feedforward_modules"}
+_MODULES = {"target_modules", "feedforward_modules"}
 
 
 def in_words(message: str, peft_type: str = "lora") -> str:
@@ -51,6 +51,7 @@ def in_words(message: str, peft_type: str = "lora") -> str:
 
     message = re.sub(r"\b(?:method|rollouts|data|eval|model\.teacher|model\.student|peft|trainer)\.\w+", own,
                      message)  # fmt: skip
+    message = re.sub(r"(?<![\w/'\"-])null(?![\w/'\"-])", "None", message)
     message = message.replace("run.resume=false", "resume_from_checkpoint=None")
     return re.sub(r"\bpeft=(?=\w)", "peft_type=", message).replace("peft= makes", "peft_type makes")
 

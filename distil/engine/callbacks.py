@@ -107,6 +107,8 @@ class ProgressBar(TrainerCallback):
         self.task: TaskID | None = None
         self.began = (0.0, 0)
         self.loss = ""
+        self.logged = 0
+        """The step the newest loss is of."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,7 +128,7 @@ class ProgressBar(TrainerCallback):
         """One step further."""
         if self.task is not None:
             self.bar.update(self.task, completed=state.global_step, rate=self._rate())
-            self.lines.at(state.global_step, state.max_steps, (self.loss, self._rate()))
+            self.lines.at(state.global_step, state.max_steps, (self._loss(state), self._rate()))
 
     def on_log(
         self,
@@ -138,14 +140,18 @@ class ProgressBar(TrainerCallback):
     ) -> None:
         """Show the newest loss."""
         if self.task is not None and logs and "loss" in logs:
-            self.loss = f"loss {logs['loss']:.4f}"
+            self.loss, self.logged = f"loss {logs['loss']:.4f}", state.global_step
             self.bar.update(self.task, loss=self.loss)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """How far it came, and its last loss."""
-        self.lines.end(state.global_step, state.max_steps, (self.loss, self._rate()))
+        self.lines.end(state.global_step, state.max_steps, (self._loss(state), self._rate()))
+
+    def _loss(self, state: TrainerState) -> str:
+        """The newest loss: that of this step, or the step it was logged at with it."""
+        return self.loss if self.logged in (0, state.global_step) else f"{self.loss} at step {self.logged:,}"
 
     def _rate(self) -> str:
         seconds, tokens = time.monotonic() - self.began[0], self.tokens() - self.began[1]

@@ -181,7 +181,7 @@ def test_where_nothing_moves_a_plain_line_now_and_then(
         trained(bar, clock, arguments, steps=400, seconds=1.0)
     lines = shown.getvalue().splitlines()
     assert lines[0] == "training: step 10 of 400, 1 tokens/s, about 6 min 30 s left"
-    assert lines[1] == "training: step 20 of 400, loss 0.1000, 1 tokens/s, about 6 min 20 s left"
+    assert lines[1] == "training: step 20 of 400, loss 0.1000 at step 10, 1 tokens/s, about 6 min 20 s left"
     assert lines[-1] == "training: step 400 of 400, loss 0.0025, 1 tokens/s"
     steps = [int(line.split()[2]) for line in lines]
     apart = [b - a for a, b in pairwise(steps)][:-1]

@@ -104,3 +104,10 @@ def test_a_folder_that_cannot_be_written_and_rows_nobody_evaluates_are_told(
         learns.train(rows, training_args=arguments(tmp_path / "file" / "in_it"))
     learns.train(rows, rows, training_args=arguments(tmp_path / "own"))
     assert 'eval_strategy="no": eval_dataset is not looked at while training' in caplog.text
+
+
+def test_modules_that_are_nowhere_are_told_in_the_words_of_python(make: Make) -> None:
+    config = make(use_peft=True, peft_type="lora", lora_target_modules=["wq"])
+    with pytest.raises(ArgumentError, match=r"lora_target_modules=.*wq.* None chooses by family") as caught:
+        KnowledgeDistillation(build_gpt2(seed=1), build_gpt2(seed=2), config).train(ROWS)
+    assert "null" not in str(caught.value)
