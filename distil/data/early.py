@@ -9,6 +9,7 @@ from pathlib import Path
 from distil.data.base import ColumnsConfig, place_of
 from distil.data.columns import Shape
 from distil.data.encode import nothing_in
+from distil.data.encoded import NO_ASSISTANT
 from distil.data.held_out import set_aside
 from distil.data.local import FORMATS, load_file
 from distil.data.text_files import TextRows
@@ -46,9 +47,9 @@ def check_rows(
     ]
     reasons = Counter(found)
     if not reasons[None]:
-        raise InputError(
-            f"{where}: no row has anything to learn from: {_listed(reasons)}. Look at the columns."
-        )
+        turns = "What is learnt are turns of role assistant: give each row one, after its prompt."
+        way_out = turns if set(reasons) == {NO_ASSISTANT} else "Look at the columns."
+        raise InputError(f"{where}: no row has anything to learn from: {_listed(reasons)}. {way_out}")
     for split, numbers in set_aside(rows, shape, missing, config, where).items():
         empty = Counter(found[number] for number in numbers)
         if not empty[None]:

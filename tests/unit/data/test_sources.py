@@ -173,6 +173,11 @@ BAD_FILES = [
     ("a.jsonl", GOOD, "has 1 row: too few to set aside"),
     ("a.jsonl", '{"prompt": "a", "response": " "}\n' * 9, r"anything to learn from: empty response \(9\)"),
     ("a.jsonl", '{"prompt": "", "response": "a"}\n' * 9, r"anything to learn from: empty prompt \(9\)"),
+    (
+        "a.jsonl",
+        '{"messages": [{"role": "user", "content": "a"}]}\n' * 9,
+        r"no assistant turn \(9\)\. What is learnt are turns of role assistant",
+    ),
     ("a.csv", 'text\n" "\n', r"anything to learn from: empty text \(1\)"),
     (
         "a.csv",
