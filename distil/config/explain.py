@@ -151,11 +151,11 @@ def _key_of_ones_own(group: str, name: str, options: Sequence[str]) -> str:
     if did_you_mean(name, options):
         return ""
     if group == "model":
-        return "Models of your own: model.teacher.path=FOLDER_OR_HUB_NAME model.student.path=FOLDER_OR_HUB_NAME."
+        return "For your own, folders or hub names: model.teacher.path=PATH model.student.path=PATH."
     if group == "data":
         return (
-            f"A data set of a hub: data=hf data.path={name}. Rows of your own: data.train_file=FILE. A source "
-            "of your own: run.plugins=[FILE.py]."
+            f"For a data set of a hub: data=hf data.path={name}. For rows of your own: data.train_file=FILE. "
+            "For a source of your own: run.plugins=[FILE.py]."
         )
     return ""
 
