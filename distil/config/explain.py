@@ -207,8 +207,11 @@ def unknown_flag(flag: str, value: str, schemas: Schemas) -> str:
     keys = [name] if "." in name or name in root else suggestions(name, "", root, schemas)
     if not keys:
         return f"{flag} is no flag: keys are written key=value, as in method=gkd or seed=1. See --help."
-    names = [key.partition(" (")[0] for key in keys]
-    written = " or ".join(shlex.quote(f"{key}={value}") if value else f"{key}=VALUE" for key in names)
+    parts = [key.partition(" (") for key in keys]  # a key, and with which option of its group it goes
+    written = " or ".join(
+        (shlex.quote(f"{key}={value}") if value else f"{key}=VALUE") + sign + options
+        for key, sign, options in parts
+    )
     return f"{flag} is no flag: keys have no dashes. Write {written}."
 
 

@@ -12,8 +12,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distil.config.command_line import IMPLIED, plugin_paths, value_of
+from distil.config.command_line import plugin_paths, value_of
 from distil.config.explain import explain, no_option, unknown_key, unknown_option, unparsable
+from distil.config.names import refuse_misleading_names
 from distil.config.saved import REGISTRIES
 from distil.config.schema import (
     CompareConfig,
@@ -76,9 +77,10 @@ def explained(arguments: Sequence[str]) -> Iterator[None]:
         raise InputError(unparsable(error.override, error.message)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(explain(f"{error}\n{error.__cause__ or ''}", arguments, schemas())) from error
-    except BrokenPipeError:  # the reader of what Hydra prints has gone
-        raise
-    except OSError as error:  # the name of an option is that of a file
+    except OSError as error:
+        if error.filename is None:  # of what Hydra prints: its reader has gone, the disk is full
+            raise
+        # The name of an option is that of a file.
         raise InputError(f"The command line names an option that is none: {error.strerror}.") from error
     except (ValueError, ArithmeticError, RecursionError) as error:  # numbers and nesting without end
         if "Config group override must be a string" in str(error):
@@ -99,46 +101,13 @@ def typed(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
 
 def prepared(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
     """The composed config as dataclasses, its plugins loaded, all of it checked that needs no file."""
-    _refuse_labels(arguments)
     experiment = typed(config, arguments)
     # Those of the environment and of config files too: a run's identity covers them.
     experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
     load_plugins(experiment.run.plugins)
-    _refuse_renamed(experiment)
+    refuse_misleading_names(experiment, arguments)
     validate(experiment)
     return experiment
-
-
-def _refuse_labels(arguments: Sequence[str]) -> None:
-    """``model.name=gpt2`` is a label for models of one's own, and gives others a name that is not theirs."""
-    model, tracker = (value_of(f"{group}.name", arguments) for group in ("model", "tracker"))
-    own = any(value_of(key, arguments) for key in IMPLIED["model"][1])
-    if model not in (None, value_of("model", arguments)) and not own:
-        raise InputError(
-            f"model.name={model} changes a name, and the models stay. Write model=NAME for one of the "
-            "options (--help lists them), or model.teacher.path= and model.student.path= for your own."
-        )
-    if tracker not in (None, value_of("tracker", arguments)):
-        raise InputError(
-            f"tracker.name={tracker} chooses no tracker. Write tracker=NAME; name= names the run."
-        )
-
-
-def _refuse_renamed(experiment: ExperimentConfig) -> None:
-    """``method.name=gkd`` gives the keys of another method a name that is not theirs."""
-    for group, registry in REGISTRIES.items():
-        options = getattr(experiment, group)
-        if group == "data" and options.name not in registry.entries():
-            raise InputError(
-                f"data.name={options.name} is no source of rows. A subset of a set of the hub is "
-                f"data.subset={options.name}."
-            )
-        kind = registry.get(options.name).config
-        if kind is not None and kind is not type(options):
-            raise InputError(
-                f"{group}.name={options.name} changes a name and leaves the keys of {type(options).name} in "
-                f"place. Write {group}={options.name}."
-            )
 
 
 def _refuse_unknown(node: DictConfig, path: str, arguments: Sequence[str]) -> None:

@@ -74,6 +74,7 @@ SYNONYMS = {
         "tau": "temperature",
         "temp": "temperature",
     },
+    "model": {"name_or_path": "model.student.path"},
     "model.teacher": {"load_in_4bit": "quantization", "load_in_8bit": "quantization", "bits": "quantization"},
     "model.student": {"num_layers": "keep_layers", "num_hidden_layers": "keep_layers"},
     "peft": {

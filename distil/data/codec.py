@@ -26,6 +26,14 @@ _BLANK = "\u2003"
 _MARKED = "".join([f"({_BLANK}?)", _MARK.format(r"(\d+)"), f"({_BLANK}?)"])
 
 
+class TemplateRefuses(MalformedRow):
+    """The tokenizer's chat template has no form for the turns of a row; ``reason`` tells without the row."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class Codec:
     """A tokenizer, and what it does not say itself: how sequences start, and what text may not spell.
 
@@ -255,7 +263,6 @@ class Chat:
         except Exception as error:  # a template is a program: it raises what it likes
             roles = ", ".join(message["role"] for message in messages)
             told = str(error)[:300] or type(error).__name__
-            raise MalformedRow(
-                f"{where}: the tokenizer's chat template refuses turns by {roles}: {told}. Change the rows, "
-                "or use data.prompt_column with data.chat_template=false."
-            ) from error
+            reason = f"the tokenizer's chat template refuses turns by {roles}: {told}"
+            way_out = "Change the rows, or use data.prompt_column with data.chat_template=false."
+            raise TemplateRefuses(f"{where}: {reason}. {way_out}", reason) from error

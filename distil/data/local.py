@@ -26,6 +26,12 @@ LOOK_BYTES = 64 * 2**20
 SPLIT_STEMS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 
 
+def shows_all_columns(path: Path) -> bool:
+    """Whether ``check_file`` sees every column of a text file: lines of JSON may bring new ones up to the
+    last, which it does not read of large files."""
+    return path.suffix.lower() == ".csv" or path.stat().st_size <= LOOK_BYTES
+
+
 def check_file(
     where: str, path: Path, look_bytes: int | None = LOOK_BYTES, *, skip: bool = False
 ) -> list[str] | None:

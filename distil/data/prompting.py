@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from distil.data.base import ColumnsConfig, MalformedRow
-from distil.data.codec import Message
+from distil.data.base import ColumnsConfig
+from distil.data.codec import Message, TemplateRefuses
 from distil.data.columns import ALPACA, Kind, Shape, template_fields
 from distil.data.encode import Encoder
 from distil.data.encoded import Dropped
@@ -95,7 +95,7 @@ def prompt_rows(
     bare = replace(shape, headings=False, context=None)
     as_it_stands = Encoder(config, bare, tokenizer, "--prompt", ALPACA[-1])
     found = []
-    for prompt in prompts:
+    for number, prompt in enumerate(prompts):
         given = not context and is_headed(encoder, prompt)
         if shape.kind is Kind.MESSAGES:
             asked = _asked(prompt, system, turns)
@@ -103,10 +103,10 @@ def prompt_rows(
         else:
             row = _raw(shape, fields, prompt, context)
         try:
-            (encoded,) = (as_it_stands if given else encoder).encode([row], [0])
-        except MalformedRow as error:
-            told, cut, _ = str(error).partition(". Change the rows,")  # which is for rows of training
-            raise InputError(f"{told}. Ask without them." if cut else told) from error
+            (encoded,) = (as_it_stands if given else encoder).encode([row], [number])
+        except TemplateRefuses as error:
+            way_out = "Ask without --system." if system else "Ask in one turn of the user."
+            raise InputError(f"--prompt: {error.reason}. {way_out}") from error
         if isinstance(encoded, Dropped):
             raise InputError(f"--prompt {prompt!r}: {encoded.reason}. Give a text.")
         ids = encoded.ids[: encoded.prompt]

@@ -62,8 +62,8 @@ def as_turns(text: str) -> list[Message]:
 
 
 def in_turns(prompts: Sequence[str]) -> bool:
-    """Whether any of these prompts, as a run wrote them, has several turns."""
-    return any(len(as_turns(prompt)) > 1 for prompt in prompts)
+    """Whether prompts of a run may have several turns: one of those that it wrote has, or it wrote none."""
+    return not prompts or any(len(as_turns(prompt)) > 1 for prompt in prompts)
 
 
 def system_of(prompts: Sequence[str]) -> str | None:

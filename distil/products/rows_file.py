@@ -12,7 +12,7 @@ from distil.data.base import COLUMNS, ColumnsConfig
 from distil.data.columns import Kind, Shape, detect, listed, renamed, template_fields
 from distil.data.early import check_rows, small_rows
 from distil.data.jsonl import JsonlConfig
-from distil.data.local import LOOK_BYTES, check_file, load_file
+from distil.data.local import check_file, load_file, shows_all_columns
 from distil.data.prompting import ending_of
 from distil.data.raw_rows import columns_of
 from distil.data.row_notes import context_note
@@ -44,9 +44,7 @@ class RowsFile:
         with self._in_flags():
             rows = None if self._skip else small_rows(self._where, path)
             columns = check_file(self._where, path, skip=self._skip) if rows is None else rows.column_names
-            if (
-                columns is not None and path.stat().st_size <= LOOK_BYTES
-            ):  # of larger files, not all are known
+            if columns is not None and shows_all_columns(path):
                 config, shape = self._read(columns)
                 if rows is not None:
                     check_rows(config, self._where, rows, shape, ())
@@ -71,7 +69,7 @@ class RowsFile:
                 "read as one: --context-column NAME."
             )
         else:
-            unread = context_note(shape, raw[0], "--context-column NAME says what a prompt is about.")
+            unread = context_note(shape, raw[0], "The prompts of the run had no context, either.")
             notes += [] if unread is None else [unread]
         if asked.kind is Kind.MESSAGES and system_of(self.run.prompts) and not system_of(rows["prompt"]):
             notes.append(

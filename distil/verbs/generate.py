@@ -159,7 +159,7 @@ def _answers(
 def _say_form(run: FinishedRun, prompts: Sequence[str], context: str, system: str, *, headed: bool) -> None:
     """Say on stderr where prompts are more than a text, or lack what all those of the run had."""
     from distil.data.columns import Kind, has_input
-    from distil.data.turns import system_of
+    from distil.data.turns import in_turns, system_of
 
     chat = run.shape.kind is Kind.MESSAGES
     if headed:
@@ -167,6 +167,12 @@ def _say_form(run: FinishedRun, prompts: Sequence[str], context: str, system: st
             "is written in turns (system: …, user: …)" if chat else "has the headings of the training already"
         )
         print(f"A prompt that {what} is taken as it stands.", file=sys.stderr)
+    elif chat and in_turns(prompts):
+        print(
+            "A prompt that looks like turns (user: …) is asked as one message: no sample of the run has "
+            "several.",
+            file=sys.stderr,
+        )
     if run.shape.context and not context and run.prompts and all(map(has_input, run.prompts)):
         print(
             f"The prompts of the training had a context each (column {run.shape.context}), and this has "

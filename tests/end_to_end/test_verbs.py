@@ -263,7 +263,7 @@ def test_evaluate_says_where_rows_are_copies(runs: Runs, tmp_path: Path) -> None
 def test_evaluate_says_where_a_file_lacks_the_context_that_prompts_had(runs: Runs, tmp_path: Path) -> None:
     run = runs.copy("none", tmp_path)
     more = [row | {"facts": "w3 w4"} for row in rows_in(runs.folder / "test.jsonl")]
-    unread = "Columns that are not read: facts. --context-column NAME says what a prompt is about."
+    unread = "Columns that are not read: facts. The prompts of the run had no context, either."
     assert unread in evaluated(run, tmp_path / "rows.jsonl", more)["notes"]
     results = results_of(run)
     results["data"]["shape"] |= {"context": "about"}

@@ -109,6 +109,7 @@ def test_a_group_or_a_key_without_its_group(typed: str, meant: str) -> None:
         ("--train_file", "my rows.csv", "'data.train_file=my rows.csv'"),
         ("--model_name_or_path", "gpt2", "model.student.path=gpt2"),
         ("--max_step", "10", "trainer.max_steps=10"),
+        ("--beta", "0.5", "method.mixture_weight=0.5 (with method=gkd)"),
     ],
 )
 def test_a_flag_of_other_programs_is_told_as_it_is_written_here(flag: str, value: str, written: str) -> None:
@@ -146,6 +147,7 @@ def test_a_name_that_nothing_is_like_may_be_one_of_a_plugin(capsys: pytest.Captu
         ("run.name", "Did you mean name?"),
         ("eval.rows", "Did you mean data.max_eval_rows?"),
         ("model.path", "Did you mean model.teacher.path or model.student.path?"),
+        ("model.name_or_path", "Did you mean model.student.path?"),
         ("model.teacher.load_in_4bit", "Did you mean model.teacher.quantization?"),
         ("model.student.load_in_4bit", "peft=qlora holds a student in 4 bits"),
         ("model.student.num_layers", "Did you mean model.student.keep_layers?"),
@@ -169,8 +171,10 @@ def test_what_people_look_for_among_the_keys_is_told(
 @pytest.mark.parametrize(
     ("typed", "told"),
     [
-        (["model.name=gpt2"], "model.name=gpt2 changes a name, and the models stay. Write model=NAME"),
-        (["model=embedded", "model.name=gpt2"], "the models stay"),
+        (["model.name=gpt2"], "name, and the models stay those of model=embedded. Write model=NAME"),
+        (["model=gpt2", "model.name=mine"], "the models stay those of model=gpt2"),
+        (["model.student.path=null", "model.name=mine"], "the models stay those of model=embedded"),
+        (["model.student.init=random", "model.name=gpt2"], "the models stay those of model=embedded"),
         (
             ["tracker=wandb", "tracker.name=mine"],
             "chooses no tracker. Write tracker=NAME; name= names the run.",
@@ -194,6 +198,22 @@ def test_a_name_may_be_repeated_and_models_of_ones_own_have_a_label(
     told = capsys.readouterr().err
     assert ".name" not in told
     assert told.startswith("error: model.teacher.path=null")
+
+
+def test_models_of_an_experiment_of_ones_own_have_a_label_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        f"# @package _global_\nmodel: {{teacher: {{path: {tmp_path}/t}}, student: {{path: {tmp_path}/s}}}}\n",
+        encoding="utf-8",
+    )
+    words = ["--config-dir", str(tmp_path), "experiment=mine", f"output_dir={tmp_path}/out"]
+    for more in (["model.name=mine"], ["model.name=embedded"]):
+        assert main(["run", *words, *more]) == 2
+        assert capsys.readouterr().err.startswith(f"error: model.teacher.path={tmp_path}/t")
+    assert main(["run", "model.name=embedded", "trainer.learning_rate=-1"]) == 2
+    assert "model.name" not in capsys.readouterr().err, "its own"
 
 
 def test_every_synonym_stands_for_a_key() -> None:

@@ -190,6 +190,7 @@ def test_a_log_is_one_message_where_no_prompt_of_the_run_had_turns(chatml: PreTr
     assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
     assert not asked["headed"]
     assert in_turns(["Who?", "user: a\nassistant: b\nuser: c"])
+    assert in_turns([]), "a run without samples may have been of any"
 
 
 def test_turns_that_a_template_refuses_are_told_as_those_of_the_prompt(
@@ -201,7 +202,7 @@ def test_turns_that_a_template_refuses_are_told_as_those_of_the_prompt(
     reader.chat_template = refuses + reader.chat_template
     config, shape = JsonlConfig(train_file="nowhere.jsonl"), Shape(Kind.MESSAGES, messages="messages")
     with pytest.raises(
-        InputError, match=r"^--prompt.* refuses turns by system, user.*: no system\. Ask without"
+        InputError, match=r"^--prompt.* refuses turns by system, user.*: no system\. Ask without --system"
     ):
         prompt_rows(config, shape, reader, ["Who?"], system="Be kind.")
 
