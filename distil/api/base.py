@@ -29,7 +29,7 @@ from distil.api.padding import without_padding
 from distil.api.rows import raw_rows, read_rows, score_of, shape_of
 from distil.api.scores import scores_of
 from distil.api.tokenizers import has_chat_template
-from distil.data.row_notes import alpaca_note
+from distil.data.row_notes import LOOKED_AT, alpaca_note, glued_note
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
@@ -154,8 +154,13 @@ class BaseDistillation(StudentKeeper):
             raw = without_padding(raw_rows(train_dataset, "train_dataset", limit), self.tokenizer)
             job = self._job(student, raw, eval_dataset, own)
             shape = shape_of(raw)
-            if note := alpaca_note(shape, has_chat_template(self.tokenizer), keys=False):
-                logger.warning("train_dataset: %s", note)
+            chat = has_chat_template(self.tokenizer)
+            for note in (
+                alpaca_note(shape, chat, keys=False),
+                glued_note(shape, chat, raw.rows[:LOOKED_AT], keys=False),
+            ):
+                if note is not None:
+                    logger.warning("train_dataset: %s", note)
             untold = self._untold(student)
             untold += [OWN_ARGUMENTS] * (training_args is not None) + [OWN_CALLBACKS] * bool(own)
             untold += sorted(raw.untold)

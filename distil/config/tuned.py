@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from distil.effect import leaves, plain
 from distil.identity import fingerprint_path
 
-GROUPS = ("tuned", "tuned_adapter")
-"""``<model>_<method>.yaml`` and ``<model>_<peft>.yaml``, read where they are there."""
+GROUPS = ("recipe", "tuned", "tuned_adapter")
+"""``<model>.yaml``, ``<model>_<method>.yaml`` and ``<model>_<peft>.yaml``, read where they are there, in this
+order: the last counts."""
 
 Tuned = Mapping[str, Any]
 """One file as ``environment.json`` holds it: ``file`` (its path below the config folder), ``digest`` of its

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import string
 from collections.abc import Collection, Sequence
@@ -236,6 +237,20 @@ def renamed(template: str, old: str, new: str) -> str:
 
     pieces = [(text, new if name == old else name) for text, name in _pieces(template)]
     return "".join(escaped(text) + ("" if name is None else f"{{{name}}}") for text, name in pieces)
+
+
+def is_written_by(template: str, prompt: str) -> bool:
+    """Whether ``prompt`` has the words of a prompt template around its own; never, where that has none."""
+    pieces = _pieces(template)
+    texts = [text for text, _ in pieces]
+    texts[-1] = texts[-1].rstrip() if pieces[-1][1] is None else texts[-1]
+    if not any(letter.isalnum() for text in texts for letter in text):
+        return False
+    parts = [
+        re.escape(text) + ("" if name is None else "(.*)")
+        for text, (_, name) in zip(texts, pieces, strict=True)
+    ]
+    return re.fullmatch("".join(parts), prompt.rstrip(), re.DOTALL) is not None
 
 
 def _pieces(template: str) -> list[tuple[str, str | None]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from distil.data.base import ColumnsConfig
 from distil.data.codec import Message, TemplateRefuses
-from distil.data.columns import ALPACA, Kind, Shape, template_fields
-from distil.data.encode import Encoder
+from distil.data.columns import ALPACA, Kind, Shape, is_written_by, template_fields
+from distil.data.encode import Encoder, closed
 from distil.data.encoded import Dropped
 from distil.data.turns import SYSTEM, as_turns
 from distil.types import InputError
@@ -60,11 +60,11 @@ def prompt_rows(
     """A row ready to be answered for each prompt: chat template, headings and BOS as in training.
 
     ``ending`` closes prompts that are written as they are, where they lack it; ``context`` and ``system`` (a
-    message) go with each. A prompt that has the headings already, as a sample shows it, is taken as it
-    stands; with ``turns`` so is one that is written in turns.
+    message) go with each. A prompt that has the headings or the words of the template already, as a
+    sample shows it, is taken as it stands; with ``turns`` so is one that is written in turns.
 
-    Raises InputError for an empty prompt, where the run's template wants several columns, and for a context
-    or a system message where its rows can have none.
+    Raises InputError for an empty prompt, for one that is not written as the run's template of several
+    columns has it, and for a context or a system message where its rows can have none.
     """
     kind = "a prompt column" if shape.kind is Kind.PAIR else f"{shape.kind.value} rows"
     written = "data.prompt_template" if shape.template is not None else kind
@@ -73,7 +73,13 @@ def prompt_rows(
             f"--system: the prompts of this run are written from {written}, without such a message."
         )
     config = replace(config, max_length=UNLIMITED, truncation="response", score="response")
-    if context and (shape.kind is not Kind.PAIR or shape.template is not None):
+    if context and shape.template is not None:
+        raise InputError(
+            "--context: the prompts of this run are written by "
+            f"data.prompt_template={config.prompt_template!r}. Write the whole prompt so, what it is about "
+            "in its place."
+        )
+    if context and shape.kind is not Kind.PAIR:
         raise InputError(
             f"--context: the prompts of this run are written from {written}, without a context. Write it "
             "into the prompt."
@@ -85,21 +91,24 @@ def prompt_rows(
         config = replace(config, chat_template=False)
         shape = Shape(Kind.PAIR, "prompt", "response")
     fields = template_fields(shape.template)
-    if len(fields) > 1:
-        raise InputError(
-            f"data.prompt_template={config.prompt_template!r} of this run is written from several columns "
-            f"({', '.join(fields)}), and --prompt is one text. Evaluate a file with those columns instead: "
-            "distil evaluate RUN --data FILE."
-        )
     encoder = Encoder(config, shape, tokenizer, "--prompt", ending)
-    bare = replace(shape, headings=False, context=None)
-    as_it_stands = Encoder(config, bare, tokenizer, "--prompt", ALPACA[-1])
+    bare = Shape(Kind.PAIR, "prompt", "response") if shape.kind is Kind.PAIR else shape
+    as_it_stands = Encoder(config, bare, tokenizer, "--prompt")
     found = []
     for number, prompt in enumerate(prompts):
-        given = not context and is_headed(encoder, prompt)
+        given = not context and is_written(encoder, prompt)
         if shape.kind is Kind.MESSAGES:
             asked = _asked(prompt, system, turns)
-            row, given = {shape.messages or "": [*asked, _ANSWERED]}, len(asked) > 1 + bool(system)
+            row: dict[str, Any] = {shape.messages or "": [*asked, _ANSWERED]}
+            given = len(asked) > 1 + bool(system)
+        elif given:
+            row = {"prompt": closed(prompt, _end_of(shape)), "response": ANSWER}
+        elif len(fields) > 1:
+            raise InputError(
+                f"--prompt: the prompts of this run are written from several columns ({', '.join(fields)}) "
+                f"by data.prompt_template={config.prompt_template!r}. Write the whole prompt so, their texts "
+                "in their places, or evaluate a file with those columns: distil evaluate RUN --data FILE."
+            )
         else:
             row = _raw(shape, fields, prompt, context)
         try:
@@ -127,6 +136,15 @@ def _raw(shape: Shape, fields: Sequence[str], prompt: str, context: str) -> dict
     return row | ({shape.context: context} if shape.context else {})
 
 
-def is_headed(encoder: Encoder, prompt: str) -> bool:
-    """Whether ``prompt`` has the headings already that ``encoder`` would put around it."""
+def _end_of(shape: Shape) -> str:
+    """The blanks and line breaks that close a prompt with the headings or by the template of ``shape``."""
+    whole = ALPACA if shape.template is None else shape.template
+    return whole[len(whole.rstrip()) :]
+
+
+def is_written(encoder: Encoder, prompt: str) -> bool:
+    """Whether ``prompt`` has the headings, or the words of the template, already that ``encoder`` would put
+    around it."""
+    if encoder.shape.template is not None:
+        return is_written_by(encoder.shape.template, prompt)
     return encoder.shape.headings and encoder.chat is None and prompt.lstrip().startswith(HEADING)

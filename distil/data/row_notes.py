@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from distil.config.schema import DataConfig
-from distil.data.base import ColumnsConfig
-from distil.data.columns import CONTEXT, Kind, Shape, template_fields
+from distil.data.base import ColumnsConfig, Row
+from distil.data.columns import CONTEXT, Kind, Shape, as_text, prompt_of, template_fields
 from distil.data.encoded import PROMPT_TOO_LONG, TOO_LONG
+from distil.system.printable import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -19,6 +20,8 @@ Counts = Mapping[str, tuple[int, int]]
 """Of each split, how many of its rows something holds for, and how many it has."""
 
 
+LOOKED_AT = 100
+"""Rows, the first of a split, that tell what its texts are like."""
 FEW = 10
 """Rows of a test split that was set aside from which on nobody is told of more."""
 
@@ -126,11 +129,40 @@ def alpaca_note(shape: Shape, chat: bool, *, keys: bool = True) -> str | None:
         return None
     bare = "call the column prompt"  # rows whose context is empty have no blank line then, as a template's do
     if keys and shape.context is None and re.fullmatch(r"[\w -]+", shape.prompt):
-        bare = f"""'data.prompt_template="{{{shape.prompt}}}"'"""
+        bare = f"""$'data.prompt_template="{{{shape.prompt}}}\\n"'"""
     return (
         f"Without a chat template, column {shape.prompt} is written in the Alpaca form (### Instruction: … "
         f"### Response:). Without the headings: {bare}."
     )
+
+
+def glued_note(shape: Shape, chat: bool, rows: Iterable[Row], *, keys: bool = True) -> str | None:
+    """A line where most of ``rows``, the first of their split, have a response that begins in the last word
+    of its prompt. ``keys``: as of ``alpaca_note``."""
+    if chat or shape.kind is not Kind.PAIR or shape.headings:
+        return None
+    pairs = [
+        (prompt_of(row, shape, chat, ""), as_text(row.get(shape.response or ""), "", "")) for row in rows
+    ]
+    glued = [(prompt, response) for prompt, response in pairs if _is_glued(prompt, response)]
+    if not glued or 2 * len(glued) <= len(pairs):
+        return None
+    prompt, response = glued[0]
+    where = f"…{one_line(prompt[-15:], 15)}{one_line(response[:15], 15)}…"
+    way_out = "End them with one."
+    if keys and shape.template is not None:
+        way_out = "End data.prompt_template with one."
+    elif keys and shape.prompt is not None and re.fullmatch(r"[\w -]+", shape.prompt):
+        way_out = f"""Each ends with one by $'data.prompt_template="{{{shape.prompt}}}\\n"'."""
+        if shape.context is not None:
+            way_out = "End the column's texts with one."
+    return f"Prompts end without a blank or a line break, and responses follow at once ({where}). {way_out}"
+
+
+def _is_glued(prompt: str, response: str) -> bool:
+    """Whether no blank, line break or sign stands between them; scripts that write no blanks do without."""
+    before, after = prompt[-1:], response[:1]
+    return (before + after).isascii() and (before.isalnum() or before in ".?!:;,") and after.isalnum()
 
 
 def unread_notes(config: ColumnsConfig, shape: Shape) -> list[str]:

@@ -16,6 +16,7 @@ from distil.data.malformed import MALFORMED, BadRow, bad_rows
 from distil.data.part import Part
 from distil.data.raw_rows import RawRows, columns_of, iterate
 from distil.data.row_notes import (
+    LOOKED_AT,
     alpaca_note,
     chosen_note,
     context_note,
@@ -23,6 +24,7 @@ from distil.data.row_notes import (
     cut_note,
     form_note,
     form_of,
+    glued_note,
     shared_note,
     spelt_note,
     template_note,
@@ -99,6 +101,9 @@ def load_splits(
         copies_note(encoded["test"]),
         form_note({one.split: form_of(one.encoder.shape, one.encoder.chat is not None) for one in read}),
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
+        glued_note(
+            train.encoder.shape, train.encoder.chat is not None, iterate(train.rows, train.usable[:LOOKED_AT])
+        ),
         template_note(config.prompt_template),
         *unread_notes(config, train.encoder.shape),
         context_note(train.encoder.shape, next(iterate(train.rows, train.usable[:1]), {})),

@@ -30,6 +30,8 @@ TUNED = (
 )  # fmt: skip
 """What a pair's ``tuned`` file may set for each method, its ``tuned_adapter`` file for each adapter: how
 steps are taken. How many, and of how many rows, is budget: a file that sets those confounds."""
+RECIPE = "recipe"
+"""Group of the files that say how a pair of models is trained."""
 ABSENT = "no such key"
 """Stands for the value of a key that a run's config does not have."""
 
@@ -114,7 +116,7 @@ def sort_keys(runs: Sequence[RunRecord], configs: Sequence[Config], declared: Co
                 swept.append(key)
         elif _is_own(key, (*swept, *partial), columns, by_hand=key in asked or not one_preset):
             kinds[key] = "own"
-        elif key in declared or (key in TUNED and key not in asked and _by_file(key, columns[key], runs)):
+        elif key in declared or (key in TUNED and key not in asked and _by_file(key, columns, runs)):
             kinds[key] = "declared"
         else:
             kinds[key] = "confounds"
@@ -135,21 +137,31 @@ def _follows(column: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     return all(seen.setdefault(where, value) == value for where, value in zip(keys, column, strict=True))
 
 
-def _by_file(key: str, values: Sequence[str], runs: Sequence[RunRecord]) -> bool:
-    """Whether each run has for ``key`` what a file of tuned keys set, which it recorded that it read.
+def _by_file(key: str, columns: Mapping[str, Sequence[str]], runs: Sequence[RunRecord]) -> bool:
+    """Whether each run has for ``key`` what a file of tuned keys set, the last that it recorded of those.
 
-    Runs without such a file all have one value: what the pair has for those that nothing was tuned for.
+    The recipe of a pair is one for training without an adapter, where others were tuned for theirs; beside a
+    method with a file of its own it says nothing of another method.
     """
-    left = set()
-    for run, value in zip(runs, values, strict=True):
-        files = run.environment.get("tuned")
-        found = [mapping(mapping(file).get("sets")) for file in files] if isinstance(files, list) else []
-        written = {same(plain(sets[key])) for sets in found if key in sets}
-        if not written:
-            left.add(value)
-        elif value not in written:
+    found: dict[str, set[str]] = {}
+    without = same("none")
+    names = columns.get("peft.name", [without] * len(runs))
+    for run, value, peft in zip(runs, columns[key], names, strict=True):
+        group, written = _last_file(key, run)
+        if value != written or (group == RECIPE and peft != without):
             return False
-    return len(left) <= 1
+        found.setdefault(group, set()).add(value)
+    return RECIPE not in found or ("tuned" not in found and len(found[RECIPE]) == 1)
+
+
+def _last_file(key: str, run: RunRecord) -> tuple[str, str | None]:
+    """The group of the last file of tuned keys that set ``key`` for a run, and to what; None: none did."""
+    files = run.environment.get("tuned")
+    for file in map(mapping, reversed(files) if isinstance(files, list) else ()):
+        sets = mapping(file.get("sets"))
+        if key in sets:
+            return str(file.get("file")).partition("/")[0], same(plain(sets[key]))
+    return "", None
 
 
 def _partial_groups(differing: Sequence[str], columns: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from distil.data.base import ColumnsConfig
-from distil.data.columns import Kind, Shape, renamed
+from distil.data.columns import Kind, Shape, is_written_by, renamed
 from distil.data.jsonl import JsonlConfig
 from distil.data.prompting import ending_of, likely_shape, prompt_rows
 from distil.data.splits import encode_rows, load_splits
@@ -211,6 +211,42 @@ def test_the_system_message_that_all_prompts_have() -> None:
     one, other = "system: Be kind.\nuser: Who?", "developer: Be short.\nuser: What?"
     assert system_of([one, other]) == "Be kind."
     assert system_of([one, "Who?"]) is system_of([]) is system_of(["user: a\nsystem: b"]) is None
+
+
+TEMPLATES = {
+    "several": ("Q: {ask} F: {facts}\nA: ", {"ask": "Who?", "facts": "Ann did."}),
+    "one": ("Q: {ask}\nA:", {"ask": "Who?\nWho?"}),
+    "chat": ("Answer: {ask}", {"ask": "Who?"}),
+}
+
+
+@pytest.mark.parametrize(("template", "row"), TEMPLATES.values(), ids=TEMPLATES)
+@pytest.mark.parametrize("tokenizer", ["gpt2", "chatml"])
+def test_a_prompt_that_has_the_words_of_its_template_gets_no_others(
+    template: str, row: dict[str, str], tokenizer: str, request: pytest.FixtureRequest
+) -> None:
+    """As the samples of a run show it; a bare one is written by a template of one column."""
+    reader: PreTrainedTokenizerBase = request.getfixturevalue(tokenizer)
+    config = JsonlConfig(train_file="nowhere.jsonl", prompt_template=template)
+    shape = Shape(Kind.PAIR, None, "response", template=template)
+    (encoded, _) = encode_rows(config, [row | {"response": "Ann."}], reader, "rows")
+    for pasted in (encoded[0]["prompt"], encoded[0]["prompt"].rstrip()):
+        (asked,) = prompt_rows(config, shape, reader, [pasted])
+        assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
+        assert asked["headed"]
+    if "facts" not in row:
+        (asked,) = prompt_rows(config, shape, reader, [row["ask"]])
+        assert asked["prompt_ids"] == encoded[0]["prompt_ids"]
+        assert not asked["headed"]
+    with pytest.raises(
+        InputError, match=r"--context: .* by data\.prompt_template=.* Write the whole prompt so"
+    ):
+        prompt_rows(config, shape, reader, ["Who?"], context="Ann did.")
+
+
+@pytest.mark.parametrize("template", ["{q}", "{q}\n", "{q} {more}", "{q}?"])
+def test_a_template_without_words_is_in_no_prompt(template: str) -> None:
+    assert not is_written_by(template, "Who?")
 
 
 def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:

@@ -166,7 +166,7 @@ def test_rows_that_spell_special_tokens_are_counted_and_one_is_named(
     jsonl: WriteJsonl, chatml: PreTrainedTokenizerBase
 ) -> None:
     """Of all splits, in prompt, response, template or raw text; without one, or as tokens, no word."""
-    plain = [{"prompt": f"say {i}", "response": f"{i}"} for i in range(20)]
+    plain = [{"prompt": f"say {i}\n", "response": f"{i}"} for i in range(20)]
     spelling = [
         {"prompt": "say <|im_end|>", "response": "a"},
         {"prompt": "b", "response": "<|im_start|>user"},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_columns(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
 @pytest.mark.parametrize(
     ("columns", "way"),
     [
-        (("question", "answer"), "'data.prompt_template=\"{question}\"'"),
+        (("question", "answer"), "$'data.prompt_template=\"{question}\\n\"'"),
         (('the "question"', "answer"), "call the column prompt"),
         (("question", "answer", "context"), "call the column prompt"),
         (("instruction", "response"), None),
@@ -73,7 +73,7 @@ def test_headings_that_nobody_expects_are_told(
     columns: tuple[str, ...], way: str | None, jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase
 ) -> None:
     """Once, with a way to leave them out, which does."""
-    made = [{name: f"{name} {i}" for name in columns} for i in range(40)]
+    made = [{name: f"{name} {i}\n" for name in columns} for i in range(40)]
     for row in made[::2]:
         row |= {"context": ""} if "context" in row else {}
     config = JsonlConfig(train_file=jsonl("a.jsonl", made), prompt_column=columns[0])
@@ -86,7 +86,7 @@ def test_headings_that_nobody_expects_are_told(
     assert splits.train["prompt"][0].startswith("### Instruction:\n"), "as the note says"
     assert "Alpaca form" in splits.notes[0]
     if "template" in way:
-        (override,) = shlex.split(way)
+        override = ast.literal_eval(way.removeprefix("$"))  # bash reads \n there as Python does
         template = OverridesParser.create().parse_override(override).value()
         bare = replace(config, prompt_template=str(template))
     else:
@@ -94,7 +94,8 @@ def test_headings_that_nobody_expects_are_told(
         bare = JsonlConfig(train_file=jsonl("b.jsonl", renamed))
     splits = load_splits(bare, gpt2)
     assert splits.notes == []
-    wanted = {"\n\n".join(filter(None, (row[columns[0]], row.get("context")))) for row in made}
+    end = "\n" * ("template" in way)
+    wanted = {"\n\n".join(filter(None, (row[columns[0]], row.get("context")))) + end for row in made}
     assert set(splits.train["prompt"]) < wanted
 
 
@@ -106,7 +107,55 @@ def test_a_backslash_and_an_n_in_a_template_are_told(
     config = JsonlConfig(train_file=jsonl("a.jsonl", rows(40)), prompt_template=f"{{prompt}}{end}")
     splits = load_splits(config, gpt2)
     assert splits.train["prompt"][0].endswith(end)
-    assert ["holds \\n as two characters" in note for note in splits.notes] == [True] * told
+    assert any("holds \\n as two characters" in note for note in splits.notes) == told
+
+
+GLUED = {
+    "prompt": ({"prompt": "Name a colour.", "response": "Blue."}, {}, "{prompt}\\n"),
+    "blank": ({"prompt": "Name a colour.\n", "response": "Blue."}, {}, None),
+    "other": ({"prompt": "Name a colour.", "response": " Blue."}, {}, None),
+    "sign": ({"prompt": "2 + 2 = (", "response": "4)"}, {}, None),
+    "chinese": ({"prompt": "说一种颜色。", "response": "蓝色。"}, {}, None),
+    "headings": ({"instruction": "Name a colour.", "response": "Blue."}, {}, None),
+    "context": ({"prompt": "Name it.", "context": "A sky.", "response": "Blue."}, {}, "the column's texts"),
+    "template": (
+        {"ask": "Name a colour.", "response": "Blue."},
+        {"prompt_template": "{ask} A:"},
+        "End data.prompt_template with one.",
+    ),
+    "text": ({"text": "Name a colour."}, {}, None),
+}
+
+
+@pytest.mark.parametrize(("row", "keys", "way"), GLUED.values(), ids=GLUED)
+def test_responses_that_begin_in_the_last_word_of_their_prompt_are_told(
+    row: dict[str, str],
+    keys: dict[str, Any],
+    way: str | None,
+    jsonl: WriteJsonl,
+    gpt2: PreTrainedTokenizerBase,
+) -> None:
+    (first, *_) = row
+    made = [row | {first: f"{i} {row[first]}"} for i in range(40)]
+    notes = load_splits(JsonlConfig(train_file=jsonl("a.jsonl", made), **keys), gpt2).notes
+    told = [note for note in notes if note.startswith("Prompts end without a blank or a line break")]
+    assert len(told) == (way is not None)
+    if way is not None:
+        assert way in told[0]
+        assert "Blue.…)" in told[0]
+
+
+def test_a_template_that_is_told_for_them_sets_a_line_break(
+    jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase, chatml: PreTrainedTokenizerBase
+) -> None:
+    file = jsonl("a.jsonl", [{"prompt": f"Say {i}.", "response": f"{i}"} for i in range(40)])
+    (note,) = load_splits(JsonlConfig(train_file=file), gpt2).notes
+    assert load_splits(JsonlConfig(train_file=file), chatml).notes == []
+    override = ast.literal_eval(note.rpartition("$")[2].removesuffix("."))
+    template = str(OverridesParser.create().parse_override(override).value())
+    splits = load_splits(JsonlConfig(train_file=file, prompt_template=template), gpt2)
+    assert splits.notes == []
+    assert all(prompt.endswith(".\n") for prompt in splits.train["prompt"])
 
 
 def test_caps_take_a_part_of_the_same_split(jsonl: WriteJsonl, gpt2: PreTrainedTokenizerBase) -> None:
