@@ -95,7 +95,8 @@ def read_from(name: str, **sets: Any) -> dict[str, Any]:
 
 
 def test_a_tuned_learning_rate_is_declared_by_the_file_that_set_it(tmp_path: Path) -> None:
-    """0.003 is the pair's own rate; sft's comes from a file, by hand, from a preset, or nobody knows."""
+    """sft's rate comes from a file, by hand, from a preset, or nobody knows; kd's 0.003 from a file of its own,
+    or is the pair's, which nothing tuned for kd."""
     tuned = ("sft", {"trainer.learning_rate": 1e-3})
     evidence = read_from("tuned/embedded_sft", learning_rate=1e-3)
     ways: dict[str, dict[str, Any]] = {
@@ -105,10 +106,18 @@ def test_a_tuned_learning_rate_is_declared_by_the_file_that_set_it(tmp_path: Pat
         "elsewhere": {"environment": read_from("tuned/embedded_sft", weight_decay=0.1)},
         "none": {"environment": {"tuned": []}},
         "old": {},
+        "pair's": {"environment": evidence},
+        "nobody's": {"environment": evidence},
+    }
+    others: dict[str, dict[str, Any]] = {
+        "old": {},
+        "pair's": read_from("recipe/embedded", learning_rate=3e-3),
+        "nobody's": {"tuned": []},
     }
     for way, kwargs in ways.items():
         grid(tmp_path / way, [tuned], **kwargs)
-        grid(tmp_path / way, [("kd", {})], environment={} if way == "old" else {"tuned": []})
+        other = others.get(way, read_from("tuned/embedded_kd", learning_rate=3e-3))
+        grid(tmp_path / way, [("kd", {})], environment=other)
         comparison = compare([tmp_path / way])
         declared = kinds(comparison)["trainer.learning_rate"] == "declared"
         assert declared == (way == "file"), way
@@ -147,7 +156,8 @@ def test_what_a_file_tunes_for_each_adapter_is_declared(tmp_path: Path, key: str
     for folder, methods in (("one", ("kd",)), ("mixed", ("kd", "sft"))):
         for peft, value in (("none", 1), ("lora", 2), ("ia3", 3.0)):
             changes = {"peft.name": peft, f"trainer.{key}": value}
-            evidence = {} if peft == "none" else read_from(f"tuned_adapter/embedded_{peft}", **{key: value})
+            file = "recipe/embedded" if peft == "none" else f"tuned_adapter/embedded_{peft}"
+            evidence = read_from(file, **{key: value})
             grid(tmp_path / folder, [(method, changes) for method in methods], environment=evidence)
         comparison = compare([tmp_path / folder])
         assert kinds(comparison)[f"trainer.{key}"] == "declared"
@@ -157,6 +167,29 @@ def test_what_a_file_tunes_for_each_adapter_is_declared(tmp_path: Path, key: str
         changes = {"peft.name": peft, "trainer.max_steps": value}
         grid(tmp_path / "steps", [("kd", changes)], environment=evidence)
     assert [each.key for each in compare([tmp_path / "steps"]).confounds] == ["trainer.max_steps"]
+
+
+def test_the_last_file_counts_and_that_of_a_pair_is_for_no_adapter(tmp_path: Path) -> None:
+    key = "trainer.learning_rate"
+    own, lora = (
+        read_from(file, learning_rate=1e-2) for file in ("recipe/embedded", "tuned_adapter/embedded_lora")
+    )
+    full = read_from("recipe/embedded", learning_rate=3e-3)
+    ways = {
+        "both": (full["tuned"] + lora["tuned"], 1e-2, True),
+        "overridden": (full["tuned"] + lora["tuned"], 3e-3, False),
+        "untuned": (own["tuned"], 1e-2, False),
+    }
+    for way, (files, rate, declared) in ways.items():
+        folder = tmp_path / way
+        none = 3e-3 if rate != 3e-3 else 1e-3
+        grid(
+            folder,
+            [("kd", {"peft.name": "none", key: none})],
+            environment=read_from("recipe/embedded", learning_rate=none),
+        )
+        grid(folder, [("kd", {"peft.name": "lora", key: rate})], environment={"tuned": files})
+        assert (kinds(compare([folder]))[key] == "declared") == declared, way
 
 
 def test_a_rate_set_by_hand_for_one_adapter_is_a_confound(tmp_path: Path) -> None:
