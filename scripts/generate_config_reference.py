@@ -193,8 +193,10 @@ def page() -> str:
             parts.append(f"### teacher_cache={name}\n\n{first_line(kept.factory)}\n\n{own}")
     parts += [section(group, config, f"{group}.") for group, config in GROUPS.items()]
     parts.append(
-        "## trainer\n\nFields of `transformers.TrainingArguments` under their own names; what each does is "
-        "said there. Where the default is `null`, it is transformers' own.\n"
+        "## trainer\n\nFields of "
+        "[`transformers.TrainingArguments`](https://huggingface.co/docs/transformers/main_classes/trainer) "
+        "under their own names; what each does is said there. Where the default is `null`, "
+        "it is transformers' own.\n"
     )
     parts.append(trainer())
     parts.append("### Set by the runner\n")

@@ -29,6 +29,7 @@ class LoraConfig(PeftConfig):
     lora_alpha: int = 16
     """Scale: the update is multiplied by lora_alpha / r."""
     lora_dropout: float = 0.1
+    """Dropout of what the adapter reads, while training."""
     target_modules: Any = None
     """Module names, a pattern, or ``all-linear`` (every linear module but the head). null: by family."""
     exclude_modules: Any = None

@@ -312,11 +312,13 @@ class TrackerConfig:
 
     name: str = MISSING
     project: str = "distil"
+    """Project that the run is listed in."""
     entity: str | None = None
     """User or team that the project belongs to. null: the key's own."""
     group: str | None = None
     """Runs that are shown as one. null: the run's ``name``, which the jobs of a sweep share."""
     job_type: str = "distil"
+    """What W&B lists the run as within its group."""
     tags: list[str] = field(default_factory=list)
     """Beside ``method=…``, ``model=…`` and ``peft=…``, which every run has. At most 64 characters each."""
     log_report: bool = True

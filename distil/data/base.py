@@ -29,7 +29,9 @@ class ColumnsConfig(DataConfig):
     """
 
     prompt_column: str | None = None
+    """What the student is asked."""
     response_column: str | None = None
+    """What it learns to answer."""
     context_column: str | None = None
     """Material the prompt speaks about; may be empty in a row."""
     messages_column: str | None = None
@@ -40,9 +42,8 @@ class ColumnsConfig(DataConfig):
     prompt_template: str | None = None
     """The prompt as a format string over the row's columns, such as ``"Q: {question}\\nA: "`` (``\\n``: a
     line break within YAML's double quotes; in bash ``$'data.prompt_template="Q: {question}\\nA: "'``). null:
-    with a chat template the prompt and, after a blank line, its context; without one a column called
-    ``prompt`` as it is, and any other in the Alpaca form (``### Instruction: … ### Input: …
-    ### Response:``)."""
+    the prompt as it is and, after a blank line, its context; without a chat template a column of another name
+    than ``prompt`` is written in the Alpaca form (``### Instruction: … ### Input: … ### Response:``)."""
     split_special_tokens: bool = True
     """Special tokens that a row's text spells (``<|im_end|>``, ``</s>``) are characters, so that no row ends
     its turn or speaks in another role. false: tokens, for text that went through a template already."""

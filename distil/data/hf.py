@@ -32,7 +32,9 @@ class HfConfig(ColumnsConfig):
     subset: str | None = None
     """The configuration of a hub data set that has several (``load_dataset`` calls it ``name``)."""
     revision: str | None = None
+    """Commit, tag or branch of a hub data set. null: its main branch."""
     train_split: str = "train"
+    """The split to train on."""
     validation_split: str | None = None
     """null: the split called validation where there is one that no other key names, else set aside from the
     training rows by seed."""

@@ -19,9 +19,11 @@ class JsonlConfig(ColumnsConfig):
 
     name: str = "jsonl"
     train_file: str | None = None
+    """JSON Lines, JSON, CSV or Parquet, by its extension; of the other two as well."""
     validation_file: str | None = None
     """null: set aside from the training rows by seed."""
     test_file: str | None = None
+    """null: set aside from the training rows by seed, likewise."""
 
 
 @register_data("jsonl", JsonlConfig)

@@ -136,7 +136,8 @@ def _of_how_many(record: SweepRecord, jobs: Sequence[Job]) -> str:
         return f" of {total}"
     if not left.untimed:
         return f" of {total}, about {duration(left.seconds)} left"
-    return f" of {total}, {duration(left.seconds)} left and {left.untimed} of a kind that was not timed yet"
+    untimed = f"{left.untimed} of a kind that was not timed yet"
+    return f" of {total}, about {duration(left.seconds)} left, not counting {untimed}"
 
 
 def _one_line(text: str) -> str:

@@ -46,6 +46,9 @@ from distil.system.scratch import scratch
 from distil.system.stopping import interrupted
 from distil.types import InputError, RunInterrupted
 
+MARK = "…"
+"""Stands for the values of a key that is searched."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -207,12 +210,19 @@ def _search(master: DictConfig) -> tuple[Search | None, list[str]]:
         }
         rest = [override for key, override in parsed.items() if key not in space]
         (grid,) = BasicSweeper.split_arguments(rest, None)
-    combinations, left_out = fitted(grid)
     if not space:
         raise InputError(
             "Nothing is searched: give a key an interval, as in "
             "'trainer.learning_rate=tag(log,interval(1e-4,1e-2))'."
         )
+    marked = [
+        f"{key}={MARK}" for key in space
+    ]  # an interval, too, is for the options alone that have its key
+    fit, left_out = fitted([[*job, *marked] for job in grid])
+    combinations = [[word for word in job if word not in marked] for job in fit]
+    spaces = [
+        {key: space[key] for key, mark in zip(space, marked, strict=True) if mark in job} for job in fit
+    ]
     if (
         "seed" not in space
         and len({word for job in combinations for word in job if word.startswith("seed=")}) > 1
@@ -220,7 +230,8 @@ def _search(master: DictConfig) -> tuple[Search | None, list[str]]:
         raise InputError("A search has one seed, and not one of the comparison's: add seed=1000.")
     keys = ("trials", "batch", "seed", "objective")
     settings = SearchSweeper(**{key: sweeper[key] for key in keys if sweeper.get(key) is not None})
-    return planned_search(combinations, space, settings, lambda job: _config_of(master, job)), left_out
+    searched = list(zip(combinations, spaces, strict=True))
+    return planned_search(searched, settings, lambda job: _config_of(master, job)), left_out
 
 
 def _interval(sweep: Any, key: str) -> Interval:

@@ -172,15 +172,21 @@ class Choice:
     overrides: list[str]
     """All that its jobs share."""
     label: str
+    space: Mapping[str, Interval]
+    """Its keys that are searched."""
     file: str | None = None
     """Where Hydra reads what was found for it, below a folder of options; None: nowhere of its own."""
 
-    def job(self, trial: Trial, space: Mapping[str, Interval]) -> list[str]:
+    def job(self, trial: Trial) -> list[str]:
         """Overrides of the job that runs ``trial``."""
         return [
             *self.overrides,
-            *(f"{key}={space[key].written(value)}" for key, value in trial.values.items()),
+            *(f"{key}={self.space[key].written(value)}" for key, value in trial.values.items()),
         ]
+
+    def end(self, share: float) -> Trial:
+        """The trial at ``share`` (0 to 1) of the way through each interval."""
+        return Trial({key: interval.at(share) for key, interval in self.space.items()}, 0)
 
 
 @dataclass(frozen=True)

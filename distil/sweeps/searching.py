@@ -50,7 +50,6 @@ class Search:
     """What is searched, and how much."""
 
     choices: list[Choice]
-    space: dict[str, Interval]
     settings: SearchSweeper
     compose: Compose
     """The config of a job, from its overrides."""
@@ -61,7 +60,7 @@ class Search:
 
     def opening(self, folder: Path) -> str:
         """What is said before the first job."""
-        keys = ", ".join(self.space)
+        keys = ", ".join(dict.fromkeys(key for choice in self.choices for key in choice.space))
         each = f" for each of {len(self.choices)} choices" if len(self.choices) > 1 else ""
         return (
             f"Search for {keys} in {folder}: {self.settings.trials} trials"
@@ -70,17 +69,23 @@ class Search:
 
 
 def planned_search(
-    combinations: Sequence[list[str]], space: dict[str, Interval], settings: SearchSweeper, compose: Compose
+    combinations: Sequence[tuple[list[str], dict[str, Interval]]], settings: SearchSweeper, compose: Compose
 ) -> Search:
-    """The search over ``space`` for each of ``combinations``. Raises InputError where a job could not run."""
-    common = shared(combinations)
+    """A search for each of ``combinations`` of overrides, over the intervals beside them. Raises InputError
+    where a job could not run, and where a choice has nothing to be searched."""
+    common = shared([words for words, _ in combinations])
     choices = [
-        Choice(words, " ".join(word for word in words if word not in common)) for words in combinations
+        Choice(words, " ".join(word for word in words if word not in common), space)
+        for words, space in combinations
     ]
     for choice in choices:
+        if not choice.space:
+            raise InputError(
+                f"Nothing is searched for {choice.label}, which lacks the keys that have an interval. Leave "
+                "it out, or give a key that it has an interval too."
+            )
         for share in (0.0, 1.0):
-            ends = Trial({key: interval.at(share) for key, interval in space.items()}, 0)
-            config = _composed(compose, choice.job(ends, space))
+            config = _composed(compose, choice.job(choice.end(share)))
             locate(config)
             if str(config.trainer.eval_strategy) == "no":
                 raise InputError("trainer.eval_strategy=no: a search goes by the evaluation during training.")
@@ -92,7 +97,7 @@ def planned_search(
         # One file for several choices, or one that ours would hide: then overrides alone say it.
         if files.count(choice.file) > 1 or (conf_folder() / str(choice.file)).exists():
             choice.file = None
-    return Search(choices, space, settings, compose)
+    return Search(choices, settings, compose)
 
 
 def run_search(search: Search, record: SweepRecord, launch: Launch) -> dict[str, Study]:
@@ -123,16 +128,16 @@ def run_search(search: Search, record: SweepRecord, launch: Launch) -> dict[str,
 
 def _study(search: Search, choice: Choice, folder: Path) -> Study:
     """The study of ``choice``: another one where what is searched, or what its runs compute, has changed."""
-    ends = [Trial({key: each.at(share) for key, each in search.space.items()}, 0) for share in (0.0, 1.0)]
-    runs = [locate(_composed(search.compose, choice.job(end, search.space)))[0] for end in ends]
+    ends = [choice.job(choice.end(share)) for share in (0.0, 1.0)]
+    runs = [locate(_composed(search.compose, end))[0] for end in ends]
     told = search.settings
     name = f"{choice.label} {'-'.join(runs)} {told.objective} seed={told.seed} batch={told.batch}".strip()
     folder.mkdir(parents=True, exist_ok=True)
-    return Study(folder / JOURNAL, name, search.space, told)
+    return Study(folder / JOURNAL, name, choice.space, told)
 
 
 def _job(search: Search, choice: Choice, trial: Trial, folder: Path) -> Job:
-    words = choice.job(trial, search.space)
+    words = choice.job(trial)
     own = words[len(choice.overrides) :]
     run = locate(_composed(search.compose, words))[1]
     job = Job(words, " ".join([choice.label, *own]).strip(), os.path.relpath(run, folder))
@@ -170,7 +175,7 @@ def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRec
     error = ending(jobs, command)
     record.end(FAILED if error else DONE)
     runs = {tuple(job.overrides): job.run for job in jobs}
-    found = [_found(search, choice, studies[choice.label], runs, record.folder) for choice in search.choices]
+    found = [_found(choice, studies[choice.label], runs, record.folder) for choice in search.choices]
     told = {"objective": f"validation/{search.settings.objective}", "trials": search.settings.trials}
     write_json(record.folder / "search.json", {"format": 1, "command": command, **told, "choices": found})
     files = [
@@ -184,13 +189,13 @@ def finish_search(search: Search, studies: Mapping[str, Study], record: SweepRec
 
 
 def _found(
-    search: Search, choice: Choice, study: Study, runs: Mapping[tuple[str, ...], str | None], folder: Path
+    choice: Choice, study: Study, runs: Mapping[tuple[str, ...], str | None], folder: Path
 ) -> dict[str, Any]:
     """What the search of one choice came to, as it stands in ``search.json`` of ``folder``."""
     rows, ruined = [], set()
     for trial in study.trials():
-        words = choice.job(trial, search.space)
-        values = {key: json.loads(search.space[key].written(each)) for key, each in trial.values.items()}
+        words = choice.job(trial)
+        values = {key: json.loads(choice.space[key].written(each)) for key, each in trial.values.items()}
         run = runs.get(tuple(words))
         row = {"values": values, "score": trial.score, "run": run}
         if trial.score is not None and run is not None and _is_ruined(folder / run):
@@ -198,12 +203,12 @@ def _found(
             row["ruined"] = True
         rows.append(row)
     best = study.best(ruined)
-    words = [] if best is None else choice.job(best, search.space)[len(choice.overrides) :]
+    words = [] if best is None else choice.job(best)[len(choice.overrides) :]
     return {
         "choice": choice.label,
         "best": words,
         "score": None if best is None else best.score,
-        "at_edge": [] if best is None else at_edge(search.space, best, study.trials()),
+        "at_edge": [] if best is None else at_edge(choice.space, best, study.trials()),
         "trials": rows,
     }
 

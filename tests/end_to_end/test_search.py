@@ -87,6 +87,10 @@ def test_the_better_region_is_found_also_after_a_kill_and_compared(
         (["trainer.learning_rate=interval(1e-2,1e-3)"], "an interval rises"),
         (["trainer.learning_rate=tag(log,interval(0,1e-3))"], "from above 0"),
         (["seed=0,1"], "A search has one seed"),
+        (
+            ["trainer.learning_rate=1e-3", "method=srkl,kd", "method.skew=interval(0.1,0.3)"],
+            "Nothing is searched for method=kd, which lacks",
+        ),
         (["hydra.sweeper.trials=0"], "hydra.sweeper.trials must be at least 1"),
         (["hydra.sweeper.objective=rouge"], "hydra.sweeper.objective=rouge is unknown"),
         (["trainer.eval_strategy=no"], "a search goes by the evaluation during training"),
@@ -105,6 +109,19 @@ def test_a_search_that_makes_no_sense_starts_nothing(
     assert said in error
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_each_choice_searches_the_keys_that_it_has(
+    arguments: list[str], run_command: Command, tmp_path: Path
+) -> None:
+    words = ["method=srkl,kd", "method.skew=interval(0.1,0.3)", "hydra.sweeper.trials=1"]
+    done = run_command(
+        *arguments, "hydra/sweeper=search_rates", *words, "trainer.max_steps=2", f"output_dir={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "method.skew is a key of method=srkl: method=kd goes without it." in done.stdout
+    keys = [{word.partition("=")[0] for word in each["best"]} for each in choices(tmp_path / "default")]
+    assert keys == [{"trainer.learning_rate", "method.skew"}, {"trainer.learning_rate"}]
 
 
 def test_a_search_that_breaks_off_does_not_run_for_ever(arguments: list[str], tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_small_space_of_whole_numbers_ends(tmp_path: Path) -> None:
             searched.tell(trial, trial.values["peft.r"])
     assert len(searched.trials()) == 6
     assert {trial.values["peft.r"] for trial in searched.trials()} == {1, 2}
-    assert Choice(["method=kd"], "").job(searched.trials()[0], space)[1] in ("peft.r=1", "peft.r=2")
+    assert Choice(["method=kd"], "", space).job(searched.trials()[0])[1] in ("peft.r=1", "peft.r=2")
 
 
 SEARCHING = """
@@ -206,14 +206,14 @@ def test_a_score_that_is_gone_is_said(left: str | None, tmp_path: Path) -> None:
 def test_a_ruined_trial_is_not_what_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where all else is worse by the score, too; and where all are ruined, nothing is found."""
     choice, searched, record = (
-        Choice(["method=kd"], "method=kd"),
+        Choice(["method=kd"], "method=kd", RATE),
         study(tmp_path),
         SweepRecord(tmp_path, "key"),
     )
     for score in (7.0, 8.0):
         searched.tell(searched.propose()[0], score)
-    jobs = [Job(choice.job(trial, RATE), run=str(trial.number), status=DONE) for trial in searched.trials()]
-    search = Search([choice], RATE, SearchSweeper(), lambda _: InputError("composed already"))
+    jobs = [Job(choice.job(trial), run=str(trial.number), status=DONE) for trial in searched.trials()]
+    search = Search([choice], SearchSweeper(), lambda _: InputError("composed already"))
     for number, (score, line) in enumerate(
         [(8.0, "method=kd: the student of 1 trial is ruined"), (None, "the students of 2 trials are ruined")]
     ):
@@ -249,7 +249,7 @@ def test_values_found_are_numbers(tmp_path: Path) -> None:
     searched, record = study(tmp_path, space=space), SweepRecord(tmp_path, "key")
     searched.tell(searched.propose()[0], 1.0)
     record.begin("run.py -m", [])
-    search = Search([Choice([], "")], space, SearchSweeper(), lambda _: InputError("composed already"))
+    search = Search([Choice([], "", space)], SearchSweeper(), lambda _: InputError("composed already"))
     finish_search(search, {"": searched}, record, "run.py -m")
     (found,) = json.loads((tmp_path / "search.json").read_text(encoding="utf-8"))["choices"]
     assert found["trials"][0]["values"]["trainer.learning_rate"] == pytest.approx(1e-5)
@@ -267,9 +267,9 @@ def test_what_was_found_is_told_with_its_lists(
     searched, record = study(folder, space=space), SweepRecord(folder, "key")
     searched.tell(searched.propose()[0], 1.0)
     record.begin("run.py -m", [])
-    options = [Choice([choice], choice, "tuned/mine_kd.yaml")]
+    options = [Choice([choice], choice, space, "tuned/mine_kd.yaml")]
     finish_search(
-        Search(options, space, SearchSweeper(), lambda _: InputError("composed already")),
+        Search(options, SearchSweeper(), lambda _: InputError("composed already")),
         {choice: searched}, record, "run.py -m",
     )  # fmt: skip
     said = capsys.readouterr().out

@@ -95,8 +95,8 @@ def read_from(name: str, **sets: Any) -> dict[str, Any]:
 
 
 def test_a_tuned_learning_rate_is_declared_by_the_file_that_set_it(tmp_path: Path) -> None:
-    """sft's rate comes from a file, by hand, from a preset, or nobody knows; kd's 0.003 from a file of its own,
-    or is the pair's, which nothing tuned for kd."""
+    """sft's rate comes from a file, by hand, from a preset, or nobody knows; kd's 0.003 from a file of its
+    own, or is the pair's, which nothing tuned for kd."""
     tuned = ("sft", {"trainer.learning_rate": 1e-3})
     evidence = read_from("tuned/embedded_sft", learning_rate=1e-3)
     ways: dict[str, dict[str, Any]] = {
