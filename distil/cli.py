@@ -254,12 +254,14 @@ def _compose(overrides: list[str]) -> tuple[DictConfig, Sequence[Tuned]]:
 def _single(hydra: Any, config: DictConfig, arguments: Sequence[str]) -> tuple[DictConfig, Sequence[Tuned]]:
     """``config`` of a single run, without Hydra's part, and the files of tuned keys that were read.
 
-    Raises InputError where a preset asks for a sweep.
+    Raises InputError where a preset asks for a sweep, and for a label that misleads.
     """
     from omegaconf import open_dict, read_write
 
+    from distil.config.names import refuse_labels
     from distil.config.tuned import tuned_files
 
+    refuse_labels(hydra.runtime.choices, config.model, arguments)
     swept = [key for key in hydra.sweeper.get("params") or () if value_of(key, arguments) is None]
     if swept:
         raise InputError(

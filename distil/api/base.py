@@ -155,12 +155,11 @@ class BaseDistillation(StudentKeeper):
             job = self._job(student, raw, eval_dataset, own)
             shape = shape_of(raw)
             chat = has_chat_template(self.tokenizer)
-            for note in (
-                alpaca_note(shape, chat, keys=False),
-                glued_note(shape, chat, raw.rows[:LOOKED_AT], keys=False),
-            ):
-                if note is not None:
-                    logger.warning("train_dataset: %s", note)
+            notes = [alpaca_note(shape, chat, keys=False)]
+            if self.tokenizer is not None:
+                notes.append(glued_note(shape, chat, job.rows[:LOOKED_AT], self.tokenizer, keys=False))
+            for note in filter(None, notes):
+                logger.warning("train_dataset: %s", note)
             untold = self._untold(student)
             untold += [OWN_ARGUMENTS] * (training_args is not None) + [OWN_CALLBACKS] * bool(own)
             untold += sorted(raw.untold)

@@ -51,7 +51,11 @@ def in_words(message: str, peft_type: str = "lora") -> str:
 
     message = re.sub(r"\b(?:method|rollouts|data|eval|model\.teacher|model\.student|peft|trainer)\.\w+", own,
                      message)  # fmt: skip
-    message = re.sub(r"(?<![\w/'\"-])null(?![\w/'\"-])", "None", message)
+    message = re.sub(
+        r"(=|\bor |\bto |\bquantization )null\b|\bnull(?= chooses| keeps)",
+        lambda match: f"{match[1] or ''}None",
+        message,
+    )
     message = message.replace("run.resume=false", "resume_from_checkpoint=None")
     return re.sub(r"\bpeft=(?=\w)", "peft_type=", message).replace("peft= makes", "peft_type makes")
 

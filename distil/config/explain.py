@@ -37,8 +37,6 @@ _EXPECTED = {
     "Boolean": "true or false",
     "String": "a text",
 }
-_SEVERAL = r"\d+\s*(\.\.|-|:)\s*\d+|\[\s*\d+(\s*,\s*\d+)*\s*\]"
-"""``1..3``, ``[1,2,3]``: what is typed for one value and means several."""
 _MANY = 16
 """Longer lists of keys are not printed: the command that shows them is."""
 
@@ -250,8 +248,9 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
         value = quoted[1]
     shown = path if value is None else f"{path}={value}"
     if kind := re.search(r"could not be converted to (\w+)", text):
-        several = f" Several runs: -m {path}=1,2,3." if re.fullmatch(_SEVERAL, value or "") else ""
-        return f"{shown} has the wrong type: it takes {_EXPECTED.get(kind[1], kind[1])}.{several}"
+        several = _several(value or "") if kind[1] == "Integer" else ""
+        way_out = f" Several runs: -m {path}={several}." if several else ""
+        return f"{shown} has the wrong type: it takes {_EXPECTED.get(kind[1], kind[1])}.{way_out}"
     if "is not a valid bool" in text:
         return f"{shown} has the wrong type: it takes {_EXPECTED['Boolean']}."
     if "is not Optional" in text:
@@ -266,3 +265,12 @@ def wrong_type(path: str, value: str | None, text: str) -> str:
         return f"{shown} has the wrong type: it holds keys of its own, as in {one}. See --cfg job."
     reasons = [line for line in _useful_lines(text) if not line.startswith("Error merging override")]
     return f"{shown} has the wrong type: {reasons[0]}"
+
+
+def _several(value: str) -> str:
+    """``1,2,3`` of ``1..3``, ``1-3``, ``1:3`` or ``[1,2,3]``, which are typed for one value; else nothing."""
+    if span := re.fullmatch(r"(\d+)\s*(?:\.\.|-|:)\s*(\d+)", value):
+        low, high = int(span[1]), int(span[2])
+        return ",".join(map(str, range(low, high + 1))) if low < high < low + _MANY else ""
+    several = re.fullmatch(r"\[\s*\d+(\s*,\s*\d+)+\s*\]", value)
+    return re.sub(r"[\[\]\s]", "", value) if several else ""

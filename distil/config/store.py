@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distil.config.command_line import plugin_paths, value_of
 from distil.config.explain import explain, no_option, unknown_key, unknown_option, unparsable
-from distil.config.names import refuse_misleading_names
+from distil.config.names import refuse_renamed
 from distil.config.saved import REGISTRIES
 from distil.config.schema import (
     CompareConfig,
@@ -105,7 +105,7 @@ def prepared(config: DictConfig, arguments: Sequence[str]) -> ExperimentConfig:
     # Those of the environment and of config files too: a run's identity covers them.
     experiment.run.plugins = list(dict.fromkeys([*plugin_paths(arguments), *experiment.run.plugins]))
     load_plugins(experiment.run.plugins)
-    refuse_misleading_names(experiment, arguments)
+    refuse_renamed(experiment)
     validate(experiment)
     return experiment
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import string
 from collections.abc import Collection, Sequence
@@ -240,17 +239,28 @@ def renamed(template: str, old: str, new: str) -> str:
 
 
 def is_written_by(template: str, prompt: str) -> bool:
-    """Whether ``prompt`` has the words of a prompt template around its own; never, where that has none."""
+    """Whether ``prompt`` has what a prompt template writes around its columns, but for blanks at its end. One
+    column with nothing before it and no word after it may be any text: then never."""
     pieces = _pieces(template)
     texts = [text for text, _ in pieces]
-    texts[-1] = texts[-1].rstrip() if pieces[-1][1] is None else texts[-1]
-    if not any(letter.isalnum() for text in texts for letter in text):
+    if pieces[-1][1] is not None:
+        texts.append("")  # after the last column
+    if len(texts) == 1:
+        return prompt.rstrip() == template.rstrip()
+    first, *inner, last = [*texts[:-1], texts[-1].rstrip()]
+    if not inner and not first.strip() and not any(letter.isalnum() for letter in last):
         return False
-    parts = [
-        re.escape(text) + ("" if name is None else "(.*)")
-        for text, (_, name) in zip(texts, pieces, strict=True)
-    ]
-    return re.fullmatch("".join(parts), prompt.rstrip(), re.DOTALL) is not None
+    rest = prompt.rstrip()
+    if not rest.startswith(first) or not rest[len(first) :].endswith(last):
+        return False
+    start, end = len(first), len(rest) - len(last)
+    for number, text in enumerate(inner, 1):
+        at = rest.find(text, start, end)
+        if at < 0:  # of an empty last column nothing is left, and the blanks before it may be gone
+            left = text.rstrip()
+            return number == len(inner) and not last and left != "" and rest[start:].endswith(left)
+        start = at + len(text)
+    return True
 
 
 def _pieces(template: str) -> list[tuple[str, str | None]]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from distil.config.schema import DataConfig
 from distil.data.base import ColumnsConfig, Row
-from distil.data.columns import CONTEXT, Kind, Shape, as_text, prompt_of, template_fields
+from distil.data.columns import CONTEXT, Kind, Shape, template_fields
 from distil.data.encoded import PROMPT_TOO_LONG, TOO_LONG
 from distil.system.printable import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
 
 Counts = Mapping[str, tuple[int, int]]
 """Of each split, how many of its rows something holds for, and how many it has."""
@@ -22,6 +24,20 @@ Counts = Mapping[str, tuple[int, int]]
 
 LOOKED_AT = 100
 """Rows, the first of a split, that tell what its texts are like."""
+SEAM = 4
+"""Tokens on each side of the place where a response begins that are looked at."""
+WITHOUT_BLANKS = (
+    "CJK",
+    "FULLWIDTH",
+    "HIRAGANA",
+    "IDEOGRAPHIC",
+    "KATAKANA",
+    "KHMER",
+    "LAO",
+    "MYANMAR",
+    "THAI",
+)
+"""How the names of letters begin that are written without blanks between words."""
 FEW = 10
 """Rows of a test split that was set aside from which on nobody is told of more."""
 
@@ -136,33 +152,45 @@ def alpaca_note(shape: Shape, chat: bool, *, keys: bool = True) -> str | None:
     )
 
 
-def glued_note(shape: Shape, chat: bool, rows: Iterable[Row], *, keys: bool = True) -> str | None:
-    """A line where most of ``rows``, the first of their split, have a response that begins in the last word
-    of its prompt. ``keys``: as of ``alpaca_note``."""
+def glued_note(
+    shape: Shape, chat: bool, rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, keys: bool = True
+) -> str | None:
+    """A line where most of ``rows``, encoded ones, have a response that begins in its prompt's last word.
+    ``keys``: as of ``alpaca_note``."""
     if chat or shape.kind is not Kind.PAIR or shape.headings:
         return None
-    pairs = [
-        (prompt_of(row, shape, chat, ""), as_text(row.get(shape.response or ""), "", "")) for row in rows
-    ]
-    glued = [(prompt, response) for prompt, response in pairs if _is_glued(prompt, response)]
-    if not glued or 2 * len(glued) <= len(pairs):
+    seams = [_seam(row["input_ids"], len(row["prompt_ids"]), tokenizer) for row in rows]
+    glued = [seam for seam in seams if seam is not None]
+    if not glued or 2 * len(glued) <= len(seams):
         return None
-    prompt, response = glued[0]
-    where = f"…{one_line(prompt[-15:], 15)}{one_line(response[:15], 15)}…"
     way_out = "End them with one."
     if keys and shape.template is not None:
         way_out = "End data.prompt_template with one."
+    elif keys and shape.context is not None:
+        way_out = f"End columns {shape.prompt} and {shape.context} with one."
     elif keys and shape.prompt is not None and re.fullmatch(r"[\w -]+", shape.prompt):
         way_out = f"""Each ends with one by $'data.prompt_template="{{{shape.prompt}}}\\n"'."""
-        if shape.context is not None:
-            way_out = "End the column's texts with one."
-    return f"Prompts end without a blank or a line break, and responses follow at once ({where}). {way_out}"
+    return (
+        f"Prompts end without a blank or a line break, and responses follow at once (…{glued[0]}…). {way_out}"
+    )
 
 
-def _is_glued(prompt: str, response: str) -> bool:
-    """Whether no blank, line break or sign stands between them; scripts that write no blanks do without."""
-    before, after = prompt[-1:], response[:1]
-    return (before + after).isascii() and (before.isalnum() or before in ".?!:;,") and after.isalnum()
+def _seam(ids: Sequence[int], prompt: int, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The text around the place where a response of these ids begins, if nothing stands between it and its
+    prompt; None where a blank, a line break or a sign does, and in scripts that write no blanks."""
+    around = list(ids[max(0, prompt - SEAM) : prompt + SEAM])
+    before, whole = (
+        str(tokenizer.decode(part, skip_special_tokens=True))
+        for part in (around[: min(prompt, SEAM)], around)
+    )
+    if not before or not whole.startswith(before) or len(whole) == len(before):
+        return None
+    last, first = before[-1], whole[len(before)]
+    if any(unicodedata.name(letter, "").startswith(WITHOUT_BLANKS) for letter in (last, first)):
+        return None
+    ends = last.isalnum() or unicodedata.category(last) in ("Pe", "Pf", "Po")
+    begins = first.isalnum() or unicodedata.category(first) in ("Ps", "Pi") or first in "\"'"
+    return one_line(whole) if ends and begins else None
 
 
 def unread_notes(config: ColumnsConfig, shape: Shape) -> list[str]:

@@ -102,7 +102,10 @@ def load_splits(
         form_note({one.split: form_of(one.encoder.shape, one.encoder.chat is not None) for one in read}),
         alpaca_note(train.encoder.shape, train.encoder.chat is not None),
         glued_note(
-            train.encoder.shape, train.encoder.chat is not None, iterate(train.rows, train.usable[:LOOKED_AT])
+            train.encoder.shape,
+            train.encoder.chat is not None,
+            encoded["train"].select(range(min(LOOKED_AT, len(encoded["train"])))),
+            tokenizer,
         ),
         template_note(config.prompt_template),
         *unread_notes(config, train.encoder.shape),

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.console import Console
 
 from distil.config.command_line import check_arguments
+from distil.config.names import refuse_labels
 from distil.config.saved import REGISTRIES
 from distil.config.schema import ExperimentConfig
 from distil.config.store import explained, prepared
@@ -256,6 +257,7 @@ def _config_of(master: DictConfig, overrides: list[str]) -> ExperimentConfig | I
                 f"it sweeps keys of its own ({', '.join(map(str, own))}), which one job cannot. Give one "
                 "such preset, by itself."
             )
+        refuse_labels(config.hydra.runtime.choices, config.model, overrides)
         return prepared(without_hydra(config), overrides)
     except InputError as error:
         return error

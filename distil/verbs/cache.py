@@ -50,9 +50,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def _refuse_folders(root: Path, names: Sequence[str]) -> None:
     """Refuse a folder where the name of a cache is expected."""
-    for name in names:
-        places = [place.resolve() for place in (Path(name), root / name) if place.is_dir()]
-        if places and all(place.parent != root.resolve() for place in places):
+    for name in filter(None, names):
+        ours = (
+            (root / name).is_dir()
+            if Path(name).name == name
+            else Path(name).resolve().parent == root.resolve()
+        )
+        if Path(name).is_dir() and not ours:
             raise InputError(
                 f"{name} is a folder: where the caches lie is given as --folder {name}, those meant by their "
                 "names, as info lists them."

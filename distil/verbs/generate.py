@@ -163,9 +163,9 @@ def _say_form(run: FinishedRun, prompts: Sequence[str], context: str, system: st
 
     chat = run.shape.kind is Kind.MESSAGES
     if headed:
-        what = (
-            "is written in turns (system: …, user: …)" if chat else "has the headings of the training already"
-        )
+        what = "has the headings of the training already"
+        if chat or run.shape.template is not None:
+            what = "is written in turns (system: …, user: …)" if chat else "data.prompt_template wrote"
         print(f"A prompt that {what} is taken as it stands.", file=sys.stderr)
     elif chat and in_turns(prompts):
         print(

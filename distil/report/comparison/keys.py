@@ -140,15 +140,16 @@ def _follows(column: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
 def _by_file(key: str, columns: Mapping[str, Sequence[str]], runs: Sequence[RunRecord]) -> bool:
     """Whether each run has for ``key`` what a file of tuned keys set, the last that it recorded of those.
 
-    The recipe of a pair is one for training without an adapter, where others were tuned for theirs; beside a
-    method with a file of its own it says nothing of another method.
+    Where adapters are compared, what was tuned for a method or a pair is of training without one. The recipe
+    of a pair says nothing of a method beside another that has a file of its own.
     """
     found: dict[str, set[str]] = {}
     without = same("none")
     names = columns.get("peft.name", [without] * len(runs))
+    adapters = len(set(names)) > 1
     for run, value, peft in zip(runs, columns[key], names, strict=True):
         group, written = _last_file(key, run)
-        if value != written or (group == RECIPE and peft != without):
+        if value != written or (adapters and peft != without and group != "tuned_adapter"):
             return False
         found.setdefault(group, set()).add(value)
     return RECIPE not in found or ("tuned" not in found and len(found[RECIPE]) == 1)

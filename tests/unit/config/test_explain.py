@@ -173,7 +173,7 @@ def test_what_people_look_for_among_the_keys_is_told(
     [
         (["model.name=gpt2"], "name, and the models stay those of model=embedded. Write model=NAME"),
         (["model=gpt2", "model.name=mine"], "the models stay those of model=gpt2"),
-        (["model.student.path=null", "model.name=mine"], "the models stay those of model=embedded"),
+        (["model=embedded_pruned", "model.name=embedded"], "the models stay those of model=embedded_pruned"),
         (["model.student.init=random", "model.name=gpt2"], "the models stay those of model=embedded"),
         (
             ["tracker=wandb", "tracker.name=mine"],

@@ -244,9 +244,30 @@ def test_a_prompt_that_has_the_words_of_its_template_gets_no_others(
         prompt_rows(config, shape, reader, ["Who?"], context="Ann did.")
 
 
-@pytest.mark.parametrize("template", ["{q}", "{q}\n", "{q} {more}", "{q}?"])
+@pytest.mark.parametrize("template", ["{q}", "{q}\n", "{q}?"])
 def test_a_template_without_words_is_in_no_prompt(template: str) -> None:
     assert not is_written_by(template, "Who?")
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "written"),
+    [
+        ("{q} {more}", "Who?", False),
+        ("{context}\n\n{q}\n", "It is 1.\n\nWhat is 1?", True),
+        ("Q: {q}\nContext: {c}", "Q: Who?\nContext: Ann.", True),
+        ("Q: {q}\nContext: {c}", "Q: Who?\nContext: ", True),
+        ("Q: {q}\nContext: {c}", "Q: Who?\nContext:", True),
+        ("Q: {q}\nContext: {c}", "Q: Who?", False),
+        (">>> {q}\n<<< ", ">>> Who?\n<<<", True),
+        (">>> {q}\n<<< ", "Who?", False),
+        ("{q} {q} A: ", "Who? Who? A:", True),
+        ("a{q}a", "a", False),
+        ("fixed", "fixed\n", True),
+        ("{a} {b} {c}. Answer:", "x " * 5000, False),
+    ],
+)
+def test_what_a_template_writes_is_known_by_its_own_text(template: str, prompt: str, written: bool) -> None:
+    assert is_written_by(template, prompt) == written
 
 
 def test_what_is_no_prompt(gpt2: PreTrainedTokenizerBase) -> None:

@@ -115,9 +115,15 @@ GLUED = {
     "blank": ({"prompt": "Name a colour.\n", "response": "Blue."}, {}, None),
     "other": ({"prompt": "Name a colour.", "response": " Blue."}, {}, None),
     "sign": ({"prompt": "2 + 2 = (", "response": "4)"}, {}, None),
+    "russian": ({"prompt": "Назови цвет.", "response": "Blue."}, {}, "{prompt}\\n"),
+    "quote": ({"prompt": "Name a colour.", "response": '"Blue."'}, {}, "{prompt}\\n"),
     "chinese": ({"prompt": "说一种颜色。", "response": "蓝色。"}, {}, None),
     "headings": ({"instruction": "Name a colour.", "response": "Blue."}, {}, None),
-    "context": ({"prompt": "Name it.", "context": "A sky.", "response": "Blue."}, {}, "the column's texts"),
+    "context": (
+        {"prompt": "Name it.", "context": "A sky.", "response": "Blue."},
+        {},
+        "End columns prompt and context with one.",
+    ),
     "template": (
         {"ask": "Name a colour.", "response": "Blue."},
         {"prompt_template": "{ask} A:"},
@@ -142,7 +148,7 @@ def test_responses_that_begin_in_the_last_word_of_their_prompt_are_told(
     assert len(told) == (way is not None)
     if way is not None:
         assert way in told[0]
-        assert "Blue.…)" in told[0]
+        assert "Blue." in told[0]
 
 
 def test_a_template_that_is_told_for_them_sets_a_line_break(
