@@ -211,6 +211,7 @@ def _search(master: DictConfig) -> tuple[Search | None, list[str]]:
         }
         rest = [override for key, override in parsed.items() if key not in space]
         (grid,) = BasicSweeper.split_arguments(rest, None)
+    grid = [list(job) for job in dict.fromkeys(map(tuple, grid))]  # of data.train_file=a,a one search
     if not space:
         raise InputError(
             "Nothing is searched: give a key an interval, as in "

@@ -78,6 +78,10 @@ def test_a_cache_is_named_by_its_path_too_and_a_folder_is_no_name(
     said = capsys.readouterr().err
     assert said.startswith(f"error: {elsewhere} is a folder: ")
     assert f"--folder {elsewhere}, those meant by their names" in said
+    larger = (folder / "hidden-bb").rename(elsewhere / "on-another-disk")
+    (folder / "hidden-bb").symlink_to(larger)
+    assert main(["cache", "verify", "hidden-bb", "--folder", str(folder)]) == 0
+    assert capsys.readouterr().out == "hidden-bb: unfinished, so far whole\n"
     monkeypatch.chdir(elsewhere)  # where no cache lies
     assert main(["cache", "info", str(folder)]) == 2
     assert f"--folder {folder}, those meant by their names" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
+from distil.api.errors import in_words
 from distil.api.inputs import end_ids
 from distil.api.students import place
 from distil.api.training import Job, _given_arguments
@@ -111,3 +112,15 @@ def test_modules_that_are_nowhere_are_told_in_the_words_of_python(make: Make) ->
     with pytest.raises(ArgumentError, match=r"lora_target_modules=.*wq.* None chooses by family") as caught:
         KnowledgeDistillation(build_gpt2(seed=1), build_gpt2(seed=2), config).train(ROWS)
     assert "null" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("Take int8, or null.", "Take int8, or None."),
+        ("model.teacher.path=null and", "teacher_model_name=None and"),
+        ("Column null is no text.", "Column null is no text."),
+    ],
+)
+def test_a_value_is_none_and_a_name_stays(said: str, told: str) -> None:
+    assert in_words(said) == told

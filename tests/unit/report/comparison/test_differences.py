@@ -179,6 +179,7 @@ def test_the_last_file_counts_and_that_of_a_pair_is_for_no_adapter(tmp_path: Pat
         "both": (full["tuned"] + lora["tuned"], 1e-2, True),
         "overridden": (full["tuned"] + lora["tuned"], 3e-3, False),
         "untuned": (own["tuned"], 1e-2, False),
+        "of full training": (read_from("tuned/embedded_kd", learning_rate=1e-2)["tuned"], 1e-2, False),
     }
     for way, (files, rate, declared) in ways.items():
         folder = tmp_path / way
